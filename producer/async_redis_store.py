@@ -1,0 +1,121 @@
+"""The results store in Redis, for asyncio."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from functools import cache
+from typing import Any, TypeVar
+
+import redis
+import redis.asyncio
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from producer.contract import Job, JobResult
+from producer.errors import StoreUnavailable
+from producer.ledger import (
+    CONNECT_TIMEOUT_S,
+    HEALTH_CHECK_INTERVAL_S,
+    SOCKET_TIMEOUT_S,
+    Call,
+    Ledger,
+    typed_errors,
+)
+from producer.store import Record
+from producer.waiting import Waiting
+
+T = TypeVar("T")
+
+
+class AsyncRedisStore:
+    """`RedisStore` with coroutines: same arguments, records and errors."""
+
+    def __init__(
+        self,
+        url: str,
+        result_ttl_s: float = 86_400,
+        queued_ttl_s: float = 604_800,
+        prefix: str = "captionq:",
+        socket_timeout_s: float = SOCKET_TIMEOUT_S,
+    ) -> None:
+        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix)
+        self._redis = redis.asyncio.Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=socket_timeout_s,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_S, socket_timeout_s),
+            socket_keepalive=True,
+            health_check_interval=HEALTH_CHECK_INTERVAL_S,
+            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+        )
+        self._script = cache(self._redis.register_script)
+
+    async def create(self, job: Job) -> Record | None:
+        """See `Store.create`."""
+        return await self._run(self._ledger.create(job))
+
+    async def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
+        """See `Store.create_many`: one round trip for all."""
+        return await self._run_all([self._ledger.create(job) for job in jobs])
+
+    async def start(self, job_id: str, task: str, attempt: int, worker: str) -> Record:
+        """See `Store.start`."""
+        return await self._run(self._ledger.start(job_id, task, attempt, worker))
+
+    async def finish(self, result: JobResult) -> JobResult:
+        """See `Store.finish`."""
+        return await self._run(self._ledger.finish(result))
+
+    async def get(self, job_id: str) -> Record | None:
+        """See `Store.get`."""
+        return await self._run(self._ledger.get(job_id))
+
+    async def forget(self, *jobs: Job) -> None:
+        """See `Store.forget`."""
+        await self._run_all([self._ledger.forget(job) for job in jobs])
+
+    async def wait(self, job_ids: Iterable[str], timeout_s: float) -> AsyncGenerator[JobResult, None]:
+        """See `Store.wait`."""
+        waiting = Waiting(self._ledger, job_ids, timeout_s)
+        while waiting:
+            try:
+                async with aclosing(self._redis.pubsub()) as channels:
+                    with typed_errors():
+                        await channels.subscribe(*waiting.channels())
+                    while waiting:
+                        for result in await self._next(waiting, channels):
+                            yield result
+            except StoreUnavailable as exc:
+                await asyncio.sleep(waiting.interrupted(exc))
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self._redis.aclose()
+
+    async def _next(self, waiting: Waiting, channels: PubSub) -> list[JobResult]:
+        with typed_errors():
+            message: dict[str, Any] | None
+            message = await channels.get_message(timeout=waiting.patience_s())
+            while message is not None:
+                waiting.hear(message)
+                message = await channels.get_message(timeout=0)
+        lookups = [self._ledger.result(job_id) for job_id in waiting.due()]
+        for result in await self._run_all(lookups):
+            waiting.found(result)
+        return waiting.arrived()
+
+    async def _run(self, call: Call[T]) -> T:
+        with typed_errors():
+            reply = await self._script(call.script)([call.key], call.args)
+        return call.read(reply)
+
+    async def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
+        if not calls:
+            return []
+        with typed_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for call in calls:
+                    await self._script(call.script)([call.key], call.args, client=pipeline)
+                replies = await pipeline.execute()
+        return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]

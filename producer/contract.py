@@ -1,0 +1,297 @@
+"""The contract: jobs, results and their JSON, version 1.
+
+Models are frozen and strict and refuse unknown fields. Parse what came over the wire with
+`parse_job` or `JobResult.model_validate_json`: strict models take JSON text, not decoded dicts.
+"""
+
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
+
+__all__ = [
+    "JOB_MODELS",
+    "MAX_MESSAGE_BYTES",
+    "SCHEMA_VERSION",
+    "Caption",
+    "CaptionJob",
+    "CaptionOptions",
+    "ErrorCode",
+    "ImageFacts",
+    "ImageRef",
+    "Job",
+    "JobError",
+    "JobFailed",
+    "JobResult",
+    "JobState",
+    "Match",
+    "MatchJob",
+    "ModelFacts",
+    "Timings",
+    "parse_job",
+    "schema",
+    "utcnow",
+]
+
+SCHEMA_VERSION = 1
+SCHEMES = ("https", "http", "s3", "file")
+MAX_URI_CHARS = 2_048
+MAX_MESSAGE_BYTES = 65_536
+
+
+def utcnow() -> datetime:
+    """Now, timezone-aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _image_ref(uri: str) -> str:
+    if any(char.isspace() or not char.isprintable() or char == "\\" for char in uri):
+        raise ValueError("an image URI holds no spaces, control characters or backslashes")
+    try:
+        parts = urlsplit(uri)
+    except ValueError as exc:
+        raise ValueError(f"not a URI: {exc}") from None
+    if parts.scheme.lower() not in SCHEMES:
+        raise ValueError(f"an image URI begins with one of {', '.join(f'{s}://' for s in SCHEMES)}")
+    if parts.scheme.lower() == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ValueError("a file URI is file:///absolute/path")
+    elif not parts.netloc:
+        raise ValueError("the URI names no host or bucket")
+    if parts.scheme.lower() == "s3" and len(parts.path) < 2:
+        raise ValueError("an S3 URI is s3://bucket/key or s3://bucket/key?versionId=...")
+    return uri
+
+
+ImageRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_URI_CHARS,
+        description="Where the image lies: https://, http://, s3://bucket/key?versionId=, file://",
+        examples=["https://example.com/cat.jpg", "s3://photos/2026/cat.jpg"],
+    ),
+    AfterValidator(_image_ref),
+]
+JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,199}$")]
+Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+
+
+class Model(BaseModel):
+    """Frozen, strict, closed to unknown fields."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class CaptionOptions(Model):
+    """How to decode, by the names of transformers' GenerationConfig.
+
+    The default is the reference decoding of BLIP (3 beams, 5 to 20 tokens; caption_coco.yaml).
+    """
+
+    num_beams: int = Field(3, ge=1, le=10)
+    max_new_tokens: int = Field(20, ge=1, le=511)
+    min_new_tokens: int = Field(5, ge=0, le=511)
+    length_penalty: float = Field(1.0, ge=-10, le=10)
+    num_return_sequences: int = Field(1, ge=1, le=10)
+    prompt: str | None = Field(
+        None, max_length=1_000, description='Words the caption continues, e.g. "a picture of"'
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens is above max_new_tokens")
+        if self.num_return_sequences > self.num_beams:
+            raise ValueError("num_return_sequences is above num_beams")
+        return self
+
+
+class _Job(Model):
+    schema_version: int = Field(SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
+    job_id: JobId | None = Field(
+        None, description="Chosen by the client when absent; the same id twice is one job"
+    )
+    image: ImageRef
+    model: str | None = Field(
+        None, max_length=200, description="Only workers that serve this model id take the job"
+    )
+    submitted_at: datetime | None = None
+    expires_at: datetime | None = Field(
+        None, description="Not begun after this moment: the job then fails as job_expired"
+    )
+
+    @model_validator(mode="after")
+    def _aware(self) -> Self:
+        for name in ("submitted_at", "expires_at"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise ValueError(f"{name} needs a time zone, as in 2026-01-31T12:00:00Z")
+        return self
+
+
+class CaptionJob(_Job):
+    """Say in words what an image shows."""
+
+    task: Literal["caption"] = "caption"
+    options: CaptionOptions = CaptionOptions()
+
+
+class MatchJob(_Job):
+    """Say how well each of some texts fits an image."""
+
+    task: Literal["match"] = "match"
+    texts: tuple[Text, ...] = Field(min_length=1, max_length=256)
+
+
+Job = CaptionJob | MatchJob
+JOB_MODELS: dict[str, type[CaptionJob] | type[MatchJob]] = {
+    "caption": CaptionJob,
+    "match": MatchJob,
+}
+
+
+def parse_job(task: str, job: Any) -> Job:
+    """Validate a decoded JSON object (or JSON text) as a job of `task`.
+
+    Raises:
+        JobFailed: `schema_unsupported` for a newer version than this one, else `job_invalid`,
+            naming the fields at fault.
+    """
+    try:
+        decoded = json.loads(job) if isinstance(job, str | bytes) else job
+        text = json.dumps(decoded)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise JobFailed(ErrorCode.JOB_INVALID, "The job is not a JSON object.") from exc
+    version = decoded.get("schema_version", 1) if isinstance(decoded, dict) else 1
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise JobFailed(ErrorCode.SCHEMA_UNSUPPORTED)
+    try:
+        return JOB_MODELS[task].model_validate_json(text)
+    except ValidationError as exc:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'job'}: {e['msg']}"
+            for e in exc.errors(include_url=False, include_input=False)[:5]
+        )
+        raise JobFailed(
+            ErrorCode.JOB_INVALID, f"{PUBLIC_TEXT[ErrorCode.JOB_INVALID]} {faults}"
+        ) from exc
+
+
+class JobState(StrEnum):
+    """Where a job stands. The last four are terminal: the first of them to come is kept."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class Caption(Model):
+    """One caption with its confidence. Log-probabilities are natural logarithms."""
+
+    text: str
+    tokens: tuple[str, ...] = Field(description="The generated tokens, the closing one included")
+    token_logprobs: tuple[float, ...] = Field(description="One per token")
+    logprob: float = Field(description="Sum over the tokens")
+    mean_logprob: float = Field(description="Sum divided by the number of tokens")
+    finish_reason: Literal["stop", "length"]
+
+
+class Match(Model):
+    """How well one text fits the image."""
+
+    text: str
+    itm_probability: float = Field(ge=0, le=1, description="Image-text matching head, softmax")
+    itm_logit: float
+    itc_cosine: float = Field(
+        ge=-1.001, le=1.001, description="Cosine of the two contrastive projections"
+    )
+
+
+class ImageFacts(Model):
+    """The image as it was fetched, before any resizing."""
+
+    format: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+class ModelFacts(Model):
+    """Which weights answered."""
+
+    id: str
+    revision: str
+    dtype: str
+
+
+class Timings(Model):
+    """Milliseconds a stage of the last attempt took."""
+
+    queue_ms: float | None = Field(None, description="From submission to the worker's start")
+    fetch_ms: float | None = None
+    decode_ms: float | None = None
+    infer_ms: float | None = Field(None, description="In the batcher and on the device")
+    batch_size: int | None = Field(None, description="Items on the device together with this one")
+
+
+class JobError(Model):
+    """Why a job has no result."""
+
+    code: ErrorCode
+    message: str
+
+    @classmethod
+    def of(cls, failure: JobFailed) -> Self:
+        """What a client is told of a failure."""
+        return cls(code=failure.code, message=failure.message)
+
+
+class JobResult(Model):
+    """What became of a job: its terminal state and what belongs to it."""
+
+    schema_version: int = SCHEMA_VERSION
+    job_id: str
+    task: str
+    state: JobState
+    attempts: int = Field(ge=0, description="Tries begun; 0 when the job was never run")
+    image_ref: str | None = None
+    captions: tuple[Caption, ...] | None = None
+    matches: tuple[Match, ...] | None = None
+    error: JobError | None = None
+    image: ImageFacts | None = None
+    model: ModelFacts | None = None
+    timings: Timings | None = None
+    finished_at: datetime
+
+    def raise_for_state(self) -> Self:
+        """Return self when the job succeeded.
+
+        Raises:
+            JobFailed: with the job's code, for any other state.
+        """
+        if self.state is not JobState.SUCCEEDED:
+            error = self.error or JobError.of(JobFailed(ErrorCode.INTERNAL_ERROR))
+            raise JobFailed(error.code, error.message)
+        return self
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schemas of everything on the wire, by name."""
+    return {
+        model.__name__: model.model_json_schema() for model in (CaptionJob, MatchJob, JobResult)
+    }

@@ -1,0 +1,121 @@
+"""Jobs onto the broker, as Celery task messages."""
+
+import itertools
+import random
+import time
+from collections.abc import Iterator, Sequence
+
+import redis
+from celery import Celery
+from kombu.exceptions import KombuError
+from kombu.pools import ProducerPool
+
+from producer.contract import Job
+from producer.errors import BrokerFull, BrokerUnavailable
+from producer.queues import TASK_NAMES, queue_for
+
+CONNECT_TIMEOUT_S = 3.0
+SOCKET_TIMEOUT_S = 10.0
+CONNECTIONS = 16
+"""Threads that can publish at the same time; others wait for one of them."""
+
+
+def attempt_timeout_s(timeout_s: float) -> float:
+    """How long one answer may be waited for, in seconds, so that several tries fit in."""
+    return min(SOCKET_TIMEOUT_S, timeout_s / 4)
+
+
+def pauses(deadline_s: float, attempt_s: float) -> Iterator[float]:
+    """Seconds to pause before each further try, jittered, growing to 1 s.
+
+    Ends when a try that takes `attempt_s` could no longer end before `deadline_s`, a moment of
+    `time.monotonic`.
+    """
+    for tries in itertools.count():
+        pause_s = min(1.0, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        if time.monotonic() + pause_s + attempt_s > deadline_s:
+            return
+        yield pause_s
+
+
+class Publisher:
+    """Sends jobs to the queues of their tasks; safe to share between threads.
+
+    Args:
+        broker_url: what Celery takes: redis://, sentinel://, amqp://.
+        timeout_s: longest time that publishing is to take, in seconds.
+    """
+
+    def __init__(self, broker_url: str, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._attempt_s = attempt_timeout_s(timeout_s)
+        connect_timeout_s = min(CONNECT_TIMEOUT_S, self._attempt_s)
+        self._app = Celery(
+            "captionq", broker=broker_url, backend="disabled://", set_as_current=False
+        )
+        self._app.conf.update(
+            accept_content=["json"],
+            broker_connection_timeout=connect_timeout_s,
+            broker_transport_options={
+                "socket_timeout": self._attempt_s,
+                "socket_connect_timeout": connect_timeout_s,
+                "socket_keepalive": True,
+                "health_check_interval": 10,
+                "max_retries": 0,
+                "connect_retries_timeout": connect_timeout_s,
+                "confirm_publish": True,
+            },
+            task_ignore_result=True,
+            task_send_sent_event=True,
+            task_serializer="json",
+        )
+        self._connections = self._app.connection_for_write().Pool(CONNECTIONS)
+        self._producers = ProducerPool(self._connections, limit=CONNECTIONS)
+
+    def publish(self, jobs: Sequence[Job], deadline_s: float) -> None:
+        """Send one message per job, all in one batch, trying until `time.monotonic()` is there.
+
+        A batch whose outcome is unknown is sent again: a job may come to a worker twice.
+
+        Raises:
+            BrokerFull: Redis has no memory left; some of the jobs may have been sent.
+            BrokerUnavailable: not all could be sent within the time; some may have been.
+        """
+        further = pauses(deadline_s, self._attempt_s)
+        while jobs:
+            try:
+                self._send(jobs)
+            except (KombuError, redis.RedisError, OSError) as exc:
+                if any(isinstance(e, redis.OutOfMemoryError) for e in (exc, exc.__cause__)):
+                    raise BrokerFull("The broker (Redis) is full.") from exc
+                if (pause_s := next(further, None)) is None:
+                    reason = exc.__cause__ or exc
+                    raise BrokerUnavailable(f"The broker cannot be reached: {reason}") from exc
+                time.sleep(pause_s)
+            else:
+                return
+
+    def close(self) -> None:
+        """Close the connections."""
+        for pool in (self._producers, self._connections):
+            pool.force_close_all()
+        self._app.close()
+
+    def _send(self, jobs: Sequence[Job]) -> None:
+        with self._producers.acquire(block=True, timeout=self._timeout_s) as producer:
+            try:
+                with producer.batch():
+                    for job in jobs:
+                        self._app.send_task(
+                            TASK_NAMES[job.task],
+                            kwargs={"job": job.model_dump(mode="json")},
+                            task_id=job.job_id,
+                            queue=queue_for(job.task, job.model),
+                            ignore_result=True,
+                            add_to_parent=False,
+                            producer=producer,
+                            retry=False,
+                        )
+            except BaseException:
+                producer.connection.collect()
+                raise

@@ -1,0 +1,28 @@
+"""Names on the broker: tasks, queues, routing. Each is spelled here and nowhere else."""
+
+import re
+from collections.abc import Iterable
+
+TASK_NAMES = {"caption": "captionq.caption", "match": "captionq.match"}
+"""Celery task name of each kind of job."""
+
+DEFAULT_QUEUE = "celery"
+"""Where Celery clients that know nothing of captionq send; every worker takes from it too."""
+
+
+def queue_for(task: str, model: str | None = None) -> str:
+    """The queue of a task, or of a task for one model alone.
+
+    >>> queue_for("caption"), queue_for("caption", "Salesforce/blip-image-captioning-base")
+    ('captionq.caption', 'captionq.caption.Salesforce-blip-image-captioning-base')
+    """
+    name = TASK_NAMES[task]
+    return f"{name}.{re.sub(r'[^A-Za-z0-9._]+', '-', model).strip('-')}" if model else name
+
+
+def queues_served(models: Iterable[tuple[str, str]]) -> list[str]:
+    """The queues a worker subscribes to, given (task, model id) of what it has loaded."""
+    names = [DEFAULT_QUEUE]
+    for task, model in models:
+        names += [queue_for(task), queue_for(task, model)]
+    return names

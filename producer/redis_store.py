@@ -1,0 +1,124 @@
+"""The results store in Redis."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cache
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.client import PubSub
+from redis.retry import Retry
+
+from producer.contract import Job, JobResult
+from producer.errors import StoreUnavailable
+from producer.ledger import (
+    CONNECT_TIMEOUT_S,
+    HEALTH_CHECK_INTERVAL_S,
+    SOCKET_TIMEOUT_S,
+    Call,
+    Ledger,
+    typed_errors,
+)
+from producer.store import Record
+from producer.waiting import Waiting
+
+T = TypeVar("T")
+
+
+class RedisStore:
+    """A `Store` in Redis 6.0 or later; safe to share between threads.
+
+    Args:
+        url: redis://, rediss:// or unix://.
+        result_ttl_s: life of a finished job's record, in seconds.
+        queued_ttl_s: life of an unfinished job's record, in seconds.
+        prefix: what all keys and channels begin with.
+        socket_timeout_s: longest wait for one answer of the server, in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        result_ttl_s: float = 86_400,
+        queued_ttl_s: float = 604_800,
+        prefix: str = "captionq:",
+        socket_timeout_s: float = SOCKET_TIMEOUT_S,
+    ) -> None:
+        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix)
+        self._redis = redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=socket_timeout_s,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_S, socket_timeout_s),
+            socket_keepalive=True,
+            health_check_interval=HEALTH_CHECK_INTERVAL_S,
+            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+        )
+        self._script = cache(self._redis.register_script)
+
+    def create(self, job: Job) -> Record | None:
+        """See `Store.create`."""
+        return self._run(self._ledger.create(job))
+
+    def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
+        """See `Store.create_many`: one round trip for all."""
+        return self._run_all([self._ledger.create(job) for job in jobs])
+
+    def start(self, job_id: str, task: str, attempt: int, worker: str) -> Record:
+        """See `Store.start`."""
+        return self._run(self._ledger.start(job_id, task, attempt, worker))
+
+    def finish(self, result: JobResult) -> JobResult:
+        """See `Store.finish`."""
+        return self._run(self._ledger.finish(result))
+
+    def get(self, job_id: str) -> Record | None:
+        """See `Store.get`."""
+        return self._run(self._ledger.get(job_id))
+
+    def forget(self, *jobs: Job) -> None:
+        """See `Store.forget`."""
+        self._run_all([self._ledger.forget(job) for job in jobs])
+
+    def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
+        """See `Store.wait`."""
+        waiting = Waiting(self._ledger, job_ids, timeout_s)
+        while waiting:
+            try:
+                with closing(self._redis.pubsub()) as channels:
+                    with typed_errors():
+                        channels.subscribe(*waiting.channels())
+                    while waiting:
+                        yield from self._next(waiting, channels)
+            except StoreUnavailable as exc:
+                time.sleep(waiting.interrupted(exc))
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._redis.close()
+
+    def _next(self, waiting: Waiting, channels: PubSub) -> list[JobResult]:
+        with typed_errors():
+            message: dict[str, Any] | None = channels.get_message(timeout=waiting.patience_s())
+            while message is not None:
+                waiting.hear(message)
+                message = channels.get_message(timeout=0)
+        for result in self._run_all([self._ledger.result(job_id) for job_id in waiting.due()]):
+            waiting.found(result)
+        return waiting.arrived()
+
+    def _run(self, call: Call[T]) -> T:
+        with typed_errors():
+            reply = self._script(call.script)([call.key], call.args)
+        return call.read(reply)
+
+    def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
+        if not calls:
+            return []
+        with typed_errors(), self._redis.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                self._script(call.script)([call.key], call.args, client=pipeline)
+            replies = pipeline.execute()
+        return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]

@@ -1,0 +1,76 @@
+"""Settings of the producing side, from `CAPTIONQ_*` in the environment."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class ProducerSettings(BaseSettings):
+    """What submitting jobs and reading their results needs.
+
+    Each field is read from the environment variable `CAPTIONQ_` + its name in capitals.
+
+    Raises:
+        pydantic.ValidationError: naming the variable whose value cannot be used.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CAPTIONQ_", frozen=True, env_ignore_empty=True)
+
+    broker_url: str | None = Field(
+        None,
+        description="Celery broker, e.g. redis://host:6379/0; unset: the embedded Redis of `home`",
+    )
+    results_url: str | None = Field(
+        None, description="Redis of the results store; unset: the broker, when that is Redis"
+    )
+    result_ttl_s: float = Field(
+        86_400, gt=0, description="Life of a finished job's record, in seconds"
+    )
+    queued_ttl_s: float = Field(
+        604_800, gt=0, description="Life of an unfinished job's record, in seconds"
+    )
+    home: Path = Field(
+        Path("~/.captionq"),
+        description="Folder of the embedded Redis server",
+        validate_default=True,
+    )
+    submit_timeout_s: float = Field(
+        10, gt=0, description="Longest time, in seconds, that submitting tries to reach the broker"
+    )
+    upload_url: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+(/.*)?$",
+        description="s3://bucket/prefix that local images are copied to before they are submitted",
+    )
+    s3_endpoint_url: str | None = Field(
+        None, description="S3 endpoint other than AWS, e.g. http://minio:9000"
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _expanded(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("results_url")
+    @classmethod
+    def _is_redis(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(REDIS_SCHEMES):
+            raise ValueError(f"the results store is Redis: {', '.join(REDIS_SCHEMES)}")
+        return url
+
+    def results_url_beside(self, broker_url: str) -> str:
+        """The URL of the results store that goes with a broker.
+
+        Raises:
+            ValueError: the broker is not Redis and no results store is set.
+        """
+        if self.results_url:
+            return self.results_url
+        if not broker_url.startswith(REDIS_SCHEMES):
+            raise ValueError(
+                "The broker is not Redis: set CAPTIONQ_RESULTS_URL to the Redis that keeps results."
+            )
+        return broker_url

@@ -1,0 +1,63 @@
+"""What submitting and cancelling mean, whoever does the waiting; shared by both clients."""
+
+import uuid
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from producer.contract import (
+    MAX_MESSAGE_BYTES,
+    ErrorCode,
+    Job,
+    JobError,
+    JobFailed,
+    JobResult,
+    JobState,
+    parse_job,
+    utcnow,
+)
+from producer.store import Record
+
+CHUNK = 500
+"""Jobs recorded and sent in one go."""
+
+
+def prepared(job: Job) -> Job:
+    """The job as it is sent: with an id, and the moment of this submission.
+
+    Raises:
+        JobFailed: job_invalid, when its JSON text is larger than MAX_MESSAGE_BYTES.
+    """
+    job_id = job.job_id or uuid.uuid4().hex
+    job = job.model_copy(update={"job_id": job_id, "submitted_at": utcnow()})
+    size = len(job.model_dump_json().encode())
+    if size > MAX_MESSAGE_BYTES:
+        raise JobFailed(
+            ErrorCode.JOB_INVALID,
+            f"The job is {size} bytes of JSON; at most {MAX_MESSAGE_BYTES} are accepted.",
+        )
+    return job
+
+
+def chunks(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """The jobs as they are sent, CHUNK at a time, in order.
+
+    Raises:
+        JobFailed: see `prepared`; the chunks before have been given out.
+    """
+    remaining = iter(jobs)
+    while chunk := [prepared(job) for job in islice(remaining, CHUNK)]:
+        yield chunk
+
+
+def cancellation(record: Record) -> JobResult:
+    """The result that cancels a job which has not ended."""
+    image_ref = parse_job(record.task, record.job).image if record.job else None
+    return JobResult(
+        job_id=record.job_id,
+        task=record.task,
+        state=JobState.CANCELLED,
+        attempts=record.attempt,
+        image_ref=image_ref,
+        error=JobError.of(JobFailed(ErrorCode.JOB_CANCELLED)),
+        finished_at=utcnow(),
+    )
