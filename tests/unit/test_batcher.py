@@ -1,0 +1,227 @@
+"""The batcher: its policy as a table, its promises under threads."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.batcher import Batcher, BatcherClosed, Done, QueueFull, Take, Wait, Waiting, decide
+
+A, B = "a", "b"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "now_s", "on_the_way", "expected"),
+    [
+        pytest.param({}, 0.0, 0, Wait(None), id="nothing waits: no timer"),
+        pytest.param({}, 0.0, 9, Wait(None), id="nothing waits yet: no timer"),
+        pytest.param({A: Waiting(1, 0.0)}, 0.0, 0, Take(A), id="nobody comes: no wait"),
+        pytest.param({A: Waiting(1, 0.0)}, 0.25, 3, Wait(0.75), id="others come: rest of the wait"),
+        pytest.param({A: Waiting(1, 0.0)}, 1.0, 3, Take(A), id="the oldest waited long enough"),
+        pytest.param({A: Waiting(4, 0.0)}, 0.0, 3, Take(A), id="full"),
+        pytest.param({A: Waiting(9, 0.0)}, 0.0, 3, Take(A), id="more than full"),
+        pytest.param(
+            {A: Waiting(1, 0.0), B: Waiting(4, 0.5)}, 0.6, 1, Take(B), id="a full key goes first"
+        ),
+        pytest.param(
+            {A: Waiting(1, 0.0), B: Waiting(4, 0.5)}, 1.1, 1, Take(A), id="but not before one due"
+        ),
+        pytest.param(
+            {B: Waiting(4, 0.5), A: Waiting(4, 0.2)}, 0.6, 1, Take(A), id="both full: the older"
+        ),
+        pytest.param(
+            {B: Waiting(1, 0.5), A: Waiting(1, 0.2)}, 0.6, 0, Take(A), id="idle: the older"
+        ),
+    ],
+)
+def test_given_what_waits_the_policy_takes_or_waits(
+    waiting: dict[str, Waiting], now_s: float, on_the_way: int, expected: Take[str] | Wait
+) -> None:
+    assert decide(waiting, now_s, on_the_way, max_batch=4, max_wait_s=1.0) == expected
+
+
+class Device:
+    """Doubles numbers; fails on poison, on too large batches, or for good."""
+
+    def __init__(self, capacity: int = 99) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.capacity = capacity
+
+    def __call__(self, key: str, payloads: Sequence[int]) -> list[int]:
+        self.gate.wait(10)
+        self.batches.append(list(payloads))
+        if len(payloads) > self.capacity:
+            raise MemoryError
+        if 13 in payloads:
+            raise ValueError("poison")
+        if 666 in payloads:
+            raise DeviceGoneError
+        if 7 in payloads:
+            return []
+        return [2 * payload for payload in payloads]
+
+
+class DeviceGoneError(RuntimeError):
+    pass
+
+
+def value(future: "Future[Done]") -> object:
+    try:
+        return future.result(10).value
+    except Exception as exc:
+        return type(exc)
+
+
+def test_given_items_while_the_device_is_busy_when_it_is_free_they_run_as_one_batch() -> None:
+    device = Device()
+    batcher = Batcher(device, max_batch=4, max_wait_s=5)
+    device.gate.clear()
+    first = batcher.submit(A, 1)
+    while not first.running():
+        pass
+    rest = [batcher.submit(A, n) for n in range(2, 8) if n != 7]
+    device.gate.set()
+    assert [value(f) for f in [first, *rest]] == [2, 4, 6, 8, 10, 12]
+    assert device.batches == [[1], [2, 3, 4, 5], [6]]
+    assert rest[0].result().batch_size == 4
+    assert batcher.close(5)
+
+
+def test_given_an_admitted_item_the_batch_waits_for_it_and_no_longer() -> None:
+    device = Device()
+    batcher = Batcher(device, max_batch=4, max_wait_s=30)
+    with batcher.admit() as admission:
+        early = batcher.submit(A, 1)
+        late = admission.submit(A, 2)
+    assert [value(early), value(late)] == [2, 4]
+    assert device.batches == [[1, 2]]
+    with batcher.admit():
+        waiting = batcher.submit(A, 3)
+    assert value(waiting) == 6, "an admission given up ends the wait"
+    batcher.close(5)
+
+
+def test_given_a_poison_item_when_its_batch_fails_it_fails_alone() -> None:
+    device = Device()
+    batcher = Batcher(device, max_batch=8, max_wait_s=30)
+    with batcher.admit() as last:
+        futures = [batcher.submit(A, n) for n in (1, 2, 13, 3, 4)]
+        futures.append(last.submit(A, 5))
+    assert [value(f) for f in futures] == [2, 4, ValueError, 6, 8, 10]
+    assert value(batcher.submit(A, 6)) == 12, "and the batcher lives on"
+    batcher.close(5)
+
+
+def test_given_too_little_memory_when_a_batch_fails_its_halves_are_run() -> None:
+    device = Device(capacity=2)
+    batcher = Batcher(device, max_batch=8, max_wait_s=30)
+    with batcher.admit() as last:
+        futures = [batcher.submit(A, n) for n in (1, 2, 3)] + [last.submit(A, 4)]
+    assert [value(f) for f in futures] == [2, 4, 6, 8]
+    assert device.batches == [[1, 2, 3, 4], [1, 2], [3, 4]]
+    batcher.close(5)
+
+
+def test_given_a_run_that_returns_too_few_results_its_items_fail() -> None:
+    batcher = Batcher(Device(), max_batch=8, max_wait_s=0)
+    assert value(batcher.submit(A, 7)) is RuntimeError
+    batcher.close(5)
+
+
+def test_given_a_lost_device_every_future_fails_and_the_process_is_told() -> None:
+    device, told = Device(), []
+    ended = threading.Event()
+    batcher = Batcher(
+        device,
+        max_batch=2,
+        max_wait_s=30,
+        fatal=(DeviceGoneError,),
+        on_fatal=lambda exc: (told.append(exc), ended.set()),
+    )
+    device.gate.clear()
+    futures = [batcher.submit(A, 666)]
+    while not futures[0].running():
+        pass
+    futures += [batcher.submit(key, n) for key, n in ((A, 1), (B, 2), (A, 3))]
+    device.gate.set()
+    assert [value(f) for f in futures] == [DeviceGoneError] * 4
+    assert ended.wait(5)
+    assert len(told) == 1
+    with pytest.raises(BatcherClosed):
+        batcher.submit(A, 4)
+    assert batcher.close(5)
+
+
+def test_given_a_cancelled_item_the_device_never_sees_it() -> None:
+    device = Device()
+    batcher = Batcher(device, max_batch=4, max_wait_s=30)
+    with batcher.admit() as last:
+        gone, kept = batcher.submit(A, 1), batcher.submit(A, 2)
+        assert gone.cancel()
+        last.submit(A, 3)
+        assert value(kept) == 4
+    assert device.batches == [[2, 3]]
+    with batcher.admit() as last:
+        alone = last.submit(B, 9)
+        alone.cancel()
+    assert value(batcher.submit(A, 4)) == 8, "a batch of nothing but cancelled items is skipped"
+    batcher.close(5)
+
+
+def test_given_a_full_queue_more_is_refused() -> None:
+    device = Device()
+    device.gate.clear()
+    batcher = Batcher(device, max_batch=1, max_wait_s=0, max_queue=2)
+    first = batcher.submit(A, 1)
+    while not first.running():
+        pass
+    queued = [batcher.submit(A, 2), batcher.submit(A, 3)]
+    with pytest.raises(QueueFull):
+        batcher.submit(A, 4)
+    device.gate.set()
+    assert [value(f) for f in queued] == [4, 6]
+    batcher.close(5)
+
+
+def test_given_waiting_items_when_closed_they_are_run_first() -> None:
+    device = Device()
+    batcher = Batcher(device, max_batch=2, max_wait_s=30)
+    admission = batcher.admit()
+    futures = [batcher.submit(A, n) for n in (1, 2, 3)]
+    assert batcher.close(5), "what is still on its way is not waited for"
+    assert [value(f) for f in futures] == [2, 4, 6]
+    with pytest.raises(BatcherClosed):
+        admission.submit(A, 4)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    items=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=60),
+    max_batch=st.integers(1, 9),
+    capacity=st.integers(1, 9),
+)
+def test_given_any_items_from_many_threads_every_future_resolves_rightly(
+    items: list[tuple[str, int]], max_batch: int, capacity: int
+) -> None:
+    device = Device(capacity)
+    batcher = Batcher(device, max_batch=max_batch, max_wait_s=0.001)
+    futures: list[Future[Done] | None] = [None] * len(items)
+
+    def submit(start: int) -> None:
+        for index in range(start, len(items), 3):
+            futures[index] = batcher.submit(*items[index])
+
+    threads = [threading.Thread(target=submit, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert batcher.close(10)
+    expected = {13: ValueError, 7: RuntimeError}
+    assert [value(f) for f in futures if f] == [expected.get(n, 2 * n) for _, n in items]
+    assert all(len(batch) <= max_batch for batch in device.batches)

@@ -1,0 +1,256 @@
+"""The task shell, delivery by delivery: what is stored, what is raised, what is run again."""
+
+import random
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.exceptions import Ignore, Reject, Retry
+
+from producer.contract import (
+    CaptionJob,
+    ErrorCode,
+    ImageFacts,
+    JobFailed,
+    JobState,
+    Match,
+    ModelFacts,
+    Timings,
+    utcnow,
+)
+from producer.store import MemoryStore, StoreUnavailable
+from worker.errors import Fault
+from worker.pipeline import Product
+from worker.publish import Publisher
+from worker.tasks import Shell
+
+IMAGE = "https://example.com/cat.jpg"
+FACTS = ImageFacts(format="PNG", width=4, height=3, bytes=99, sha256="0" * 64)
+MATCH = Match(text="a cat", itm_probability=0.5, itm_logit=0.0, itc_cosine=0.1)
+
+
+class FakeTask:
+    """A Celery task as the shell sees it: a request, retry and signature_from_request."""
+
+    def __init__(self, retries: int = 0, queue: str = "celery", task_id: str = "celery-id") -> None:
+        self.request = SimpleNamespace(
+            id=task_id,
+            retries=retries,
+            hostname="captionq@here",
+            delivery_info={"routing_key": queue},
+        )
+        self.retried: list[float] = []
+        self.sent_on: list[str] = []
+
+    def retry(self, *, countdown: float, throw: bool, exc: Exception | None = None) -> Retry:
+        assert not throw
+        self.retried.append(countdown)
+        return Retry(exc=exc)
+
+    def signature_from_request(self, request: Any, queue: str) -> Any:
+        return SimpleNamespace(apply_async=lambda: self.sent_on.append(queue))
+
+
+class FakeModels:
+    served = (("match", "tiny"),)
+
+    def facts(self, task: str) -> ModelFacts:
+        return ModelFacts(id="tiny", revision="1", dtype="float32")
+
+
+class House:
+    """A shell over a memory store and a scripted pipeline."""
+
+    def __init__(self, *outcomes: Any, store: Any = None) -> None:
+        self.outcomes = list(outcomes)
+        self.runs = 0
+        self.store = store or MemoryStore()
+        self.shell = Shell(
+            models=FakeModels(),  # type: ignore[arg-type]
+            run=self.run,
+            store=self.store,
+            publisher=Publisher(self.store, patience_s=0.05),
+            patience_s=0.05,
+            rng=random.Random(0),
+        )
+
+    def run(self, job: Any) -> Product:
+        self.runs += 1
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if callable(outcome):
+            outcome()
+        return Product((MATCH,), FACTS, Timings(fetch_ms=1.0))
+
+    def deliver(self, task: FakeTask | None = None, **fields: Any) -> Any:
+        job = {"image": IMAGE, "texts": ["a cat"]} | fields
+        return self.shell.execute(task or FakeTask(), "match", (), {"job": job})  # type: ignore[arg-type]
+
+
+def test_given_a_job_without_an_id_when_it_runs_it_takes_celerys() -> None:
+    house = House(None)
+    result = house.deliver()
+    assert result["job_id"] == "celery-id"
+    assert result["state"] == "succeeded"
+    assert result["matches"][0]["text"] == "a cat"
+    assert result["attempts"] == 1
+    record = house.store.get("celery-id")
+    assert record is not None
+    assert record.state is JobState.SUCCEEDED
+
+
+def test_given_a_positional_job_it_runs_all_the_same() -> None:
+    house = House(None)
+    job = {"image": IMAGE, "texts": ["a cat"], "job_id": "mine"}
+    result = house.shell.execute(FakeTask(), "match", (job,), {})  # type: ignore[arg-type]
+    assert result["job_id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        pytest.param((), {}, id="no job"),
+        pytest.param((), {"task": {}}, id="another keyword"),
+        pytest.param(({"image": IMAGE, "texts": ["a"]}, 1), {}, id="two positionals"),
+        pytest.param((["image"],), {}, id="a list"),
+        pytest.param(({"image": IMAGE, "texts": ["a"]},), {"job": {}}, id="both ways"),
+        pytest.param(({"image": IMAGE, "texts": []},), {}, id="no texts"),
+        pytest.param(({"image": "gopher://a/b", "texts": ["a"]},), {}, id="another scheme"),
+        pytest.param(({"image": IMAGE, "texts": ["a"], "x": 1},), {}, id="unknown field"),
+    ],
+)
+def test_given_a_message_that_is_no_job_it_fails_as_invalid_and_is_stored(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    house = House()
+    with pytest.raises(JobFailed) as failure:
+        house.shell.execute(FakeTask(), "match", args, kwargs)  # type: ignore[arg-type]
+    assert failure.value.code is ErrorCode.JOB_INVALID
+    record = house.store.get("celery-id")
+    assert record is not None
+    assert record.state is JobState.FAILED
+
+
+def test_given_a_finished_job_when_it_is_delivered_again_its_result_returns_unrun() -> None:
+    house = House(None)
+    first = house.deliver(job_id="mine")
+    assert house.deliver(job_id="mine") == first
+    assert house.runs == 1
+
+
+def test_given_a_cancelled_job_when_it_is_delivered_it_fails_as_cancelled_unrun() -> None:
+    from producer.submission import cancellation
+
+    house = House()
+    job = CaptionJob(image=IMAGE, job_id="mine")
+    house.store.create(job)
+    house.store.finish(cancellation(house.store.get("mine")))
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(job_id="mine")
+    assert failure.value.code is ErrorCode.JOB_CANCELLED
+    assert house.runs == 0
+
+
+def test_given_a_job_cancelled_while_it_runs_the_cancellation_is_kept() -> None:
+    from producer.submission import cancellation
+
+    house = House(lambda: house.store.finish(cancellation(house.store.get("mine"))))
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(job_id="mine")
+    assert failure.value.code is ErrorCode.JOB_CANCELLED
+
+
+def test_given_a_transient_fault_the_job_is_retried_twice_and_then_fails() -> None:
+    house = House(*[Fault(ErrorCode.HTTP_5XX, "503", retry_after_s=9.0) for _ in range(3)])
+    for retries in (0, 1):
+        task = FakeTask(retries)
+        with pytest.raises(Retry):
+            house.deliver(task)
+        assert task.retried == [9.0]
+        record = house.store.get("celery-id")
+        assert record is not None
+        assert record.state is JobState.RUNNING
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(FakeTask(2))
+    assert failure.value.code is ErrorCode.HTTP_5XX
+    assert house.store.get("celery-id").result.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("exc", "code", "tries"),
+    [
+        pytest.param(Fault(ErrorCode.HTTP_4XX, "404"), ErrorCode.HTTP_4XX, 1, id="permanent"),
+        pytest.param(MemoryError(), ErrorCode.OUT_OF_MEMORY, 3, id="MemoryError"),
+        pytest.param(SystemExit(3), ErrorCode.INTERNAL_ERROR, 2, id="SystemExit"),
+        pytest.param(KeyboardInterrupt(), ErrorCode.INTERNAL_ERROR, 2, id="KeyboardInterrupt"),
+        pytest.param(ZeroDivisionError(), ErrorCode.INTERNAL_ERROR, 2, id="a fault of ours"),
+    ],
+)
+def test_given_whatever_a_run_raises_the_job_ends_typed(
+    exc: BaseException, code: ErrorCode, tries: int
+) -> None:
+    house = House(*[exc] * tries)
+    for retries in range(tries - 1):
+        with pytest.raises(Retry):
+            house.deliver(FakeTask(retries))
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(FakeTask(tries - 1))
+    assert failure.value.code is code
+    assert house.store.get("celery-id").result.error.code is code
+
+
+def test_given_an_expired_job_it_fails_unrun() -> None:
+    house = House()
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(expires_at=(utcnow() - timedelta(seconds=1)).isoformat())
+    assert failure.value.code is ErrorCode.JOB_EXPIRED
+    assert house.runs == 0
+
+
+def test_given_a_newer_contract_the_message_goes_back_a_bounded_number_of_times() -> None:
+    house = House()
+    for retries in range(9):
+        task = FakeTask(retries)
+        with pytest.raises(Retry):
+            house.deliver(task, schema_version=2)
+        assert task.retried[0] > 1
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(FakeTask(9), schema_version=2)
+    assert failure.value.code is ErrorCode.SCHEMA_UNSUPPORTED
+
+
+def test_given_a_job_for_another_model_it_is_sent_on_to_that_models_queue() -> None:
+    house = House()
+    task = FakeTask(queue="celery")
+    with pytest.raises(Ignore):
+        house.deliver(task, model="org/large")
+    assert task.sent_on == ["captionq.match.org-large"]
+    with pytest.raises(JobFailed) as failure:
+        house.deliver(FakeTask(queue="captionq.match.org-large"), model="org/large")
+    assert failure.value.code is ErrorCode.MODEL_LACKS_MATCHING
+
+
+class FlakyStore(MemoryStore):
+    """Its `finish` fails a given number of times, as Redis does while it is away."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def finish(self, result: Any) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("away")
+        return super().finish(result)
+
+
+def test_given_a_store_that_is_away_for_long_the_device_runs_once_all_the_same() -> None:
+    store = FlakyStore(failures=2)
+    house = House(None, store=store)
+    with pytest.raises(Reject) as rejected:
+        house.deliver()
+    assert rejected.value.requeue
+    assert house.deliver()["state"] == "succeeded"
+    assert house.runs == 1

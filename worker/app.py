@@ -1,0 +1,222 @@
+"""The Celery app and the one composition root: everything the worker consists of is wired here.
+
+    celery -A worker.app worker -P threads
+
+starts a worker as Celery users expect; `captionq-worker run` does the same with checked settings
+and one process per device.
+"""
+
+import logging
+import os
+import random
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import Celery, Task
+from celery.signals import worker_init, worker_process_init, worker_shutdown
+from kombu import Exchange, Queue
+
+from producer.contract import ErrorCode, JobFailed
+from producer.embedded import ensure
+from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.redis_store import RedisStore
+from worker.batcher import Batcher
+from worker.fetch import Fetcher
+from worker.image import ImageLimits, decode
+from worker.models import BatchKey, Models
+from worker.pipeline import Pipeline
+from worker.publish import Publisher
+from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings, model_path
+from worker.tasks import Shell
+
+if TYPE_CHECKING:
+    from worker.blip import Engine
+
+log = logging.getLogger(__name__)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """End the process with one clear sentence. Celery swallows exceptions, but not SystemExit."""
+    print(f"captionq-worker: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(EX_CONFIG)
+
+
+def make_app(settings: WorkerSettings) -> Celery:
+    """The Celery app of a worker; celery's own settings are explained in docs/architecture.md."""
+    broker_url = settings.broker_url or ensure(settings.home)
+    app = Celery("captionq", broker=broker_url)
+    app.conf.update(
+        result_backend=settings.results_url_beside(broker_url),
+        result_expires=settings.result_ttl_s,
+        task_queues=[
+            Queue(name, Exchange(name), routing_key=name)
+            for name in queues_served(settings.models.items())
+        ],
+        task_default_queue=DEFAULT_QUEUE,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        task_track_started=True,
+        task_publish_retry_policy={
+            "max_retries": 20,
+            "interval_start": 0,
+            "interval_step": 0.2,
+            "interval_max": 1,
+        },
+        task_send_sent_event=True,
+        worker_send_task_events=True,
+        worker_pool="threads",
+        worker_concurrency=settings.threads,
+        worker_prefetch_multiplier=1,
+        worker_eta_task_limit=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=0,
+        worker_hijack_root_logger=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+    )
+    return app
+
+
+class House:
+    """Everything a running worker holds. Built before any work is taken, closed after the last."""
+
+    def __init__(self, settings: WorkerSettings, broker_url: str) -> None:
+        from worker.blip import CaptionOptions
+        from worker.blip.errors import DeviceLost, OutOfMemory
+
+        models = Models(load_engines(settings), CaptionOptions)
+        if settings.warmup:
+            models.warm_up(settings.max_batch)
+        self._batcher: Batcher[BatchKey] = Batcher(
+            models.run,
+            max_batch=settings.max_batch,
+            max_wait_s=settings.max_wait_ms / 1_000,
+            fatal=(DeviceLost,),
+            on_fatal=end_process,
+        )
+        self._fetcher = Fetcher.from_settings(settings)
+        limits = ImageLimits(max_pixels=settings.max_pixels)
+        store = RedisStore(
+            settings.results_url_beside(broker_url),
+            result_ttl_s=settings.result_ttl_s,
+            queued_ttl_s=settings.queued_ttl_s,
+        )
+        pipeline = Pipeline(
+            self._fetcher.fetch,
+            lambda data, size, resample: decode(data, limits, size, resample),
+            models,
+            self._batcher,
+            fetch_timeout_s=settings.fetch_timeout_s,
+            infer_timeout_s=settings.infer_timeout_s,
+            engine_errors={
+                OutOfMemory: ErrorCode.OUT_OF_MEMORY,
+                DeviceLost: ErrorCode.DEVICE_LOST,
+            },
+        )
+        self.shell = Shell(
+            models=models,
+            run=pipeline.run,
+            store=store,
+            publisher=Publisher(store, patience_s=settings.store_patience_s),
+            patience_s=settings.store_patience_s,
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+
+    def close(self) -> None:
+        """End the device thread and the fetchers, after the last job."""
+        self._batcher.close(timeout_s=10)
+        self._fetcher.close()
+
+
+def end_process(exc: BaseException) -> None:
+    """Leave the worker in order: the device is lost, jobs go back, a supervisor starts anew."""
+    log.critical("the device is lost; this process ends", exc_info=exc)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
+    """One engine per task; tasks on the same checkpoint share theirs.
+
+    Ends the process when a checkpoint cannot be loaded.
+    """
+    from worker.blip import Engine
+    from worker.blip.errors import CheckpointError
+
+    tasks_by_model: dict[str, list[str]] = {}
+    for task, model in settings.models.items():
+        tasks_by_model.setdefault(model, []).append(task)
+    engines: dict[str, Engine] = {}
+    for model, tasks in tasks_by_model.items():
+        try:
+            engine = Engine.load(
+                model_path(model),
+                device=settings.device,
+                dtype=settings.dtype,
+                revision=settings.model_revision,
+                tasks=tasks,
+            )
+        except CheckpointError as exc:
+            refuse(f"cannot load {model}: {exc}")
+        log.info("%s by %s on %s in %s", " and ".join(tasks), model, engine.device, engine.dtype)
+        engines |= dict.fromkeys(tasks, engine)
+    return engines
+
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    refuse(str(error))
+app = make_app(settings)
+house: House | None = None
+
+
+def _shell() -> Shell:
+    if house is None:
+        raise JobFailed(ErrorCode.INTERNAL_ERROR, "This process has not loaded its models.")
+    return house.shell
+
+
+@worker_init.connect
+def _open(sender: Any = None, **_: Any) -> None:
+    global house
+    pool = str(getattr(sender, "pool_cls", "threads"))
+    if "thread" not in pool and "solo" not in pool:
+        refuse(f"the pool is {pool}; use -P threads: the models live in one process per device")
+    try:
+        house = House(settings, str(app.conf.broker_url))
+    except Exception as exc:  # Celery would go on without its models
+        log.exception("the worker could not be set up")
+        refuse(f"cannot start: {exc}")
+
+
+@worker_process_init.connect
+def _refuse_children(**_: Any) -> None:
+    refuse("a child process has no models; use -P threads")
+
+
+@worker_shutdown.connect
+def _close(**_: Any) -> None:
+    if house is not None:
+        house.close()
+
+
+@app.task(name=TASK_NAMES["caption"], bind=True, max_retries=None, throws=(JobFailed,))
+def caption(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Caption one image: `job` is a CaptionJob (producer/contract.py)."""
+    return _shell().execute(self, "caption", args, kwargs)
+
+
+@app.task(name=TASK_NAMES["match"], bind=True, max_retries=None, throws=(JobFailed,))
+def match(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Match one image with texts: `job` is a MatchJob (producer/contract.py)."""
+    return _shell().execute(self, "match", args, kwargs)

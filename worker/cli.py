@@ -1,0 +1,251 @@
+"""captionq-worker: run a worker, or use its parts by hand."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from worker.settings import (
+    BUNDLED,
+    EX_CONFIG,
+    SettingsError,
+    WorkerSettings,
+    load_settings,
+    model_path,
+)
+
+cli = typer.Typer(
+    name="captionq-worker",
+    help="Caption images with BLIP: run a queue worker, or caption and match without a queue.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Checkpoint: a folder, a hub id such as Salesforce/blip-image-captioning-base, or "
+        "'bundled' for the small one inside the package (drawn scenes only)."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line, nothing else.")]
+Images = Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")]
+
+
+def fail(sentence: str, status: int = 2) -> typer.Exit:
+    """Say what is wrong on stderr; raise what is returned."""
+    print(f"captionq-worker: {sentence}", file=sys.stderr)
+    return typer.Exit(status)
+
+
+def checked_settings() -> WorkerSettings:
+    """The settings, or one sentence and the end."""
+    try:
+        return load_settings()
+    except SettingsError as exc:
+        raise fail(str(exc), EX_CONFIG) from None
+
+
+@cli.command()
+def run(
+    devices: Annotated[
+        str, typer.Option(help="auto (every CUDA device, else the CPU), cpu, or indices: 0,1.")
+    ] = "auto",
+) -> None:
+    """Run one worker process per device until SIGTERM, which finishes what runs.
+
+    Settings are environment variables; 'captionq-worker settings' lists them.
+    A process that dies is started again; one whose settings or checkpoint are wrong ends with
+    status 78 and ends the others.
+    """
+    from worker.supervisor import Supervisor, device_names, start_worker
+
+    settings = checked_settings()
+    try:
+        names = device_names(devices, _cuda_devices)
+    except ValueError as exc:
+        raise fail(str(exc)) from None
+    extra = ["--loglevel", settings.log_level]
+    supervisor = Supervisor(
+        names,
+        start=lambda device: start_worker(device, extra),
+        say=lambda line: print(f"captionq-worker: {line}", file=sys.stderr, flush=True),
+    )
+    raise typer.Exit(supervisor.run())
+
+
+def _cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@cli.command("settings")
+def show_settings(as_json: AsJson = False) -> None:
+    """Print every setting: its variable, its value, what it means and in which unit."""
+    settings = checked_settings()
+    rows = [
+        {
+            "variable": f"CAPTIONQ_{name.upper()}",
+            "value": settings.shown(name),
+            "meaning": field.description or "",
+        }
+        for name, field in type(settings).model_fields.items()
+    ]
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    table = Table("variable", "value", "meaning", title="captionq-worker settings")
+    for row in rows:
+        table.add_row(row["variable"], row["value"] or "[dim](empty)[/dim]", row["meaning"])
+    Console().print(table)
+
+
+@cli.command()
+def caption(
+    images: Images,
+    model: Model = BUNDLED,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 3,
+    min_tokens: Annotated[int, typer.Option(help="Fewest new tokens.")] = 5,
+    max_tokens: Annotated[int, typer.Option(help="Most new tokens.")] = 20,
+    prompt: Annotated[str | None, typer.Option(help="Words the caption continues.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Caption image files without a queue.
+
+    The default is BLIP's reference decoding: 3 beams, 5 to 20 tokens.
+    """
+    from worker.blip import CaptionOptions
+
+    with clear_errors():
+        options = CaptionOptions(
+            num_beams=beams, min_new_tokens=min_tokens, max_new_tokens=max_tokens, prompt=prompt
+        )
+        engine = _engine(model, device, dtype, "caption")
+        for image, captions in zip(images, engine.caption(images, options), strict=True):
+            rows = [
+                {
+                    "text": found.text,
+                    "token_ids": list(found.token_ids),
+                    "logprob": found.logprob,
+                    "mean_logprob": found.mean_logprob,
+                    "finish_reason": found.finish_reason,
+                }
+                for found in captions
+            ]
+            if as_json:
+                print(json.dumps({"image": str(image), "captions": rows}))
+            else:
+                print(f"{image}\t{rows[0]['text']}\t{rows[0]['logprob']:.3f}")
+
+
+@cli.command()
+def match(
+    images: Images,
+    text: Annotated[list[str], typer.Option(help="A text to match; repeat for more.")],
+    model: Model = BUNDLED,
+    dtype: Dtype = "float32",
+    device: Device = "auto",
+    position_zero: Annotated[
+        str | None,
+        typer.Option(help="enc (the paper's, default) or cls (Hugging Face's) before the text."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Match image files with texts without a queue: ITM probability and ITC cosine of each."""
+    with clear_errors():
+        engine = _engine(model, device, dtype, "match")
+        found = engine.match(images, text, position_zero=position_zero)
+        for image, matches in zip(images, found, strict=True):
+            rows = [
+                {
+                    "text": found.text,
+                    "itm_probability": found.itm_probability,
+                    "itm_logit": found.itm_logit,
+                    "itc_cosine": found.itc_cosine,
+                }
+                for found in matches
+            ]
+            if as_json:
+                print(json.dumps({"image": str(image), "matches": rows}))
+                continue
+            for row in rows:
+                print(
+                    f"{image}\t{row['text']}\t{row['itm_probability']:.3f}\t{row['itc_cosine']:.3f}"
+                )
+
+
+@cli.command("fetch-model")
+def fetch_model(
+    model_id: Annotated[str, typer.Argument(help="Hub id, e.g. Salesforce/blip-itm-base-coco.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+) -> None:
+    """Make a pinned copy of a hub checkpoint, to be served offline from a folder."""
+    from worker.blip import checkpoint
+
+    with clear_errors():
+        print(checkpoint.fetch_model(model_id, output, revision=revision))
+
+
+@cli.command()
+def evaluate(
+    model: Model = BUNDLED,
+    scenes: Annotated[int, typer.Option(help="Scenes to draw.")] = 2_000,
+    as_json: AsJson = False,
+) -> None:
+    """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall."""
+    from worker.training import evaluate as evaluation
+
+    with clear_errors():
+        evaluation.report(model_path(model), scenes=scenes, as_json=as_json)
+
+
+@cli.command()
+def demo(
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Your own files or URLs; else drawn scenes.")
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write the table as SVG as well.")] = None,
+) -> None:
+    """The main job, end to end, on this machine: broker, S3, HTTP and a worker are all real."""
+    from worker import demo as demonstration
+
+    raise typer.Exit(demonstration.main(images or [], svg))
+
+
+def _engine(model: str, device: str, dtype: str, task: str) -> Any:
+    from worker.blip import Engine
+
+    return Engine.load(model_path(model), device=device, dtype=dtype, tasks=(task,))
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Mistakes of the caller, missing files and refused checkpoints as one sentence, status 2."""
+    from worker.blip.errors import BlipError
+
+    try:
+        yield
+    except (BlipError, ValueError, OSError) as exc:
+        raise fail(str(exc)) from None
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The models a worker serves: loaded once, called by batch key.
+
+The batcher sees keys and payloads; here they become calls of the engine, and its answers become
+the contract's. Two tasks on the same checkpoint share one engine, hence one vision encoder.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from producer.contract import (
+    Caption,
+    CaptionJob,
+    CaptionOptions,
+    ErrorCode,
+    Job,
+    Match,
+    MatchJob,
+    ModelFacts,
+)
+from worker.errors import Fault
+
+if TYPE_CHECKING:
+    from worker.blip import Engine
+
+
+class BatchKey(NamedTuple):
+    """What changes the shape of the computation, and so separates batches."""
+
+    task: str
+    num_beams: int = 1
+
+
+class Models:
+    """Engines by task. `make_options` turns the contract's caption options into the engine's."""
+
+    def __init__(self, engines: "Mapping[str, Engine]", make_options: Any) -> None:
+        self._engines = dict(engines)
+        self._make_options = make_options
+
+    @property
+    def served(self) -> list[tuple[str, str]]:
+        """(task, model id) of everything loaded."""
+        return [(task, engine.model_id) for task, engine in self._engines.items()]
+
+    def engine(self, task: str) -> "Engine":
+        """The engine of a task.
+
+        Raises:
+            Fault: model_lacks_captioning or model_lacks_matching when it is not served here.
+        """
+        try:
+            return self._engines[task]
+        except KeyError:
+            code = {
+                "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
+                "match": ErrorCode.MODEL_LACKS_MATCHING,
+            }[task]
+            raise Fault(code, f"this worker serves {sorted(self._engines)}") from None
+
+    def facts(self, task: str) -> ModelFacts:
+        """Which weights answer a task."""
+        engine = self.engine(task)
+        return ModelFacts(id=engine.model_id, revision=engine.revision, dtype=engine.dtype)
+
+    def item(self, job: Job, pixels: Any) -> tuple[BatchKey, Any]:
+        """A job and its uint8 [H, W, 3] pixels as the batcher takes them."""
+        match job:
+            case CaptionJob(options=options):
+                return BatchKey("caption", options.num_beams), (pixels, options)
+            case MatchJob(texts=texts):
+                return BatchKey("match"), (pixels, texts)
+
+    def run(self, key: BatchKey, payloads: Sequence[Any]) -> Sequence[Any]:
+        """Run one batch on the device: a tuple of Caption or of Match for each payload."""
+        engine = self.engine(key.task)
+        images = [pixels for pixels, _ in payloads]
+        if key.task == "caption":
+            options = [self._engine_options(options) for _, options in payloads]
+            return [tuple(map(_caption, row)) for row in engine.caption(images, options)]
+        texts = [list(texts) for _, texts in payloads]
+        return [tuple(map(_match, row)) for row in engine.match(images, texts)]
+
+    def warm_up(self, max_batch: int) -> None:
+        """Run the worst-case batch on every engine once, before any work is taken."""
+        for engine in {id(engine): engine for engine in self._engines.values()}.values():
+            engine.warmup(max_batch)
+
+    def _engine_options(self, options: CaptionOptions) -> Any:
+        return self._make_options(**options.model_dump())
+
+
+def _caption(found: Any) -> Caption:
+    return Caption(
+        text=found.text,
+        tokens=tuple(found.tokens),
+        token_logprobs=tuple(found.token_logprobs),
+        logprob=found.logprob,
+        mean_logprob=found.mean_logprob,
+        finish_reason=found.finish_reason,
+    )
+
+
+def _match(found: Any) -> Match:
+    return Match(
+        text=found.text,
+        itm_probability=found.itm_probability,
+        itm_logit=found.itm_logit,
+        itc_cosine=found.itc_cosine,
+    )

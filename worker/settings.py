@@ -1,0 +1,131 @@
+"""The worker's settings: environment variables that begin with CAPTIONQ_, checked at start."""
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from producer.settings import ProducerSettings
+
+BUNDLED = "bundled"
+"""Value of a model setting that stands for the small checkpoint inside the package."""
+
+DISABLED = "none"
+"""Value of a model setting that switches its task off."""
+
+EX_CONFIG = 78
+"""Exit status (sysexits.h) of a process that cannot start as it is set up: trying again is vain."""
+
+
+def model_path(model: str) -> str:
+    """The folder of the checkpoint that comes with the package, or the name unchanged."""
+    return str(resources.files("worker") / "checkpoints" / "scenes") if model == BUNDLED else model
+
+
+class SettingsError(Exception):
+    """Some setting is wrong; the message names each variable and what is wrong with it."""
+
+
+class WorkerSettings(ProducerSettings):
+    """Every setting of a worker: the field NAME is the environment variable CAPTIONQ_NAME."""
+
+    caption_model: str = Field(
+        "Salesforce/blip-image-captioning-base",
+        description="Captioning checkpoint: hub id, folder, 'bundled', or 'none'",
+    )
+    match_model: str = Field(
+        "Salesforce/blip-itm-base-coco",
+        description="Matching checkpoint: hub id, folder, 'bundled', or 'none'",
+    )
+    model_revision: str | None = Field(
+        None, description="Hub revision (branch, tag or commit) of both checkpoints"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:0"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the models; auto is float32 on CPU, bfloat16 on CUDA"
+    )
+    warmup: bool = Field(True, description="Run the largest batch once before taking work")
+
+    max_batch: int = Field(16, ge=1, le=1024, description="Most images on the device at once")
+    max_wait_ms: float = Field(
+        10, ge=0, le=1_000, description="Longest wait for more images to fill a batch, milliseconds"
+    )
+    concurrency: int | None = Field(
+        None, ge=1, le=512, description="Jobs in progress at once; twice MAX_BATCH when empty"
+    )
+    infer_timeout_s: float = Field(
+        120, gt=0, description="Longest wait for the device per attempt, seconds"
+    )
+    store_patience_s: float = Field(
+        60, gt=0, description="How long to keep trying to write to an absent results store, seconds"
+    )
+
+    file_root: Path | None = Field(
+        None, description="Folder that file:// images may come from; empty refuses all file://"
+    )
+    fetch_allow: str = Field(
+        "",
+        description="Addresses fetched from although not public, for tests and private networks: "
+        "comma-separated CIDR or CIDR:PORT, e.g. 127.0.0.1/32:8080",
+    )
+    fetch_timeout_s: float = Field(
+        10, gt=0, le=300, description="Longest time one fetch may take, redirects included, seconds"
+    )
+    max_bytes: int = Field(20 * 2**20, ge=1, description="Largest image file, bytes")
+    max_pixels: int = Field(50_000_000, ge=1, description="Largest image, pixels")
+    s3_allow: str = Field(
+        "",
+        description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
+        "empty allows whatever the credentials can read",
+    )
+    user_agent: str = Field("", description="User-Agent of HTTP fetches; empty names captionq")
+    respect_noai: bool = Field(
+        True, description="Refuse images served with X-Robots-Tag: noai or noimageai"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Logging")
+
+    @model_validator(mode="after")
+    def _across(self) -> Self:
+        if not self.models:
+            raise ValueError("CAPTION_MODEL and MATCH_MODEL are both 'none': nothing to serve")
+        if self.device == "cpu" and self.dtype == "float16":
+            raise ValueError("DTYPE=float16 needs a CUDA device; use float32 or bfloat16 on CPU")
+        if self.file_root is not None and not self.file_root.is_dir():
+            raise ValueError(f"FILE_ROOT is no folder: {self.file_root}")
+        return self
+
+    @property
+    def threads(self) -> int:
+        """Jobs in progress at once: while one batch runs, the next is fetched and decoded."""
+        return self.concurrency or min(512, 2 * self.max_batch)
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The checkpoint of each task that is served."""
+        named = {"caption": self.caption_model, "match": self.match_model}
+        return {task: model for task, model in named.items() if model != DISABLED}
+
+    def shown(self, name: str) -> str:
+        """A setting's value as text, the password of a URL left out."""
+        value = getattr(self, name)
+        return re.sub(r"(://[^:@/]*:)[^@/]+@", r"\1***@", "" if value is None else str(value))
+
+
+def load_settings() -> WorkerSettings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: naming every variable that is wrong.
+    """
+    try:
+        return WorkerSettings()
+    except ValidationError as exc:
+        faults = (
+            f"{'CAPTIONQ_' + str(e['loc'][0]).upper() if e['loc'] else 'CAPTIONQ_*'}: {e['msg']}"
+            for e in exc.errors(include_url=False)
+        )
+        raise SettingsError("; ".join(faults)) from exc

@@ -1,0 +1,142 @@
+"""One worker process per device: started, named, watched and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from worker.settings import EX_CONFIG
+
+STEADY_S = 60.0
+"""A process that ran this long and then died starts again at once."""
+
+RESTART_CAP_S = 30.0
+
+
+Process = subprocess.Popen[bytes]
+
+
+def device_names(spec: str, cuda_devices: Callable[[], int]) -> list[str]:
+    """The devices of `--devices`: "auto", "cpu", or indices of CUDA devices such as "0,1".
+
+    >>> device_names("0,2", lambda: 4)
+    ['cuda:0', 'cuda:2']
+    >>> device_names("auto", lambda: 0)
+    ['cpu']
+
+    Raises:
+        ValueError: for any other spelling, or a device that is not there.
+    """
+    if spec == "cpu":
+        return ["cpu"]
+    count = cuda_devices()
+    if spec == "auto":
+        return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+    try:
+        indices = [int(part) for part in spec.split(",")]
+    except ValueError:
+        raise ValueError(f"--devices is auto, cpu, or indices such as 0,1: not {spec!r}") from None
+    if missing := [index for index in indices if not 0 <= index < count]:
+        raise ValueError(f"no CUDA device {missing[0]}: this machine has {count}")
+    return [f"cuda:{index}" for index in dict.fromkeys(indices)]
+
+
+def restart_delay_s(ran_s: float, deaths: int) -> float:
+    """Seconds to wait before starting again a process that died: none after a steady life.
+
+    >>> [restart_delay_s(1.0, deaths) for deaths in (1, 2, 3, 9)]
+    [1.0, 2.0, 4.0, 30.0]
+    >>> restart_delay_s(3600.0, 4)
+    0.0
+    """
+    return 0.0 if ran_s >= STEADY_S else float(min(RESTART_CAP_S, 2.0 ** (deaths - 1)))
+
+
+@dataclass
+class _Slot:
+    device: str
+    process: Process | None = None
+    started_s: float = 0.0
+    deaths: int = 0
+    due_s: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    """Keeps one process running per device until told to stop.
+
+    `start(device)` starts one. SIGTERM and SIGINT are passed on as SIGTERM, and the supervisor
+    waits for the processes to finish what they run. A process that ends by itself is started
+    again, unless its status says that it cannot start as it is set up.
+    """
+
+    devices: Sequence[str]
+    start: Callable[[str], Process]
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    _stopping: bool = field(default=False, init=False)
+    _status: int = field(default=0, init=False)
+
+    def run(self) -> int:
+        """Watch until all processes have ended; returns the exit status for this process."""
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, self._on_signal)
+        slots = [_Slot(device) for device in self.devices]
+        while True:
+            for slot in slots:
+                self._look_after(slot)
+            if self._stopping:
+                return self._stop(slots)
+            self.sleep(0.2)
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _look_after(self, slot: _Slot) -> None:
+        now_s = self.clock()
+        if slot.process is None:
+            if now_s >= slot.due_s and not self._stopping:
+                slot.process, slot.started_s = self.start(slot.device), now_s
+                self.say(f"{slot.device}: started as process {slot.process.pid}")
+            return
+        status = slot.process.poll()
+        if status is None:
+            return
+        slot.process = None
+        if status == EX_CONFIG:
+            self.say(f"{slot.device}: cannot start as it is set up; not trying again")
+            self._stopping, self._status = True, EX_CONFIG
+            return
+        ran_s = now_s - slot.started_s
+        slot.deaths = 1 if ran_s >= STEADY_S else slot.deaths + 1
+        slot.due_s = now_s + restart_delay_s(ran_s, slot.deaths)
+        self.say(
+            f"{slot.device}: ended with status {status} after {ran_s:.0f} s; "
+            f"starting again in {slot.due_s - now_s:.0f} s"
+        )
+
+    def _stop(self, slots: Sequence[_Slot]) -> int:
+        running = [(slot.device, slot.process) for slot in slots if slot.process is not None]
+        for _, process in running:
+            process.send_signal(signal.SIGTERM)
+        for device, process in running:
+            process.wait()
+            self.say(f"{device}: ended")
+        return self._status
+
+
+def start_worker(device: str, extra: Sequence[str] = ()) -> Process:
+    """Start a Celery worker for one device, named after it, e.g. captionq-cuda0@HOST."""
+    name = f"captionq-{device.replace(':', '')}@%h"
+    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    command += ["-P", "threads", "-n", name, *extra]
+    return subprocess.Popen(  # noqa: S603 - our own interpreter
+        command,
+        env=os.environ | {"CAPTIONQ_DEVICE": device},
+        start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone
+    )

@@ -1,0 +1,203 @@
+"""The task shell: what happens round a job's run, between Celery's message and the results store.
+
+Nothing but Celery's control exceptions and JobFailed leaves it. In a thread pool anything that is
+no Exception (SystemExit, KeyboardInterrupt) would leak the thread's slot and leave the message
+unacknowledged for good.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+from celery import Task
+from celery.exceptions import Ignore, Reject, Retry
+
+from producer.contract import (
+    Caption,
+    ErrorCode,
+    Job,
+    JobError,
+    JobFailed,
+    JobResult,
+    JobState,
+    Match,
+    Timings,
+    parse_job,
+    utcnow,
+)
+from producer.queues import queue_for
+from producer.store import Store, StoreUnavailable
+from worker.errors import Fault
+from worker.models import Models
+from worker.pipeline import Product
+from worker.publish import Publisher, patiently
+from worker.retry import delay_s
+
+log = logging.getLogger(__name__)
+
+
+class Delivery(NamedTuple):
+    """One message as Celery handed it over."""
+
+    payload: Any
+    job_id: str
+    attempt: int
+    queue: str | None
+    worker: str
+
+    @classmethod
+    def of(cls, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
+        """Read the job as first positional or as keyword argument `job`; other arguments refuse it.
+
+        A job without a usable id of its own takes Celery's task id.
+        """
+        call = (*args, *(kwargs[name] for name in kwargs if name == "job"))
+        payload = call[0] if len(call) == 1 == len(args) + len(kwargs) else None
+        own = payload.get("job_id") if isinstance(payload, dict) else None
+        return cls(
+            payload=payload,
+            job_id=own if isinstance(own, str) and own else str(request.id),
+            attempt=int(request.retries or 0) + 1,
+            queue=(request.delivery_info or {}).get("routing_key"),
+            worker=str(request.hostname),
+        )
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Takes one delivery of a job to its end: a stored result, another try, or a failure."""
+
+    models: Models
+    run: Callable[[Job], Product]
+    store: Store
+    publisher: Publisher
+    patience_s: float
+    rng: random.Random
+
+    def execute(
+        self, task: "Task[Any, Any]", kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Carry out one delivery of a `kind` job; returns the stored result, ready for JSON.
+
+        Raises:
+            JobFailed: the job ended without a result; that is stored as well.
+            Retry, Ignore, Reject: Celery's own: the message goes back, or elsewhere.
+        """
+        delivery = Delivery.of(task.request, args, kwargs)
+        try:
+            result = self._result(task, kind, delivery)
+        except StoreUnavailable as exc:
+            log.error("job %s goes back to its queue: no results store", delivery.job_id)
+            raise Reject(str(exc), requeue=True) from exc
+        return result.raise_for_state().model_dump(mode="json")
+
+    def _result(self, task: "Task[Any, Any]", kind: str, delivery: Delivery) -> JobResult:
+        try:
+            job = parse_job(kind, delivery.payload)
+            self._forward_unless_served(task, job, delivery)
+            if earlier := self._earlier(kind, delivery):
+                return earlier
+            return self.publisher.publish(self._succeed(job, delivery))
+        except (Retry, Ignore, Reject, StoreUnavailable):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - see the module's docstring
+            return self._fail(task, kind, delivery, exc)
+
+    def _forward_unless_served(self, task: "Task[Any, Any]", job: Job, delivery: Delivery) -> None:
+        """Send a job that came by the shared default queue on to the workers that serve it."""
+        if any(
+            kind == job.task and job.model in (None, model_id)
+            for kind, model_id in self.models.served
+        ):
+            return
+        queue = queue_for(job.task, job.model)
+        if queue == delivery.queue:
+            raise JobFailed(
+                {
+                    "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
+                    "match": ErrorCode.MODEL_LACKS_MATCHING,
+                }[job.task]
+            )
+        log.info("job %s sent on to queue %s", delivery.job_id, queue)
+        task.signature_from_request(task.request, queue=queue).apply_async()
+        raise Ignore
+
+    def _earlier(self, kind: str, delivery: Delivery) -> JobResult | None:
+        """The result this job has already; else the job is marked as running."""
+        if unpublished := self.publisher.unpublished(delivery.job_id):
+            return self.publisher.publish(unpublished)
+        record = patiently(
+            lambda: self.store.start(delivery.job_id, kind, delivery.attempt, delivery.worker),
+            self.patience_s,
+        )
+        return record.result if record.state.terminal else None
+
+    def _succeed(self, job: Job, delivery: Delivery) -> JobResult:
+        started = utcnow()
+        if job.expires_at is not None and started >= job.expires_at:
+            raise JobFailed(ErrorCode.JOB_EXPIRED)
+        product = self.run(job)
+        queue_s = (started - job.submitted_at).total_seconds() if job.submitted_at else None
+        queued = {"queue_ms": round(max(0.0, queue_s) * 1_000, 3)} if queue_s is not None else {}
+        return JobResult(
+            job_id=delivery.job_id,
+            task=job.task,
+            state=JobState.SUCCEEDED,
+            attempts=delivery.attempt,
+            image_ref=job.image,
+            captions=tuple(o for o in product.outputs if isinstance(o, Caption)) or None,
+            matches=tuple(o for o in product.outputs if isinstance(o, Match)) or None,
+            image=product.image,
+            model=self.models.facts(job.task),
+            timings=product.timings.model_copy(update=queued),
+            finished_at=utcnow(),
+        )
+
+    def _fail(
+        self, task: "Task[Any, Any]", kind: str, delivery: Delivery, exc: BaseException
+    ) -> JobResult:
+        """Another try (raises Retry), or the failed result, stored."""
+        failure = _failure(exc)
+        retry_after_s = exc.retry_after_s if isinstance(exc, Fault) else None
+        wait_s = delay_s(failure.code, delivery.attempt, self.rng, retry_after_s)
+        unforeseen = exc if failure.code is ErrorCode.INTERNAL_ERROR else None
+        log.log(
+            logging.ERROR if unforeseen else logging.INFO,
+            "job %s: attempt %d: %s (%s); %s",
+            delivery.job_id,
+            delivery.attempt,
+            failure.code.value,
+            exc,
+            "given up" if wait_s is None else f"next try in {wait_s:.1f} s",
+            exc_info=unforeseen,
+        )
+        if wait_s is not None:
+            raise task.retry(exc=failure, countdown=wait_s, throw=False)
+        image_ref = delivery.payload.get("image") if isinstance(delivery.payload, dict) else None
+        return self.publisher.publish(
+            JobResult(
+                job_id=delivery.job_id,
+                task=kind,
+                state=JobState.FAILED,
+                attempts=delivery.attempt,
+                image_ref=image_ref if isinstance(image_ref, str) else None,
+                error=JobError.of(failure),
+                timings=Timings(),
+                finished_at=utcnow(),
+            )
+        )
+
+
+def _failure(exc: BaseException) -> JobFailed:
+    """The public side of whatever ended a job's run."""
+    match exc:
+        case JobFailed():
+            return exc
+        case Fault():
+            return JobFailed(exc.code)
+        case MemoryError():
+            return JobFailed(ErrorCode.OUT_OF_MEMORY)
+        case _:
+            return JobFailed(ErrorCode.INTERNAL_ERROR)
