@@ -11,7 +11,7 @@ from typing import Self
 from producer import embedded
 from producer.async_redis_store import AsyncRedisStore
 from producer.contract import Job, JobResult
-from producer.errors import BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
+from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.settings import ProducerSettings
 from producer.store import Record
@@ -67,7 +67,7 @@ class AsyncClient:
     async def submit_many(self, jobs: Iterable[Job]) -> list[AsyncJobHandle]:
         """See `Client.submit_many`."""
         handles: list[AsyncJobHandle] = []
-        for chunk in chunks(jobs):
+        for chunk in await asyncio.to_thread(chunks, list(jobs)):
             try:
                 await self._submit(chunk)
             except BrokerUnavailable as exc:
@@ -157,8 +157,8 @@ class AsyncClient:
             known = await self._recorded(store, chunk, deadline_s)
             new = [job for job, record in zip(chunk, known, strict=True) if record is None]
             await asyncio.to_thread(publisher.publish, new, deadline_s)
-        except (StoreFull, BrokerUnavailable) as exc:
-            if isinstance(exc, StoreFull) or not isinstance(exc, StoreUnavailable):
+        except BrokerUnavailable as exc:
+            if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):
                     await store.forget(*chunk)
             raise

@@ -75,7 +75,9 @@ class AsyncRedisStore:
         """See `Store.forget`."""
         await self._run_all([self._ledger.forget(job) for job in jobs])
 
-    async def wait(self, job_ids: Iterable[str], timeout_s: float) -> AsyncGenerator[JobResult, None]:
+    async def wait(
+        self, job_ids: Iterable[str], timeout_s: float
+    ) -> AsyncGenerator[JobResult, None]:
         """See `Store.wait`."""
         waiting = Waiting(self._ledger, job_ids, timeout_s)
         while waiting:

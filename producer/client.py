@@ -100,7 +100,7 @@ class Client:
         Raises:
             BrokerUnavailable: a chunk could not be sent; `submitted` names the jobs of the
                 chunks before it.
-            JobFailed: job_invalid, when a job is too large; the chunks before it are sent.
+            JobFailed: job_invalid, when a job is too large; none is sent.
         """
         handles: list[JobHandle] = []
         for chunk in chunks(jobs):
@@ -176,8 +176,8 @@ class Client:
             known = self._recorded(chunk, deadline_s)
             new = [job for job, record in zip(chunk, known, strict=True) if record is None]
             self._publisher.publish(new, deadline_s)
-        except (StoreFull, BrokerUnavailable) as exc:
-            if isinstance(exc, StoreFull) or not isinstance(exc, StoreUnavailable):
+        except BrokerUnavailable as exc:
+            if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):
                     self._store.forget(*chunk)
             raise

@@ -82,13 +82,28 @@ class Address:
         """A client of the server; connects when used."""
         return redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2)
 
-    def answers(self) -> bool:
-        """Whether the server is there, takes the password and has loaded its data."""
-        client = self.client()
+    def runs(self) -> bool:
+        """Whether the server is there, even if it loads its data or is too busy to answer."""
         try:
-            return bool(client.ping())
+            self._ping()
+        except (redis.BusyLoadingError, redis.TimeoutError):
+            return True
+        except redis.RedisError:  # refused, or a stranger on our port
+            return False
+        return True
+
+    def answers(self) -> bool:
+        """Whether the server is there and has loaded its data."""
+        try:
+            self._ping()
         except redis.RedisError:
             return False
+        return True
+
+    def _ping(self) -> None:
+        client = self.client()
+        try:
+            client.ping()
         finally:
             client.close()
 
@@ -119,12 +134,14 @@ def ensure(folder: Path) -> str:
     folder = folder.expanduser().absolute()
     with _locked(folder):
         address = _read(folder)
-        if address is not None and address.answers():
+        log = folder / "redis.log"
+        silent = f"redis-server does not answer: see {log}"
+        if address is not None and address.runs():
+            _until(address.answers, START_TIMEOUT_S, silent)
             return address.url
         if address is None or not _free(address.port):
             address = Address.fresh()
         _write(folder, address)
-        log = folder / "redis.log"
         started = subprocess.run(  # noqa: S603 - the binary is found by us
             [server_binary(), "-"],
             input=address.config(folder, daemonize="yes", logfile=f'"{log}"'),
@@ -134,8 +151,9 @@ def ensure(folder: Path) -> str:
             check=False,
         )
         if started.returncode:
-            raise EmbeddedUnavailable(f"redis-server does not start: {started.stdout.strip()}")
-        _until(address.answers, START_TIMEOUT_S, f"redis-server does not answer: see {log}")
+            said = (started.stdout + started.stderr).strip()
+            raise EmbeddedUnavailable(f"redis-server does not start: {said}")
+        _until(address.answers, START_TIMEOUT_S, silent)
         return address.url
 
 
@@ -148,7 +166,7 @@ def stop(folder: Path) -> bool:
     folder = folder.expanduser().absolute()
     with _locked(folder):
         address = _read(folder)
-        if address is None or not address.answers():
+        if address is None or not address.runs():
             return False
         client = address.client()
         with suppress(redis.ConnectionError):  # it hangs up instead of answering

@@ -47,7 +47,6 @@ class Publisher:
     """
 
     def __init__(self, broker_url: str, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
         self._attempt_s = attempt_timeout_s(timeout_s)
         connect_timeout_s = min(CONNECT_TIMEOUT_S, self._attempt_s)
         self._app = Celery(
@@ -97,18 +96,18 @@ class Publisher:
 
     def close(self) -> None:
         """Close the connections."""
-        for pool in (self._producers, self._connections):
-            pool.force_close_all()
+        self._connections.force_close_all()
         self._app.close()
 
     def _send(self, jobs: Sequence[Job]) -> None:
-        with self._producers.acquire(block=True, timeout=self._timeout_s) as producer:
+        with self._producers.acquire(block=True, timeout=self._attempt_s) as producer:
             try:
-                with producer.batch():
+                with producer.batch():  # type: ignore[attr-defined] # newer than its stubs
                     for job in jobs:
                         self._app.send_task(
                             TASK_NAMES[job.task],
                             kwargs={"job": job.model_dump(mode="json")},
+                            kwargsrepr=_shown(job),
                             task_id=job.job_id,
                             queue=queue_for(job.task, job.model),
                             ignore_result=True,
@@ -117,5 +116,11 @@ class Publisher:
                             retry=False,
                         )
             except BaseException:
-                producer.connection.collect()
+                if producer.connection is not None:
+                    producer.connection.collect()
                 raise
+
+
+def _shown(job: Job) -> str:
+    """What task events and Flower show of a job: never the query, which may hold a signature."""
+    return job.image.partition("?")[0]

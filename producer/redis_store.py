@@ -87,7 +87,7 @@ class RedisStore:
         waiting = Waiting(self._ledger, job_ids, timeout_s)
         while waiting:
             try:
-                with closing(self._redis.pubsub()) as channels:
+                with closing(self._redis.pubsub()) as channels:  # type: ignore[no-untyped-call]
                     with typed_errors():
                         channels.subscribe(*waiting.channels())
                     while waiting:

@@ -1,8 +1,7 @@
 """What submitting and cancelling mean, whoever does the waiting; shared by both clients."""
 
 import uuid
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
 from producer.contract import (
     MAX_MESSAGE_BYTES,
@@ -38,15 +37,14 @@ def prepared(job: Job) -> Job:
     return job
 
 
-def chunks(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+def chunks(jobs: Iterable[Job]) -> list[list[Job]]:
     """The jobs as they are sent, CHUNK at a time, in order.
 
     Raises:
-        JobFailed: see `prepared`; the chunks before have been given out.
+        JobFailed: see `prepared`.
     """
-    remaining = iter(jobs)
-    while chunk := [prepared(job) for job in islice(remaining, CHUNK)]:
-        yield chunk
+    ready = [prepared(job) for job in jobs]
+    return [ready[begin : begin + CHUNK] for begin in range(0, len(ready), CHUNK)]
 
 
 def cancellation(record: Record) -> JobResult:

@@ -1,0 +1,270 @@
+"""`captionq`: submit images, follow their jobs, from the command line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from producer import contract
+from producer.client import Client
+from producer.contract import (
+    CaptionJob,
+    CaptionOptions,
+    Job,
+    JobFailed,
+    JobResult,
+    JobState,
+    MatchJob,
+)
+from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
+from producer.settings import ProducerSettings
+from producer.store import Record
+from producer.upload import Uploader, local_path
+
+JOB_FAILED, USAGE, UNREACHABLE, TIMED_OUT, UNKNOWN_JOB = 1, 2, 3, 4, 5
+
+EXIT_CODES = """
+Exit codes: 0 all went well; 1 a job ended without a result; 2 wrong usage or input; 3 the broker
+or the results store cannot be reached or is full; 4 not ended in time; 5 unknown job.
+"""
+
+app = typer.Typer(
+    name="captionq",
+    help="Caption images, and match them with texts, through a queue of workers.\n\n"
+    "Set CAPTIONQ_BROKER_URL to the broker, e.g. redis://host:6379/0; without it, the embedded "
+    "Redis server of ~/.captionq is started or joined. A worker (captionq-worker run) has to "
+    "serve the same broker.\n\n" + EXIT_CODES,
+    epilog="Start with: captionq submit cat.jpg --wait",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Task(StrEnum):
+    """The kinds of job."""
+
+    CAPTION = "caption"
+    MATCH = "match"
+
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")
+]
+TimeoutS = Annotated[
+    float, typer.Option("--timeout", min=0, metavar="SECONDS", help="Longest time to wait.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _captionq(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"captionq {metadata.version('captionq')}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "captionq submit cat.jpg https://example.com/dog.jpg --wait\n\n"
+    "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
+    "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
+    + EXIT_CODES
+)
+def submit(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="URIs (https, http, s3, file) or files here. A file is copied to "
+            "CAPTIONQ_UPLOAD_URL when that is set; otherwise the worker reads it by its path.",
+        ),
+    ],
+    task: Annotated[
+        Task, typer.Option(help="caption: say what it shows; match: weigh texts.")
+    ] = Task.CAPTION,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text to match with the images; may be repeated.")
+    ] = None,
+    beams: Annotated[int, typer.Option(min=1, max=10, help="Beams of the search.")] = 3,
+    prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Only workers that serve this model take the jobs.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
+    timeout_s: TimeoutS = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Submit images, one job each, and print the jobs' ids, or with --wait their results."""
+    with _exit_codes():
+        settings = ProducerSettings()
+        if (task is Task.MATCH) != bool(text):
+            raise ValueError("--task match and --text TEXT go together.")
+
+        def job(uri: str) -> Job:
+            if text:
+                return MatchJob(image=uri, model=model, texts=tuple(text))
+            options = CaptionOptions(num_beams=beams, prompt=prompt)
+            return CaptionJob(image=uri, model=model, options=options)
+
+        jobs = [job(uri) for uri in _uris(images, settings)]
+        with Client(settings=settings) as client:
+            handles = client.submit_many(jobs)
+            names = {h.job_id: image for h, image in zip(handles, images, strict=True)}
+            if not wait:
+                for job_id, image in names.items():
+                    _print({"job_id": job_id, "image": image}, f"{job_id}  {image}", as_json)
+                return
+            failed = False
+            for result in _progress(client.as_completed(handles, timeout_s), len(handles)):
+                _print(result, f"{names[result.job_id]}: {_in_words(result)}", as_json)
+                failed = failed or result.state is not JobState.SUCCEEDED
+        if failed:
+            raise typer.Exit(JOB_FAILED)
+
+
+@app.command(epilog=EXIT_CODES)
+def status(job_id: JobId, as_json: AsJson = False) -> None:
+    """Print where a job stands."""
+    with _exit_codes(), Client() as client:
+        _print_record(_known(client, job_id), as_json)
+
+
+@app.command(epilog=EXIT_CODES)
+def result(
+    job_id: JobId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
+    timeout_s: TimeoutS = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Print a job's result. Without --wait, a job that has not ended is a time-out (4)."""
+    with _exit_codes(), Client() as client:
+        found = client.result(job_id, timeout_s) if wait else _ended(client, job_id)
+        _print(found, _in_words(found), as_json)
+        if found.state is not JobState.SUCCEEDED:
+            raise typer.Exit(JOB_FAILED)
+
+
+@app.command(epilog=EXIT_CODES)
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
+    """End a job that is queued or running; one that has ended stays as it is."""
+    with _exit_codes(), Client() as client:
+        kept = client.cancel(job_id)
+        _print(kept, kept.state.value, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schemas of jobs and results."""
+    typer.echo(json.dumps(contract.schema(), indent=2))
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+def _uris(images: list[str], settings: ProducerSettings) -> list[str]:
+    paths = [local_path(image) for image in images]
+    uploader = None
+    if settings.upload_url and any(paths):
+        uploader = Uploader(settings.upload_url, settings.s3_endpoint_url)
+
+    def uri(image: str, path: Path | None) -> str:
+        if path is None:
+            return image
+        return uploader.upload(path) if uploader else path.as_uri()
+
+    return [uri(image, path) for image, path in zip(images, paths, strict=True)]
+
+
+def _known(client: Client, job_id: str) -> Record:
+    record = client.status(job_id)
+    if record is None:
+        raise UnknownJob(job_id)
+    return record
+
+
+def _ended(client: Client, job_id: str) -> JobResult:
+    record = _known(client, job_id)
+    if record.result is None:
+        raise TimeoutError(f"The job has not ended: it is {record.state}.")
+    return record.result
+
+
+def _print(document: BaseModel | dict[str, str], words: str, as_json: bool) -> None:
+    if not as_json:
+        typer.echo(words)
+    elif isinstance(document, BaseModel):
+        typer.echo(document.model_dump_json())
+    else:
+        typer.echo(json.dumps(document))
+
+
+def _print_record(record: Record, as_json: bool) -> None:
+    since = record.started_at or record.created_at
+    words = f"{record.state.value} since {since:%Y-%m-%d %H:%M:%S %Z}"
+    if record.result is not None:
+        words = f"{record.state.value}: {_in_words(record.result)}"
+    elif record.worker:
+        words += f" on {record.worker}, attempt {record.attempt}"
+    _print(record, words, as_json)
+
+
+def _in_words(result: JobResult) -> str:
+    if result.error is not None:
+        return f"{result.error.code.value}: {result.error.message}"
+    if result.captions is not None:
+        return " | ".join(caption.text for caption in result.captions)
+    best_first = sorted(result.matches or (), key=lambda m: m.itm_probability, reverse=True)
+    return " | ".join(f"{match.itm_probability:.3f} {match.text}" for match in best_first)
+
+
+def _progress(results: Iterator[JobResult], total: int) -> Iterator[JobResult]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        yield from progress.track(results, total=total, description="Captioning")
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """End with one sentence and the documented code instead of a traceback."""
+    try:
+        yield
+    except BrokerFull as exc:
+        _fail(UNREACHABLE, f"{exc} Try again when workers have taken some of it.")
+    except BrokerUnavailable as exc:
+        _fail(UNREACHABLE, f"{exc} Is it running, and is CAPTIONQ_BROKER_URL right?")
+    except UnknownJob as exc:
+        _fail(UNKNOWN_JOB, str(exc))
+    except TimeoutError as exc:
+        _fail(TIMED_OUT, f"{exc} Is a worker running? See: captionq status ID")
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        _fail(USAGE, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except (JobFailed, ValueError, OSError) as exc:
+        _fail(USAGE, str(exc))
+
+
+def _fail(code: int, sentence: str) -> NoReturn:
+    typer.echo(f"captionq: {sentence}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,81 @@
+"""What an image named on the command line is called in a job: a URI, after an upload if asked."""
+
+import hashlib
+import mimetypes
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from producer.contract import SCHEMES
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+class UploadFailed(OSError):  # noqa: N818 - "failed" is what it did
+    """A local image could not be copied to S3."""
+
+
+def local_path(source: str) -> Path | None:
+    """The file a source names, None when it is a URI already.
+
+    Raises:
+        ValueError: it names no file that is there.
+    """
+    if urlsplit(source).scheme.lower() in SCHEMES and "://" in source:
+        return None
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f"There is no file {source!r}; a URI begins with https://, s3:// ...")
+    return path.absolute()
+
+
+def key_for(path: Path, prefix: str) -> str:
+    """The S3 key of a file under a prefix: its content's SHA-256 and its suffix in lower case."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{prefix.strip('/')}/{digest}{path.suffix.lower()}".lstrip("/")
+
+
+class Uploader:
+    """Copies files to S3, once per content: the same bytes always get the same key.
+
+    Args:
+        upload_url: s3://bucket/prefix.
+        endpoint_url: an S3 endpoint other than AWS.
+    """
+
+    def __init__(self, upload_url: str, endpoint_url: str | None = None) -> None:
+        parts = urlsplit(upload_url)
+        self._bucket, self._prefix = parts.netloc, parts.path
+        self._s3 = _client(endpoint_url)
+
+    def upload(self, path: Path) -> str:
+        """Copy a file and return its s3:// URI.
+
+        Raises:
+            UploadFailed: naming the file and what S3 said.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        key = key_for(path, self._prefix)
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        try:
+            with path.open("rb") as file:
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=file, ContentType=kind)
+        except (BotoCoreError, ClientError) as exc:
+            raise UploadFailed(f"{path} could not be copied to {self._bucket}: {exc}") from exc
+        return f"s3://{self._bucket}/{quote(key)}"
+
+
+def _client(endpoint_url: str | None) -> "S3Client":
+    try:
+        import boto3
+        from botocore.config import Config
+    except ModuleNotFoundError as exc:
+        raise UploadFailed(
+            "Uploading to S3 needs boto3: pip install 'captionq[manifests]'"
+        ) from exc
+    config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"})
+    client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    return client
