@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery import Celery, Task
 from celery.signals import worker_init, worker_process_init, worker_shutdown
 from kombu import Exchange, Queue
+from PIL.Image import Resampling
 
 from producer.contract import ErrorCode, JobFailed
 from producer.embedded import ensure
@@ -23,6 +24,10 @@ from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
 from worker.batcher import Batcher
 from worker.fetch import Fetcher
+from worker.fetch.file import FileSource
+from worker.fetch.http import HttpLimits, HttpSource
+from worker.fetch.netguard import parse_allow
+from worker.fetch.s3 import S3Limits, S3Source
 from worker.image import ImageLimits, decode
 from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
@@ -104,7 +109,7 @@ class House:
             fatal=(DeviceLost,),
             on_fatal=end_process,
         )
-        self._fetcher = Fetcher.from_settings(settings)
+        self._fetcher = make_fetcher(settings)
         limits = ImageLimits(max_pixels=settings.max_pixels)
         store = RedisStore(
             settings.results_url_beside(broker_url),
@@ -113,7 +118,7 @@ class House:
         )
         pipeline = Pipeline(
             self._fetcher.fetch,
-            lambda data, size, resample: decode(data, limits, size, resample),
+            lambda data, size, resample: decode(data, limits, size, Resampling(resample)),
             models,
             self._batcher,
             fetch_timeout_s=settings.fetch_timeout_s,
@@ -129,7 +134,7 @@ class House:
             store=store,
             publisher=Publisher(store, patience_s=settings.store_patience_s),
             patience_s=settings.store_patience_s,
-            rng=random.Random(),  # noqa: S311 - jitter
+            rng=random.Random(),
         )
 
     def close(self) -> None:
@@ -142,6 +147,27 @@ def end_process(exc: BaseException) -> None:
     """Leave the worker in order: the device is lost, jobs go back, a supervisor starts anew."""
     log.critical("the device is lost; this process ends", exc_info=exc)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def make_fetcher(settings: WorkerSettings) -> Fetcher:
+    """The three stores that images come from, each with the same bounds."""
+    total_s, max_bytes = settings.fetch_timeout_s, settings.max_bytes
+    if settings.fetch_exceptions:
+        log.warning("fetching from addresses that are not public: %s", settings.fetch_allow)
+    return Fetcher(
+        http=HttpSource(
+            HttpLimits(total_s=total_s, max_bytes=max_bytes),
+            [parse_allow(entry) for entry in settings.fetch_exceptions],
+            user_agent=settings.user_agent,
+            honour_opt_out=settings.respect_noai,
+        ),
+        s3=S3Source(
+            S3Limits(total_s=total_s, max_bytes=max_bytes),
+            endpoint_url=settings.s3_endpoint_url,
+            allow=settings.s3_places,
+        ),
+        file=FileSource(settings.file_root, max_bytes),
+    )
 
 
 def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":

@@ -193,10 +193,10 @@ def fetch_model(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
 ) -> None:
     """Make a pinned copy of a hub checkpoint, to be served offline from a folder."""
-    from worker.blip import checkpoint
+    from worker.blip import fetch_model as fetch
 
     with clear_errors():
-        print(checkpoint.fetch_model(model_id, output, revision=revision))
+        print(fetch(model_id, output, revision))
 
 
 @cli.command()
@@ -209,7 +209,8 @@ def evaluate(
     from worker.training import evaluate as evaluation
 
     with clear_errors():
-        evaluation.report(model_path(model), scenes=scenes, as_json=as_json)
+        figures = evaluation.evaluate(model_path(model), scenes)
+    print(json.dumps(figures) if as_json else evaluation.report(figures))
 
 
 @cli.command()

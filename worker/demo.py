@@ -59,7 +59,7 @@ def main(images: list[str], svg: Path | None = None, seed: int | None = None) ->
     The status is 0 when every job ended as expected: the damaged file with image_corrupt, all
     others with a result.
     """
-    rng = random.Random(seed)  # noqa: S311 - scenes, not secrets
+    rng = random.Random(seed)
     console = Console(record=svg is not None, width=120 if svg else None)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="captionq-demo-")))

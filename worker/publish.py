@@ -36,7 +36,7 @@ def patiently(
             if clock() >= give_up_s:
                 raise
             log.warning("the results store is away (%s); trying again", exc)
-            sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2.0, pause_s * 2)
 
 

@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
+from worker.fetch.http import USER_AGENT
+from worker.fetch.netguard import parse_allow
 
 BUNDLED = "bundled"
 """Value of a model setting that stands for the small checkpoint inside the package."""
@@ -82,7 +84,7 @@ class WorkerSettings(ProducerSettings):
         description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
         "empty allows whatever the credentials can read",
     )
-    user_agent: str = Field("", description="User-Agent of HTTP fetches; empty names captionq")
+    user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
         True, description="Refuse images served with X-Robots-Tag: noai or noimageai"
     )
@@ -96,7 +98,19 @@ class WorkerSettings(ProducerSettings):
             raise ValueError("DTYPE=float16 needs a CUDA device; use float32 or bfloat16 on CPU")
         if self.file_root is not None and not self.file_root.is_dir():
             raise ValueError(f"FILE_ROOT is no folder: {self.file_root}")
+        for entry in self.fetch_exceptions:
+            parse_allow(entry)
         return self
+
+    @property
+    def fetch_exceptions(self) -> list[str]:
+        """The entries of FETCH_ALLOW."""
+        return _listed(self.fetch_allow)
+
+    @property
+    def s3_places(self) -> list[str] | None:
+        """The entries of S3_ALLOW; None when all is allowed."""
+        return _listed(self.s3_allow) or None
 
     @property
     def threads(self) -> int:
@@ -113,6 +127,10 @@ class WorkerSettings(ProducerSettings):
         """A setting's value as text, the password of a URL left out."""
         value = getattr(self, name)
         return re.sub(r"(://[^:@/]*:)[^@/]+@", r"\1***@", "" if value is None else str(value))
+
+
+def _listed(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 def load_settings() -> WorkerSettings:

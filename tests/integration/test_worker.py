@@ -1,0 +1,265 @@
+"""The house as a whole: real Redis, real S3, real HTTP, a real worker process."""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from tests.servers import Reply, ScriptedHttp
+
+from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
+from producer.embedded import RedisServer
+from producer.queues import DEFAULT_QUEUE
+from tests.worker_process import WorkerProcess
+from worker.embedded_s3 import S3Server
+from worker.training import scenes
+
+RESULT_TIMEOUT_S = 60
+
+
+def picture(seed: int, format: str = "PNG") -> tuple[bytes, scenes.Scene]:
+    """A drawn scene as an image file, and what is true of it."""
+    scene = scenes.sample(random.Random(seed), shapes=1)
+    out = BytesIO()
+    scenes.draw(scene, side=192).save(out, format)
+    return out.getvalue(), scene
+
+
+PNG, SCENE = picture(1)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    folder = tmp_path_factory.mktemp("house")
+    files = folder / "files"
+    files.mkdir()
+    gate = threading.Event()
+    routes = {
+        "/ok.png": [Reply(200, PNG)],
+        "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
+        "/missing.png": [Reply(404)],
+        "/damaged.png": [Reply(200, PNG[: len(PNG) // 2])],
+    }
+    with (
+        RedisServer(folder / "redis") as broker,
+        S3Server(folder / "s3") as s3,
+        ScriptedHttp(routes) as web,
+    ):
+        environment = {
+            "CAPTIONQ_BROKER_URL": broker.url,
+            "CAPTIONQ_FILE_ROOT": str(files),
+            "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
+            "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
+            "CAPTIONQ_MAX_BATCH": "8",
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        bucket = folder / "s3" / "photos"
+        bucket.mkdir(parents=True)
+        with (
+            WorkerProcess(folder / "worker.log", environment) as worker,
+            Client(broker.url) as client,
+        ):
+            yield SimpleNamespace(
+                broker=broker,
+                web=web,
+                files=files,
+                bucket=bucket,
+                worker=worker,
+                client=client,
+                environment=environment,
+                gate=gate,
+            )
+
+
+@pytest.fixture
+def celery_client(house: SimpleNamespace) -> Iterator[Celery]:
+    """Someone who knows Celery and our task names, but not `producer`."""
+    app = Celery("theirs", broker=house.broker.url, backend=house.broker.url, set_as_current=False)
+    yield app
+    app.close()
+
+
+def wait(job: Any, client: Client) -> Any:
+    return client.result(client.submit(job).job_id, RESULT_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("scheme", ["http", "s3", "file"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
+    house: SimpleNamespace, scheme: str, format: str
+) -> None:
+    data, scene = picture(7, format)
+    name = f"seven.{format.lower()}"
+    if scheme == "http":
+        house.web.routes[f"/{name}"] = [Reply(200, data)]
+        uri = house.web.url(f"/{name}")
+    elif scheme == "s3":
+        (house.bucket / name).write_bytes(data)
+        uri = f"s3://photos/{name}"
+    else:
+        (house.files / name).write_bytes(data)
+        uri = (house.files / name).as_uri()
+    result = wait(CaptionJob(image=uri), house.client).raise_for_state()
+    (caption,) = result.captions
+    assert caption.text == scene.caption
+    assert len(caption.tokens) == len(caption.token_logprobs)
+    assert caption.logprob == pytest.approx(sum(caption.token_logprobs))
+    assert result.image.format == format
+    assert (result.image.width, result.image.height) == (192, 192)
+    assert result.image.bytes == len(data)
+    assert result.model.dtype == "float32"
+    assert result.timings.batch_size >= 1
+    assert result.timings.queue_ms >= 0
+
+
+def test_given_a_true_and_a_false_text_the_match_tells_them_apart(house: SimpleNamespace) -> None:
+    false = scenes.change(SCENE, "colour", random.Random(0)).caption
+    job = MatchJob(image=house.web.url("/ok.png"), texts=(SCENE.caption, false))
+    yes, no = wait(job, house.client).raise_for_state().matches
+    assert yes.itm_probability > 0.5 > no.itm_probability
+    assert yes.itc_cosine > no.itc_cosine
+
+
+def test_given_many_jobs_at_once_they_share_batches(house: SimpleNamespace) -> None:
+    jobs = [CaptionJob(image=house.web.url("/ok.png")) for _ in range(40)]
+    handles = house.client.submit_many(jobs)
+    results = list(house.client.as_completed(handles, RESULT_TIMEOUT_S))
+    assert {result.job_id for result in results} == {handle.job_id for handle in handles}
+    assert {result.state for result in results} == {JobState.SUCCEEDED}
+    assert max(result.timings.batch_size for result in results) > 1
+
+
+def test_given_a_source_that_is_busy_twice_when_it_recovers_the_job_took_three_attempts(
+    house: SimpleNamespace,
+) -> None:
+    result = wait(CaptionJob(image=house.web.url("/busy.png")), house.client)
+    assert result.state is JobState.SUCCEEDED
+    assert result.attempts == 3
+    assert house.web.hits("/busy.png") == 3
+
+
+def test_given_a_source_that_has_no_such_image_one_attempt_is_enough(
+    house: SimpleNamespace,
+) -> None:
+    result = wait(CaptionJob(image=house.web.url("/missing.png")), house.client)
+    assert (result.state, result.attempts) == (JobState.FAILED, 1)
+    assert result.error.code is ErrorCode.HTTP_4XX
+    assert house.web.hits("/missing.png") == 1
+
+
+def test_given_a_damaged_image_it_fails_typed_and_stops_nothing(house: SimpleNamespace) -> None:
+    result = wait(CaptionJob(image=house.web.url("/damaged.png")), house.client)
+    assert result.error.code is ErrorCode.IMAGE_CORRUPT
+    assert wait(CaptionJob(image=house.web.url("/ok.png")), house.client).raise_for_state()
+
+
+def test_given_a_file_outside_the_root_it_is_refused(
+    house: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "secret.png").write_bytes(PNG)
+    result = wait(CaptionJob(image=(tmp_path / "secret.png").as_uri()), house.client)
+    assert result.error.code is ErrorCode.FILE_NOT_ALLOWED
+
+
+def test_given_a_plain_celery_client_its_async_result_is_the_result(
+    house: SimpleNamespace, celery_client: Celery
+) -> None:
+    job = {"image": house.web.url("/ok.png")}
+    sent = celery_client.send_task("captionq.caption", kwargs={"job": job})
+    result = sent.get(timeout=RESULT_TIMEOUT_S)
+    assert result["job_id"] == sent.id
+    assert result["captions"][0]["text"] == SCENE.caption
+    assert house.client.result(sent.id).captions[0].text == SCENE.caption, "and it is in the store"
+
+
+def test_given_a_plain_celery_client_its_failed_job_raises_code_and_public_text(
+    house: SimpleNamespace, celery_client: Celery
+) -> None:
+    job = {"image": house.web.url("/missing.png")}
+    sent = celery_client.send_task("captionq.caption", kwargs={"job": job})
+    with pytest.raises(Exception, match="http_4xx") as failure:
+        sent.get(timeout=RESULT_TIMEOUT_S)
+    assert type(failure.value).__name__ == "JobFailed"
+    assert "refused the request" in str(failure.value)
+    assert "127.0.0.1" not in str(failure.value)
+
+
+def test_given_a_plain_celery_clients_cancelled_job_it_raises_too(
+    house: SimpleNamespace, celery_client: Celery
+) -> None:
+    job_id = uuid.uuid4().hex
+    job = {"image": house.web.url("/ok.png"), "job_id": job_id}
+    house.client._store.create(CaptionJob(**job))
+    house.client.cancel(job_id)
+    sent = celery_client.send_task("captionq.caption", kwargs={"job": job}, task_id=job_id)
+    with pytest.raises(Exception, match="job_cancelled"):
+        sent.get(timeout=RESULT_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("positional", [True, False], ids=["positional", "keyword"])
+def test_given_a_celery_client_of_another_language_its_job_is_served(
+    house: SimpleNamespace, positional: bool
+) -> None:
+    """The message is written byte by byte as the Celery message protocol 2 says."""
+    import base64
+
+    task_id = str(uuid.uuid4())
+    job = {"image": house.web.url("/ok.png"), "texts": [SCENE.caption]}
+    call = [[job], {}] if positional else [[], {"job": job}]
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    message = {
+        "body": base64.b64encode(json.dumps([*call, embed]).encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {"lang": "go", "task": "captionq.match", "id": task_id, "root_id": task_id},
+        "properties": {
+            "correlation_id": task_id,
+            "delivery_mode": 2,
+            "delivery_tag": str(uuid.uuid4()),
+            "delivery_info": {"exchange": "", "routing_key": DEFAULT_QUEUE},
+            "body_encoding": "base64",
+        },
+    }
+    with redis.Redis.from_url(house.broker.url, decode_responses=True) as connection:
+        connection.lpush(DEFAULT_QUEUE, json.dumps(message))
+        deadline_s = time.monotonic() + RESULT_TIMEOUT_S
+        while not (stored := connection.get(f"celery-task-meta-{task_id}")) or (
+            json.loads(stored)["status"] == "STARTED"
+        ):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+    meta = json.loads(stored)
+    assert meta["status"] == "SUCCESS"
+    assert meta["result"]["matches"][0]["itm_probability"] > 0.5
+
+
+def test_given_the_command_line_when_a_file_is_submitted_its_caption_is_printed(
+    house: SimpleNamespace,
+) -> None:
+    (house.files / "cli.png").write_bytes(PNG)
+    command = [sys.executable, "-m", "producer.cli", "submit", "--wait", "--json"]
+    done = subprocess.run(
+        [*command, str(house.files / "cli.png"), house.web.url("/missing.png")],
+        env=house.environment | {"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    by_state = {document["state"]: document for document in documents}
+    assert by_state["succeeded"]["captions"][0]["text"] == SCENE.caption
+    assert by_state["failed"]["error"]["code"] == "http_4xx"

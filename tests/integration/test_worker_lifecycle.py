@@ -1,0 +1,106 @@
+"""Starting, stopping and outages of a real worker process."""
+
+import random
+import threading
+import time
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from tests.servers import Reply, ScriptedHttp
+
+from producer import CaptionJob, Client, JobState
+from producer.embedded import RedisServer
+from tests.worker_process import WorkerProcess
+from worker.settings import EX_CONFIG
+from worker.training import scenes
+
+
+def png(seed: int = 3) -> bytes:
+    out = BytesIO()
+    scenes.draw(scenes.sample(random.Random(seed), shapes=1), side=96).save(out, "PNG")
+    return out.getvalue()
+
+
+def environment(broker: RedisServer, web: ScriptedHttp) -> dict[str, str]:
+    return {
+        "CAPTIONQ_BROKER_URL": broker.url,
+        "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
+        "CAPTIONQ_MATCH_MODEL": "none",
+        "CAPTIONQ_MAX_BATCH": "4",
+    }
+
+
+def test_given_running_jobs_when_the_worker_is_terminated_none_is_lost_and_none_doubled(
+    tmp_path: Path,
+) -> None:
+    paths = [f"/{n}.png" for n in range(40)]
+    routes = {path: [Reply(200, png(n), delay_s=0.2)] for n, path in enumerate(paths)}
+    with (
+        RedisServer(tmp_path / "redis") as broker,
+        ScriptedHttp(routes) as web,
+        Client(broker.url) as client,
+    ):
+        settings = environment(broker, web)
+        with WorkerProcess(tmp_path / "first.log", settings, name="first") as first:
+            handles = client.submit_many([CaptionJob(image=web.url(path)) for path in paths])
+            next(client.as_completed(handles, 60))
+            first.terminate()
+            assert first.process.wait(60) == 0
+        done = [h for h in handles if (s := h.status()) and s.state is JobState.SUCCEEDED]
+        assert 0 < len(done) < len(handles), "it was terminated in the middle"
+        assert all((s := h.status()) and s.state is not JobState.RUNNING for h in handles)
+        with WorkerProcess(tmp_path / "second.log", settings, name="second"):
+            results = list(client.as_completed(handles, 60))
+        assert [r.state for r in results] == [JobState.SUCCEEDED] * len(handles)
+        assert {path: web.hits(path) for path in paths} == dict.fromkeys(paths, 1)
+
+
+def test_given_a_results_store_that_is_down_when_a_result_is_published_the_device_runs_once(
+    tmp_path: Path,
+) -> None:
+    outage_s = 10
+    with (
+        RedisServer(tmp_path / "broker") as broker,
+        RedisServer(tmp_path / "results") as results,
+        ScriptedHttp({"/slow.png": [Reply(200, png(), delay_s=2)]}) as web,
+        Client(broker.url, results.url) as client,
+    ):
+        settings = environment(broker, web) | {"CAPTIONQ_RESULTS_URL": results.url}
+        with WorkerProcess(tmp_path / "worker.log", settings) as worker:
+            handle = client.submit(CaptionJob(image=web.url("/slow.png")))
+            while not web.hits("/slow.png"):
+                time.sleep(0.01)
+            results.stop()
+            threading.Timer(outage_s, results.restart).start()
+            worker.wait_for_log("the results store is away", 30)
+            time.sleep(outage_s)
+            result = handle.result(60)
+            assert result.state is JobState.SUCCEEDED
+            assert result.attempts == 1
+            assert web.hits("/slow.png") == 1
+            assert worker.log.count("Task captionq.caption") >= 1
+            assert worker.log.count("received") == 1, "one delivery, one run"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        pytest.param({"CAPTIONQ_CAPTION_MODEL": "/nowhere"}, "/nowhere", id="no checkpoint"),
+        pytest.param(
+            {"CAPTIONQ_MAX_BATCH": "0"}, "CAPTIONQ_MAX_BATCH", id="a setting out of range"
+        ),
+    ],
+)
+def test_given_a_worker_that_cannot_start_it_ends_with_one_clear_sentence(
+    tmp_path: Path, settings: dict[str, str], sentence: str
+) -> None:
+    with RedisServer(tmp_path / "redis") as broker:
+        worker = WorkerProcess(
+            tmp_path / "worker.log", {"CAPTIONQ_BROKER_URL": broker.url} | settings, ready=False
+        )
+        assert worker.process.wait(60) == EX_CONFIG
+    said = [line for line in worker.log.splitlines() if line.startswith("captionq-worker: ")]
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert "Traceback" not in worker.log

@@ -1,0 +1,64 @@
+"""The worker's settings: read from the environment, checked across fields, told to operators."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.settings import SettingsError, WorkerSettings, load_settings
+
+
+@pytest.mark.parametrize(
+    ("environment", "fault"),
+    [
+        pytest.param({"MAX_BATCH": "0"}, "CAPTIONQ_MAX_BATCH", id="out of range"),
+        pytest.param({"MAX_BATCH": "many"}, "CAPTIONQ_MAX_BATCH", id="no number"),
+        pytest.param({"DEVICE": "tpu"}, "CAPTIONQ_DEVICE", id="no such device"),
+        pytest.param({"DEVICE": "cpu", "DTYPE": "float16"}, "float16", id="float16 on CPU"),
+        pytest.param(
+            {"CAPTION_MODEL": "none", "MATCH_MODEL": "none"}, "nothing to serve", id="no model"
+        ),
+        pytest.param({"FILE_ROOT": "/no/such/folder"}, "FILE_ROOT", id="no folder"),
+    ],
+)
+def test_given_a_wrong_setting_the_error_names_it(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], fault: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"CAPTIONQ_{name}", value)
+    with pytest.raises(SettingsError, match=fault):
+        load_settings()
+
+
+def test_given_none_for_a_model_its_task_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONQ_MATCH_MODEL", "none")
+    assert set(load_settings().models) == {"caption"}
+
+
+def test_given_no_concurrency_it_is_twice_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONQ_MAX_BATCH", "24")
+    assert load_settings().threads == 48
+    monkeypatch.setenv("CAPTIONQ_CONCURRENCY", "7")
+    assert load_settings().threads == 7
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, field in WorkerSettings.model_fields.items():
+        assert field.description, name
+        if name.endswith(("_s", "_ms")):
+            assert "second" in field.description, f"{name} does not say its unit"
+
+
+def test_given_a_password_in_a_url_printing_the_settings_hides_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "settings", "--json"],
+        env={"CAPTIONQ_BROKER_URL": "redis://:hunter2@localhost:1/0", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = {row["variable"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert rows["CAPTIONQ_BROKER_URL"]["value"] == "redis://:***@localhost:1/0"
+    assert set(rows) == {f"CAPTIONQ_{name.upper()}" for name in WorkerSettings.model_fields}
