@@ -268,3 +268,7 @@ def _exit_codes() -> Iterator[None]:
 def _fail(code: int, sentence: str) -> NoReturn:
     typer.echo(f"captionq: {sentence}", err=True)
     raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

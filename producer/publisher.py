@@ -32,7 +32,7 @@ def pauses(deadline_s: float, attempt_s: float) -> Iterator[float]:
     `time.monotonic`.
     """
     for tries in itertools.count():
-        pause_s = min(1.0, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        pause_s = min(1.0, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)
         if time.monotonic() + pause_s + attempt_s > deadline_s:
             return
         yield pause_s

@@ -1,0 +1,238 @@
+"""The contract: what is a valid job, what its JSON is, what a result says."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from producer.contract import (
+    CaptionJob,
+    CaptionOptions,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    JobResult,
+    JobState,
+    MatchJob,
+    parse_job,
+    schema,
+)
+from producer.errors import PUBLIC_TEXT, TRANSIENT
+
+IMAGE = "https://example.com/cat.jpg"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://example.com/cat.jpg",
+        "http://example.com:8080/cat.jpg?size=2#top",
+        "HTTPS://example.com/cat.jpg",
+        "s3://photos/2026/cat.jpg",
+        "s3://photos/cat.jpg?versionId=3",
+        "file:///srv/images/cat%20one.jpg",
+        "file://localhost/srv/cat.jpg",
+        "https://example.com/katzenöhr.jpg",
+    ],
+)
+def test_an_image_uri_is_taken_as_it_is(uri: str) -> None:
+    assert CaptionJob(image=uri).image == uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("cat.jpg", id="a bare path"),
+        pytest.param("ftp://example.com/cat.jpg", id="another scheme"),
+        pytest.param("data:image/png;base64,AAAA", id="data"),
+        pytest.param("https:///cat.jpg", id="no host"),
+        pytest.param("https://[::1/cat.jpg", id="a broken IPv6 address"),
+        pytest.param("https://example.com/a b.jpg", id="a space"),
+        pytest.param("https://example.com/\r\nHost: x", id="a line break"),
+        pytest.param("https://example.com\\@evil.example/", id="a backslash"),
+        pytest.param("https://example.com/\u202egpj.cat", id="a hidden character"),
+        pytest.param("s3://photos", id="no key"),
+        pytest.param("s3://photos/", id="an empty key"),
+        pytest.param("file://server/share/cat.jpg", id="a file elsewhere"),
+        pytest.param("https://example.com/" + "a" * 2_048, id="too long"),
+    ],
+)
+def test_what_is_no_image_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ValidationError):
+        CaptionJob(image=uri)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"num_beams": 0}, id="no beams"),
+        pytest.param({"num_beams": 11}, id="too many beams"),
+        pytest.param({"num_beams": "3"}, id="text for a number"),
+        pytest.param({"num_beams": True}, id="a truth for a number"),
+        pytest.param({"max_new_tokens": 512}, id="too many tokens"),
+        pytest.param({"min_new_tokens": 9, "max_new_tokens": 8}, id="least above most"),
+        pytest.param({"num_beams": 2, "num_return_sequences": 3}, id="more captions than beams"),
+        pytest.param({"length_penalty": float("nan")}, id="not a number"),
+        pytest.param({"temperature": 1.0}, id="an unknown option"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CaptionOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param({"image": IMAGE, "job_id": ""}, id="an empty id"),
+        pytest.param({"image": IMAGE, "job_id": "a" * 201}, id="a long id"),
+        pytest.param({"image": IMAGE, "job_id": "-a"}, id="an id that looks like an option"),
+        pytest.param({"image": IMAGE, "job_id": "a b"}, id="an id with a space"),
+        pytest.param({"image": IMAGE, "job_id": "a\n"}, id="an id with a line break"),
+        pytest.param({"image": IMAGE, "colour": "red"}, id="an unknown field"),
+        pytest.param({"image": IMAGE, "submitted_at": datetime(2026, 1, 1)}, id="no time zone"),  # noqa: DTZ001
+        pytest.param({"image": IMAGE, "schema_version": 0}, id="version 0"),
+        pytest.param({}, id="no image"),
+    ],
+)
+def test_a_job_that_does_not_follow_the_contract_is_refused(job: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CaptionJob(**job)
+
+
+@pytest.mark.parametrize("texts", [(), ("",), ("a",) * 257, ("a" * 2_001,)])
+def test_texts_to_match_are_between_bounds(texts: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError):
+        MatchJob(image=IMAGE, texts=texts)
+
+
+def test_a_job_does_not_change() -> None:
+    job = CaptionJob(image=IMAGE)
+
+    with pytest.raises(ValidationError):
+        job.image = "https://example.com/dog.jpg"  # type: ignore[misc]
+
+
+@given(
+    beams=st.integers(1, 10),
+    prompt=st.none() | st.text(max_size=50).filter(lambda text: text.isprintable()),
+    moment=st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+def test_a_job_survives_the_way_through_celery(
+    beams: int, prompt: str | None, moment: datetime | None
+) -> None:
+    job = CaptionJob(
+        image=IMAGE, options=CaptionOptions(num_beams=beams, prompt=prompt), expires_at=moment
+    )
+
+    received = json.loads(json.dumps({"job": job.model_dump(mode="json")}))["job"]
+
+    assert parse_job("caption", received) == job
+    assert parse_job("caption", job.model_dump_json()) == job
+
+
+def test_a_match_job_survives_the_way_through_celery() -> None:
+    job = MatchJob(image=IMAGE, texts=("a cat", "ein Kätzchen"))
+
+    assert parse_job("match", json.loads(job.model_dump_json())) == job
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param("not json", id="not JSON"),
+        pytest.param("[]", id="a list"),
+        pytest.param(None, id="nothing"),
+        pytest.param({"image": 3}, id="a wrong type"),
+        pytest.param({"image": IMAGE, "x": object()}, id="no JSON type"),
+        pytest.param({"image": IMAGE, "schema_version": "2"}, id="a version that is text"),
+        pytest.param("[" * 100_000, id="deep nesting"),
+    ],
+)
+def test_what_is_no_job_is_job_invalid(job: Any) -> None:
+    with pytest.raises(JobFailed) as failure:
+        parse_job("caption", job)
+
+    assert failure.value.code is ErrorCode.JOB_INVALID
+
+
+def test_a_refusal_names_the_field_and_not_its_content() -> None:
+    with pytest.raises(JobFailed, match=r"options\.num_beams") as failure:
+        parse_job("caption", {"image": "https://secret.example/", "options": {"num_beams": 99}})
+
+    assert "secret" not in str(failure.value)
+
+
+def test_a_newer_version_is_told_apart_from_a_bad_job() -> None:
+    with pytest.raises(JobFailed) as failure:
+        parse_job("caption", {"image": IMAGE, "schema_version": 2, "new": "field"})
+
+    assert failure.value.code is ErrorCode.SCHEMA_UNSUPPORTED
+
+
+def test_every_code_has_a_public_text_and_every_transient_one_is_a_code() -> None:
+    assert set(PUBLIC_TEXT) == set(ErrorCode)
+    assert set(ErrorCode) >= TRANSIENT
+
+
+def test_a_failure_carries_its_code_and_text_where_only_arguments_travel() -> None:
+    failure = JobFailed(ErrorCode.HTTP_4XX)
+
+    assert failure.args == ("http_4xx", PUBLIC_TEXT[ErrorCode.HTTP_4XX])
+    assert str(JobFailed(*failure.args)) == str(failure)
+
+
+@pytest.mark.parametrize(
+    ("state", "terminal"),
+    [
+        (JobState.QUEUED, False),
+        (JobState.RUNNING, False),
+        (JobState.SUCCEEDED, True),
+        (JobState.FAILED, True),
+        (JobState.CANCELLED, True),
+        (JobState.DEAD, True),
+    ],
+)
+def test_four_states_are_the_last(state: JobState, terminal: bool) -> None:
+    assert state.terminal is terminal
+
+
+def result(state: JobState, error: JobError | None = None) -> JobResult:
+    return JobResult(
+        job_id="a",
+        task="caption",
+        state=state,
+        attempts=1,
+        error=error,
+        finished_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def test_a_success_is_returned_and_anything_else_raised() -> None:
+    success = result(JobState.SUCCEEDED)
+    failed = result(JobState.FAILED, JobError.of(JobFailed(ErrorCode.IMAGE_EMPTY)))
+
+    assert success.raise_for_state() is success
+    with pytest.raises(JobFailed, match="image_empty"):
+        failed.raise_for_state()
+    with pytest.raises(JobFailed, match="internal_error"):
+        result(JobState.DEAD).raise_for_state()
+
+
+def test_a_result_survives_json() -> None:
+    failed = result(JobState.FAILED, JobError.of(JobFailed(ErrorCode.IMAGE_EMPTY)))
+
+    assert JobResult.model_validate_json(failed.model_dump_json()) == failed
+
+
+def test_the_schema_describes_what_is_on_the_wire() -> None:
+    described = schema()
+
+    assert set(described) == {"CaptionJob", "MatchJob", "JobResult"}
+    assert described["CaptionJob"]["additionalProperties"] is False
+    assert json.loads(json.dumps(described)) == described

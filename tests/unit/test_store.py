@@ -1,0 +1,479 @@
+"""The results store: one suite for the one in memory, the one in Redis and its asyncio twin."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+
+from producer.async_redis_store import AsyncRedisStore
+from producer.contract import (
+    CaptionJob,
+    ErrorCode,
+    JobError,
+    JobFailed,
+    JobResult,
+    JobState,
+)
+from producer.embedded import RedisServer
+from producer.errors import StoreFull, StoreUnavailable
+from producer.ledger import Ledger
+from producer.redis_store import RedisStore
+from producer.store import MemoryStore, Record, Store
+from producer.waiting import RECHECK_S, Waiting
+
+MakeStore = Callable[..., Store]
+SUBMITTED = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+
+
+class Blocking:
+    """An AsyncRedisStore with the face of a Store, on an event loop of its own."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self._lock = threading.Lock()
+        self._store = self._run(self._make(url, options))
+
+    async def _make(self, url: str, options: dict[str, Any]) -> AsyncRedisStore:
+        return AsyncRedisStore(url, **options)
+
+    def _run(self, coroutine: Any) -> Any:
+        with self._lock:
+            return self._runner.run(coroutine)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._store, name)
+        return lambda *args: self._run(method(*args))
+
+    def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
+        results = self._store.wait(job_ids, timeout_s)
+        try:
+            while True:
+                yield self._run(anext(results))
+        except StopAsyncIteration:
+            return
+        finally:
+            self._run(results.aclose())
+
+    def close(self) -> None:
+        self._run(self._store.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=["memory", "redis", "async redis"])
+def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
+    stores: list[Store] = []
+
+    def make(**options: Any) -> Store:
+        if request.param == "memory":
+            store: Store = MemoryStore(**options)
+        else:
+            url = request.getfixturevalue("redis_server").url
+            store = (RedisStore if request.param == "redis" else Blocking)(url, **options)
+        stores.append(store)
+        return store
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Store:
+    return make_store()
+
+
+def job(job_id: str = "a", image: str = "https://example.com/cat.jpg") -> CaptionJob:
+    return CaptionJob(job_id=job_id, image=image, submitted_at=SUBMITTED)
+
+
+def ended(job_id: str = "a", state: JobState = JobState.SUCCEEDED, attempts: int = 1) -> JobResult:
+    return JobResult(
+        job_id=job_id, task="caption", state=state, attempts=attempts, finished_at=SUBMITTED
+    )
+
+
+def test_a_new_job_is_recorded_as_queued_with_all_it_says(store: Store) -> None:
+    assert store.create(job()) is None
+
+    assert store.get("a") == Record(
+        job_id="a",
+        task="caption",
+        state=JobState.QUEUED,
+        job=job().model_dump_json(),
+        created_at=SUBMITTED,
+    )
+
+
+def test_a_job_never_seen_is_unknown(store: Store) -> None:
+    assert store.get("never") is None
+
+
+def test_a_known_id_is_not_written_again(store: Store) -> None:
+    store.create(job())
+
+    known = store.create(job(image="https://example.com/dog.jpg"))
+
+    assert known == store.get("a")
+    assert known is not None
+    assert known.job == job().model_dump_json()
+
+
+def test_the_same_submission_repeated_after_a_lost_answer_counts_as_new(store: Store) -> None:
+    store.create(job())
+
+    assert store.create(job()) is None
+
+
+def test_a_job_without_an_id_cannot_be_recorded(store: Store) -> None:
+    with pytest.raises(ValueError, match="needs an id"):
+        store.create(CaptionJob(image="https://example.com/cat.jpg"))
+
+
+def test_many_are_recorded_in_order_and_known_ones_told(store: Store) -> None:
+    store.create(job("b", image="https://example.com/dog.jpg"))
+
+    known = store.create_many([job("a"), job("b"), job("c")])
+
+    assert known == [None, store.get("b"), None]
+    assert store.create_many([]) == []
+
+
+def test_a_job_that_starts_is_running_and_names_its_worker(store: Store) -> None:
+    store.create(job())
+
+    record = store.start("a", "caption", 1, "worker@host")
+
+    assert record == store.get("a")
+    assert (record.state, record.worker, record.attempt) == (JobState.RUNNING, "worker@host", 1)
+    assert record.started_at is not None
+    assert record.job == job().model_dump_json()
+    assert record.created_at == SUBMITTED
+
+
+def test_a_job_of_a_plain_celery_client_is_recorded_when_it_starts(store: Store) -> None:
+    record = store.start("foreign", "match", 1, "worker@host")
+
+    assert (record.state, record.task, record.job) == (JobState.RUNNING, "match", None)
+    assert record == store.get("foreign")
+
+
+def test_a_retry_starts_a_running_job_again(store: Store) -> None:
+    store.start("a", "caption", 1, "one@host")
+
+    record = store.start("a", "caption", 2, "two@host")
+
+    assert (record.state, record.worker, record.attempt) == (JobState.RUNNING, "two@host", 2)
+
+
+def test_a_job_that_has_ended_does_not_start(store: Store) -> None:
+    store.create(job())
+    store.finish(ended(state=JobState.CANCELLED))
+
+    record = store.start("a", "caption", 1, "worker@host")
+
+    assert record.state is JobState.CANCELLED
+    assert record.result == ended(state=JobState.CANCELLED)
+    assert record.worker is None
+    assert record == store.get("a")
+
+
+def test_a_job_that_ends_keeps_its_result(store: Store) -> None:
+    store.create(job())
+    result = ended(state=JobState.FAILED, attempts=3).model_copy(
+        update={"error": JobError.of(JobFailed(ErrorCode.IMAGE_CORRUPT))}
+    )
+
+    assert store.finish(result) == result
+
+    record = store.get("a")
+    assert record is not None
+    assert (record.state, record.result, record.attempt) == (JobState.FAILED, result, 3)
+    assert record.job == job().model_dump_json()
+
+
+def test_the_first_end_is_kept(store: Store) -> None:
+    store.finish(ended(state=JobState.CANCELLED))
+
+    assert store.finish(ended(state=JobState.SUCCEEDED)) == ended(state=JobState.CANCELLED)
+    record = store.get("a")
+    assert record is not None
+    assert record.state is JobState.CANCELLED
+
+
+def test_of_many_that_end_a_job_at_once_all_see_the_same_end(store: Store) -> None:
+    results = [ended(attempts=n) for n in range(16)]
+
+    with ThreadPoolExecutor(16) as threads:
+        kept = list(threads.map(store.finish, results))
+
+    assert len({result.attempts for result in kept}) == 1
+
+
+def test_a_state_that_is_not_the_last_cannot_be_an_end(store: Store) -> None:
+    with pytest.raises(ValueError, match="not a terminal"):
+        store.finish(ended(state=JobState.RUNNING))
+
+
+def test_an_unsent_job_is_forgotten(store: Store) -> None:
+    store.create_many([job("a"), job("b")])
+
+    store.forget(job("a"), job("b"), job("never"))
+
+    assert store.get("a") is None
+    assert store.get("b") is None
+
+
+def test_a_job_of_another_submission_is_not_forgotten(store: Store) -> None:
+    store.create(job())
+
+    store.forget(job(image="https://example.com/dog.jpg"))
+
+    assert store.get("a") is not None
+
+
+def test_a_job_that_was_sent_after_all_is_not_forgotten(store: Store) -> None:
+    store.create(job())
+    store.start("a", "caption", 1, "worker@host")
+
+    store.forget(job())
+
+    assert store.get("a") is not None
+
+
+def test_an_ended_job_lives_as_long_as_results_do(make_store: MakeStore) -> None:
+    store = make_store(result_ttl_s=0.15, queued_ttl_s=60)
+    store.create_many([job("a"), job("b")])
+    store.start("a", "caption", 1, "worker@host")
+    store.finish(ended("a"))
+    assert store.get("a") is not None
+
+    time.sleep(0.2)
+
+    assert store.get("a") is None
+    assert store.get("b") is not None
+
+
+def test_an_unfinished_job_lives_on_when_it_starts(make_store: MakeStore) -> None:
+    store = make_store(queued_ttl_s=0.5)
+    store.create_many([job("a"), job("b")])
+    time.sleep(0.3)
+    store.start("a", "caption", 1, "worker@host")
+
+    time.sleep(0.3)
+
+    assert store.get("a") is not None
+    assert store.get("b") is None
+
+
+def test_waiting_yields_what_has_ended_already(store: Store) -> None:
+    store.finish(ended("a"))
+    store.finish(ended("b"))
+
+    waited = store.wait(["a", "b", "a"], timeout_s=10)
+
+    assert {result.job_id for result in waited} == {"a", "b"}
+
+
+def test_waiting_for_nothing_ends_at_once(store: Store) -> None:
+    assert list(store.wait([], timeout_s=10)) == []
+
+
+def test_waiting_yields_each_result_when_it_comes(make_store: MakeStore) -> None:
+    store, other = make_store(), make_store()
+    if isinstance(store, MemoryStore):
+        other = store
+    store.create_many([job("a"), job("b")])
+    began_s = time.monotonic()
+
+    def work() -> None:
+        for job_id in ("b", "a"):
+            time.sleep(0.1)
+            other.finish(ended(job_id))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    waited = [result.job_id for result in store.wait(["a", "b"], timeout_s=30)]
+    thread.join()
+
+    assert waited == ["b", "a"]
+    assert time.monotonic() - began_s < RECHECK_S  # heard, not found by looking again
+
+
+def test_waiting_too_long_says_how_many_are_missing(store: Store) -> None:
+    store.finish(ended("a"))
+    waited = store.wait(["a", "b", "c"], timeout_s=0.1)
+
+    assert next(waited).job_id == "a"
+    with pytest.raises(TimeoutError, match=r"2 jobs have not ended within 0\.1 s"):
+        next(waited)
+
+
+def test_waiting_no_time_at_all_still_finds_what_has_ended(store: Store) -> None:
+    store.finish(ended("a"))
+
+    assert next(store.wait(["a"], timeout_s=0)).job_id == "a"
+    with pytest.raises(TimeoutError, match="1 job has"):
+        next(store.wait(["b"], timeout_s=0))
+
+
+def test_a_wait_survives_a_redis_restart() -> None:
+    with RedisServer() as server:
+        store, worker = RedisStore(server.url), RedisStore(server.url)
+        store.create_many([job("a"), job("b")])
+
+        def restart_and_finish() -> None:
+            time.sleep(0.2)
+            worker.finish(ended("a"))
+            server.kill()
+            server.start()
+            worker.finish(ended("b"))
+
+        thread = threading.Thread(target=restart_and_finish)
+        thread.start()
+        waited = [result.job_id for result in store.wait(["a", "b"], timeout_s=30)]
+        thread.join()
+        store.close()
+        worker.close()
+
+    assert waited == ["a", "b"]
+
+
+async def test_an_async_wait_survives_a_redis_restart() -> None:
+    with RedisServer() as server:
+        store = AsyncRedisStore(server.url)
+
+        async def restart_and_finish() -> None:
+            await asyncio.sleep(0.2)
+            server.kill()
+            server.start()
+            await store.finish(ended("a"))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(restart_and_finish())
+            waited = [result.job_id async for result in store.wait(["a"], timeout_s=30)]
+        await store.close()
+
+    assert waited == ["a"]
+
+
+def test_an_end_before_a_restart_is_there_after_it() -> None:
+    with RedisServer() as server:
+        store = RedisStore(server.url)
+        store.finish(ended("a"))
+
+        server.kill()
+        server.start()
+
+        assert store.finish(ended("a", JobState.FAILED)) == ended("a")
+        store.close()
+
+
+def test_a_store_out_of_reach_is_unavailable_at_once() -> None:
+    store = RedisStore("redis://127.0.0.1:1/0")
+    began_s = time.monotonic()
+
+    for call in (
+        lambda: store.get("a"),
+        lambda: store.create(job()),
+        lambda: store.finish(ended()),
+        lambda: next(store.wait(["a"], timeout_s=60)),
+    ):
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            call()
+
+    assert time.monotonic() - began_s < 3
+    store.close()
+
+
+def test_a_full_store_says_so_and_still_reads_and_forgets(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url)
+    store.create(job())
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            for call in (
+                lambda: store.create(job("b")),
+                lambda: store.create_many([job("b")]),
+                lambda: store.start("a", "caption", 1, "worker@host"),
+                lambda: store.finish(ended("a")),
+            ):
+                with pytest.raises(StoreFull):
+                    call()
+            assert store.get("a") is not None
+            store.forget(job())
+            assert store.get("a") is None
+        finally:
+            client.config_set("maxmemory", 0)
+    store.close()
+
+
+def test_every_key_in_redis_has_a_bounded_life(redis_server: RedisServer) -> None:
+    store = RedisStore(redis_server.url, result_ttl_s=10, queued_ttl_s=100, prefix="mine:")
+    store.create(job("queued"))
+    store.start("running", "caption", 1, "worker@host")
+    store.finish(ended("done"))
+
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        lives = {key: client.ttl(key) for key in client.scan_iter()}
+
+    assert {key: life > 10 for key, life in lives.items()} == {
+        "mine:job:queued": True,
+        "mine:job:running": True,
+        "mine:job:done": False,
+    }
+    assert lives["mine:job:done"] > 0
+    store.close()
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_wait_looks_up_what_was_confirmed_and_all_of_it_now_and_then() -> None:
+    ledger, clock = Ledger(1, 1, "p:"), Clock()
+    waiting = Waiting(ledger, ["a", "b"], 60, clock)
+    assert waiting.channels() == ["p:done:a", "p:done:b"]
+    assert waiting.due() == []
+
+    waiting.hear({"type": "subscribe", "channel": "p:done:b", "data": 1})
+    assert waiting.due() == ["b"]
+    assert waiting.due() == []
+
+    clock.now_s = RECHECK_S
+    assert waiting.due() == ["a", "b"]
+    assert waiting.due() == []
+
+
+def test_a_result_heard_and_looked_up_counts_once() -> None:
+    ledger = Ledger(1, 1, "p:")
+    waiting = Waiting(ledger, ["a"], 60)
+
+    waiting.hear({"type": "message", "channel": "p:done:a", "data": ended("a").model_dump_json()})
+    waiting.found(ended("a"))
+
+    assert waiting.arrived() == [ended("a")]
+    assert waiting.arrived() == []
+    assert not waiting
+
+
+def test_a_lost_store_is_waited_out_once_it_was_reached() -> None:
+    ledger, clock, lost = Ledger(1, 1, "p:"), Clock(), StoreUnavailable("gone")
+    waiting = Waiting(ledger, ["a"], 60, clock)
+    with pytest.raises(StoreUnavailable):
+        waiting.interrupted(lost)
+
+    waiting.hear({"type": "subscribe", "channel": "p:done:a", "data": 1})
+
+    assert waiting.interrupted(lost) > 0
+    clock.now_s = 60
+    with pytest.raises(TimeoutError):
+        waiting.interrupted(lost)
