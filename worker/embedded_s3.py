@@ -107,8 +107,9 @@ class S3Server:
         ]
         return subprocess.Popen(  # noqa: S603 - no word of it comes from outside
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *serve],
-            # By environment: the arguments of a process are everyone's to read.
-            env=os.environ | {"RCLONE_AUTH_KEY": f"{self.access_key},{self.secret_key}"},
+            # By environment: the arguments of a process are everyone's to read. Quoted, as one
+            # entry of a list of pairs.
+            env=os.environ | {"RCLONE_AUTH_KEY": f'"{self.access_key},{self.secret_key}"'},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

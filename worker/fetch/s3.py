@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -178,7 +179,7 @@ class S3Source:
         try:
             which = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
             answer = self._client.get_object(**which)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 check_length(answer.get("ContentLength"), self._limits.max_bytes)
                 return collect(
                     _until(deadline, body.iter_chunks(CHUNK_BYTES)), self._limits.max_bytes
@@ -192,10 +193,13 @@ class S3Source:
 
 
 def _refusal(status: int) -> ErrorCode:
-    """The code for an S3 error's HTTP status. 405 is how S3 says "that version is a deletion"."""
+    """The code for an S3 error's HTTP status.
+
+    405 is how S3 says "that version is a deletion"; 501, that it knows no versions.
+    """
     if status in (404, 405, 410):
         return ErrorCode.S3_NOT_FOUND
-    if status >= 500 or status in (0, 408, 425, 429):
+    if (status >= 500 and status != 501) or status in (0, 408, 425, 429):
         return ErrorCode.S3_UNAVAILABLE
     return ErrorCode.S3_DENIED
 
