@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.blip_checkpoints import BASE, BOTH, SHALLOW, TINY, write_random_checkpoint
+from worker.blip import Engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two torch processes with a thread per core each wait for one another more than they work."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a few hundred kilobytes with both tasks. Tests read it only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return write_random_checkpoint(folder, TINY, BOTH, seed=2, spread=3.0, end_bias=3.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny: Path) -> Engine:
+    return Engine.load(tiny)
+
+
+@pytest.fixture(scope="session")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Published widths and head counts, two layers, both tasks."""
+    folder = tmp_path_factory.mktemp("shallow")
+    return write_random_checkpoint(folder, SHALLOW, BOTH, spread=3.0, end_bias=5.0)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BLIP-base at its published size with both tasks: 1.4 GB, made once."""
+    folder = tmp_path_factory.mktemp("base")
+    return write_random_checkpoint(folder, BASE, BOTH, spread=2.0, end_bias=4.0)
+
+
+@pytest.fixture
+def copy_of_tiny(tiny: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for file in tiny.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder

@@ -1,0 +1,23 @@
+"""BLIP inference as a library: `Engine.load(...)`, then `caption`, `match` and `embed`.
+
+Needs torch, transformers, numpy, Pillow and safetensors; nothing of the queue.
+"""
+
+from worker.blip.engine import EncodedImages, Engine
+from worker.blip.errors import BlipError, CheckpointError, DeviceLost, OutOfMemory
+from worker.blip.hub import fetch_model
+from worker.blip.options import CaptionOptions
+from worker.blip.results import Caption, Match
+
+__all__ = [
+    "BlipError",
+    "Caption",
+    "CaptionOptions",
+    "CheckpointError",
+    "DeviceLost",
+    "EncodedImages",
+    "Engine",
+    "Match",
+    "OutOfMemory",
+    "fetch_model",
+]

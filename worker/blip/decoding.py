@@ -1,0 +1,89 @@
+"""The decoding loop: prefill the prompts, then one token per beam and step.
+
+Beams never move in memory. The keys and values of step s occupy `beams` columns of the cache, one
+per beam, for good; `ancestry[b, i, s]` says which of them beam i of image b descends from, and the
+attention mask shows a beam its ancestors alone. The prompt's columns are shared by all beams.
+
+Prompts of different lengths are padded on the left, before [DEC], and positions count from [DEC]:
+a row decodes as it would alone (transformers' generate, under either padding side, does not).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from worker.blip.options import CaptionOptions
+from worker.blip.search import Hypotheses, Search, search_for
+from worker.blip.text import SelfCache, TextDecoder
+
+_STEPS_PER_SYNC = 4  # a GPU is asked this often whether all rows are done; a CPU at each step
+
+
+def decode(
+    decoder: TextDecoder,
+    cross: Tensor,
+    prompts: Sequence[Sequence[int]],
+    rows: Sequence[CaptionOptions],
+    pad_id: int,
+    sep_id: int,
+) -> Hypotheses:
+    """Caption N images whose options share `num_beams`.
+
+    cross: TextModel.project_images of the images, [layers, 2, N, heads, S, head_size].
+    prompts: token ids of each row, [DEC] first. rows: the options of each row.
+    """
+    device, beams = cross.device, rows[0].num_beams
+    token_ids, valid, positions = left_pad(prompts, pad_id, device)
+    lengths = valid.sum(dim=1)
+    width = token_ids.shape[1]
+    steps = max(row.max_new_tokens for row in rows)
+    search = search_for(rows, sep_id, device)
+    columns = width + (steps - 1) * beams
+    cache = SelfCache(decoder.text.config, len(rows), columns, like=cross)
+
+    hidden = decoder.text(token_ids, positions, _prefill_mask(valid), cross, cache)
+    logits = decoder.logits(hidden[:, -1:]).expand(-1, beams, -1)
+    token_ids, parents = search.advance(0, logits)
+
+    own = torch.arange(beams, device=device)
+    ancestry = torch.zeros((len(rows), beams, steps), dtype=torch.int64, device=device)
+    prompt_mask = valid[:, None, :].expand(-1, beams, -1)
+    for step in range(1, steps):
+        if _all_done(search, step):
+            break
+        ancestry = ancestry.take_along_dim(parents[..., None], dim=1)
+        ancestry[:, :, step - 1] = own
+        ancestor_mask = (ancestry[:, :, :step, None] == own).flatten(2)
+        mask = torch.cat([prompt_mask, ancestor_mask], dim=2)[:, None]
+        positions = (lengths + step - 1)[:, None].expand(-1, beams)
+        hidden = decoder.text(token_ids, positions, mask, cross, cache)
+        token_ids, parents = search.advance(step, decoder.logits(hidden))
+    return search.hypotheses()
+
+
+def left_pad(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(token_ids, valid, positions), each [B, width]; pads come first, positions start after."""
+    width = max(len(prompt) for prompt in prompts)
+    token_ids = torch.tensor(
+        [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device
+    )
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    positions = torch.arange(width, device=device) - (width - lengths)[:, None]
+    return token_ids, positions >= 0, positions.clamp(min=0)
+
+
+def _prefill_mask(valid: Tensor) -> Tensor:
+    """bool [B, 1, width, width]: causal, without pads; a pad sees itself, so no row is empty."""
+    width = valid.shape[1]
+    causal = torch.ones((width, width), dtype=torch.bool, device=valid.device).tril()
+    itself = torch.eye(width, dtype=torch.bool, device=valid.device)
+    return ((causal & valid[:, None, :]) | itself)[:, None]
+
+
+def _all_done(search: Search, step: int) -> bool:
+    if search.done.is_cuda and step % _STEPS_PER_SYNC:
+        return False
+    return bool(search.done.all())

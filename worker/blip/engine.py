@@ -1,0 +1,237 @@
+"""The engine: images in, captions, matches and embeddings out. A library of its own."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from worker.blip.checkpoint import Checkpoint, Modules
+from worker.blip.decoding import decode
+from worker.blip.errors import CheckpointError, device_errors
+from worker.blip.hub import resolve
+from worker.blip.images import Images, normalise, stack
+from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
+from worker.blip.options import MAX_BEAMS, CaptionOptions
+from worker.blip.results import Caption, Match, matches
+from worker.blip.results import captions as captions_of
+from worker.blip.tokenizer import Text, texts_per_image
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images after the ViT, [N, tokens, hidden]: what captions and matches start from."""
+
+    embeddings: Tensor
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+class Engine:
+    """A BLIP checkpoint on one device. Not thread-safe: one thread calls it.
+
+    A call is one batch; the caller bounds its size. Errors: ValueError for a wrong argument,
+    CheckpointError for a task that the checkpoint was not loaded for, OutOfMemory, DeviceLost.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, dtype: str, device: torch.device) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be {', '.join(DTYPES)}, not {dtype!r}")
+        self._device = device
+        with device_errors(device):
+            self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
+        self._text = checkpoint.text
+        self._preprocessing = checkpoint.preprocessing
+        self._tokenizer = checkpoint.tokenizer
+        self.tasks: frozenset[str] = checkpoint.tasks
+        self.model_id: str = checkpoint.model_id
+        self.revision: str = checkpoint.revision
+        self.image_size: tuple[int, int] = checkpoint.preprocessing.size  # (height, width)
+        self.resample: int = checkpoint.preprocessing.resample  # PIL.Image.Resampling
+        self.dtype = dtype
+        self.device = str(device)
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        device: str = "cpu",
+        dtype: str = "float32",
+        revision: str | None = None,
+        tasks: Iterable[str] | None = None,
+    ) -> "Engine":
+        """Load a folder or a hub id.
+
+        device: "cpu", "cuda", "cuda:0", or "auto" (a GPU where there is one). dtype: of the
+        weights and the arithmetic; "auto" is float32 on a CPU, bfloat16 on a GPU. tasks: "caption"
+        and "match"; None takes what the checkpoint has. Raises CheckpointError.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        return cls(Checkpoint(resolve(model, revision), tasks), dtype, torch.device(device))
+
+    def encode(self, images: Images) -> EncodedImages:
+        """Run the ViT once, for several calls on the same images."""
+        return EncodedImages(self._encode(images))
+
+    @torch.inference_mode()
+    def caption(
+        self,
+        images: Images | EncodedImages,
+        options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        **names: Any,
+    ) -> list[list[Caption]]:
+        """Caption each image, `num_return_sequences` times, best first.
+
+        options: one for all images, or one per image; `names` are CaptionOptions' fields and
+        override them. Images that differ in `num_beams` are decoded apart, others together.
+        """
+        decoder = self._modules.decoder
+        if decoder is None:
+            raise self._lacks("caption")
+        embeddings = self._encode(images)
+        rows = _rows(options, names, len(embeddings))
+        prompts = [self._tokenizer.prompt(row.prompt) for row in rows]
+        for row, prompt in zip(rows, prompts, strict=True):
+            self._check_length(len(prompt) + row.max_new_tokens, "prompt and max_new_tokens")
+        captions: list[list[Caption]] = [[] for _ in rows]
+        with device_errors(self._device):
+            cross = decoder.text.project_images(embeddings)
+            for members in _groups(rows):
+                found = decode(
+                    decoder,
+                    cross if len(members) == len(rows) else cross[:, :, members],
+                    [prompts[i] for i in members],
+                    [rows[i] for i in members],
+                    self._tokenizer.pad_id,
+                    self._tokenizer.sep_id,
+                )
+                for index, best in zip(members, captions_of(found, self._tokenizer), strict=True):
+                    captions[index] = best[: rows[index].num_return_sequences]
+        return captions
+
+    @torch.inference_mode()
+    def match(
+        self,
+        images: Images | EncodedImages,
+        texts: Sequence[Text] | Sequence[Sequence[Text]],
+        position_zero: Literal["enc", "cls"] | None = None,
+    ) -> list[list[Match]]:
+        """Match each image with its texts: one list for all images, or one list per image.
+
+        A text is a str or its token ids. position_zero: what ITM reads its answer from; "enc" as
+        in the paper's code, "cls" as in transformers; None is "enc" where the tokenizer has it.
+        """
+        matcher = self._matcher()
+        embeddings = self._encode(images)
+        per_image = texts_per_image(texts, len(embeddings))
+        first = self._position_zero(position_zero)
+        token_ids = [[self._text_ids(text) for text in row] for row in per_image]
+        if not any(token_ids):
+            return [[] for _ in token_ids]
+        with device_errors(self._device):
+            scores = score(matcher, embeddings, token_ids, self._tokenizer.pad_id, first)
+            logits, cosines = (values.cpu() for values in scores)
+        return matches(logits, cosines, per_image, self._tokenizer)
+
+    @torch.inference_mode()
+    def embed(
+        self,
+        images: Images | EncodedImages | None = None,
+        texts: Sequence[Text] | None = None,
+    ) -> Tensor:
+        """ITC projections of images or of texts: float32 unit vectors [N, 256], on the CPU."""
+        matcher = self._matcher()
+        if (images is None) == (texts is None):
+            raise ValueError("embed takes images or texts, one of the two")
+        if images is not None:
+            embeddings = self._encode(images)
+            with device_errors(self._device):
+                return matcher.embed_images(embeddings).cpu()
+        token_ids = [self._text_ids(text) for text in texts or ()]
+        vectors = [torch.empty(0, matcher.text_proj.out_features)]
+        with device_errors(self._device):
+            for part in batched(token_ids, MAX_PAIRS):
+                padded = right_pad(part, self._tokenizer.pad_id, self._device)
+                vectors.append(matcher.embed_texts(*padded).cpu())
+        return torch.cat(vectors)
+
+    def warmup(self, batch: int, options: CaptionOptions = WORST_CASE) -> None:
+        """Run the real forward on `batch` grey images, with the largest options to be expected."""
+        height, width = self.image_size
+        images = torch.full((batch, 3, height, width), 128, dtype=torch.uint8)
+        if "caption" in self.tasks:
+            self.caption(images, replace(options, min_new_tokens=options.max_new_tokens))
+        if "match" in self.tasks:
+            self.match(images, [[self._tokenizer.sep_id] * 38])
+
+    @torch.inference_mode()
+    def _encode(self, images: Images | EncodedImages) -> Tensor:
+        if isinstance(images, EncodedImages):
+            return images.embeddings
+        pixels = stack(images, self._preprocessing)
+        with device_errors(self._device):
+            pixels = pixels.to(self._device)
+            embeddings: Tensor = self._modules.vision(normalise(pixels, self._preprocessing))
+            return embeddings
+
+    def _text_ids(self, text: Text) -> list[int]:
+        token_ids = self._tokenizer.text(text)
+        self._check_length(len(token_ids), "a text")
+        return token_ids
+
+    def _check_length(self, tokens: int, what: str) -> None:
+        if tokens > self._text.max_positions:
+            raise ValueError(
+                f"{what}: {tokens} tokens, the model has {self._text.max_positions} positions"
+            )
+
+    def _position_zero(self, choice: Literal["enc", "cls"] | None) -> int | None:
+        """The id that replaces [CLS] for ITM, or None."""
+        enc_id = self._tokenizer.enc_id
+        if choice not in (None, "enc", "cls"):
+            raise ValueError(f"position_zero must be 'enc' or 'cls', not {choice!r}")
+        if choice == "enc" and enc_id is None:
+            raise ValueError("position_zero='enc', but the checkpoint's tokenizer has no [ENC]")
+        return None if choice == "cls" else enc_id
+
+    def _matcher(self) -> Matcher:
+        if self._modules.matcher is None:
+            raise self._lacks("match")
+        return self._modules.matcher
+
+    def _lacks(self, task: str) -> CheckpointError:
+        return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")
+
+
+def _rows(
+    options: CaptionOptions | Sequence[CaptionOptions] | None, names: dict[str, Any], images: int
+) -> list[CaptionOptions]:
+    """The options of each image."""
+    if options is None or isinstance(options, CaptionOptions):
+        rows = [options or CaptionOptions()] * images
+    else:
+        rows = list(options)
+    if len(rows) != images:
+        raise ValueError(f"{len(rows)} options for {images} images")
+    return [replace(row, **names) for row in rows] if names else rows
+
+
+def _groups(rows: Sequence[CaptionOptions]) -> list[list[int]]:
+    """Row numbers, grouped by what changes the computation's shape: num_beams."""
+    groups: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.num_beams, []).append(index)
+    return list(groups.values())

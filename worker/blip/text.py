@@ -1,0 +1,216 @@
+"""The text stack: BERT layers (post-LN, Devlin et al. 2019) with cross-attention to the image.
+
+BLIP (Li et al. 2022) uses the same stack as decoder (captions) and as encoder (matching). Two
+things differ here from transformers' module, and neither changes a number beyond rounding:
+
+- The cross-attention keys and values of all layers come from one GEMM per image, and an image's
+  beams, prompt tokens or texts are query positions of one attention call against them.
+- Self-attention keys and values live in one static buffer; who may see what is a mask.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worker.blip.config import TextConfig
+
+
+class SelfCache:
+    """Static buffers for the self-attention keys and values of every layer.
+
+    A forward of T tokens fills the next T columns. Beams never move: see decoding.py.
+    """
+
+    def __init__(self, config: TextConfig, batch: int, columns: int, like: Tensor) -> None:
+        head_size = config.hidden_size // config.num_heads
+        shape = (config.num_layers, 2, batch, config.num_heads, columns, head_size)
+        self.buffer = like.new_empty(shape)
+        self.length = 0
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write [batch, heads, T, head_size] after `length`; return all columns so far."""
+        end = self.length + key.shape[2]
+        keys, values = self.buffer[layer]
+        keys[:, :, self.length : end] = key
+        values[:, :, self.length : end] = value
+        return keys[:, :, :end], values[:, :, :end]
+
+
+class TextLayer(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each followed by its LayerNorm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.cross_query = nn.Linear(width, width)
+        self.cross_attention = nn.Linear(width, width)
+        self.cross_norm = nn.LayerNorm(width, eps=eps)
+        self.up = nn.Linear(width, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, width)
+        self.output_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        cross: Tensor | None,
+        cache: SelfCache | None,
+        index: int,
+    ) -> Tensor:
+        """hidden [B, T, hidden] to the same; mask, cross and cache are TextModel's."""
+        hidden = self.attention_norm(hidden + self._attend_self(hidden, mask, cache, index))
+        if cross is not None:
+            hidden = self.cross_norm(hidden + self._attend_image(hidden, cross[index]))
+        output: Tensor = self.output_norm(hidden + self.down(functional.gelu(self.up(hidden))))
+        return output
+
+    def _attend_self(
+        self, hidden: Tensor, mask: Tensor | None, cache: SelfCache | None, index: int
+    ) -> Tensor:
+        batch, tokens, width = hidden.shape
+        qkv = self.qkv(hidden).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            key, value = cache.extend(index, key, value)
+        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        projected: Tensor = self.attention(context.transpose(1, 2).reshape(hidden.shape))
+        return projected
+
+    def _attend_image(self, hidden: Tensor, key_value: Tensor) -> Tensor:
+        images, head_size = key_value.shape[1], key_value.shape[-1]
+        query = self.cross_query(hidden).view(images, -1, self.num_heads, head_size)
+        key, value = key_value
+        context = functional.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+        projected: Tensor = self.cross_attention(context.transpose(1, 2).reshape(hidden.shape))
+        return projected
+
+
+class TextModel(nn.Module):
+    """Embeddings and layers, without a head."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.positions = nn.Embedding(config.max_positions, config.hidden_size)
+        self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
+        self.cross_key_value = nn.Linear(
+            config.encoder_hidden_size, config.num_layers * 2 * config.hidden_size
+        )
+
+    def project_images(self, image_embeddings: Tensor) -> Tensor:
+        """Cross-attention keys and values of all layers, in one GEMM.
+
+        image_embeddings: [N, S, encoder_hidden]. Returns [layers, 2, N, heads, S, head_size].
+        """
+        images, tokens, _ = image_embeddings.shape
+        config = self.config
+        projected = self.cross_key_value(image_embeddings).view(
+            images, tokens, config.num_layers, 2, config.num_heads, -1
+        )
+        key_value: Tensor = projected.permute(2, 3, 0, 4, 1, 5).contiguous()
+        return key_value
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | None,
+        cross: Tensor | None = None,
+        cache: SelfCache | None = None,
+    ) -> Tensor:
+        """token_ids, positions: int64 [B, T]. Returns hidden states [B, T, hidden].
+
+        mask: bool, broadcast to [B, heads, T, columns], True where a query may look; every query
+        must see one column at least. cross: from project_images for N images, B a multiple of N
+        (the rows of one image follow each other); None leaves cross-attention out, as BLIP's text
+        encoder does for ITC.
+        """
+        hidden: Tensor = self.embedding_norm(self.words(token_ids) + self.positions(positions))
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, mask, cross, cache, index)
+        if cache is not None:
+            cache.length += token_ids.shape[1]
+        return hidden
+
+
+class TextDecoder(nn.Module):
+    """The caption decoder: TextModel and the language-model head, tied to the word embeddings."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.text = TextModel(config)
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.transform_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.vocabulary = nn.Linear(config.hidden_size, config.vocab_size)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] to [..., vocab_size]."""
+        scores: Tensor = self.vocabulary(
+            self.transform_norm(functional.gelu(self.transform(hidden)))
+        )
+        return scores
+
+
+_LAYER_NAMES = {
+    "attention": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "cross_query": "crossattention.self.query",
+    "cross_attention": "crossattention.output.dense",
+    "cross_norm": "crossattention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+
+
+def text_weights(state: dict[str, Tensor], prefix: str, num_layers: int) -> dict[str, Tensor]:
+    """The checkpoint's `<prefix>*` tensors under TextModel's names, q/k/v fused.
+
+    Raises KeyError with the name of a tensor that the checkpoint lacks.
+    """
+    weights = {
+        "words.weight": state[f"{prefix}embeddings.word_embeddings.weight"],
+        "positions.weight": state[f"{prefix}embeddings.position_embeddings.weight"],
+    }
+    for kind in ("weight", "bias"):
+        weights[f"embedding_norm.{kind}"] = state[f"{prefix}embeddings.LayerNorm.{kind}"]
+        cross = []
+        for index in range(num_layers):
+            layer = f"{prefix}encoder.layer.{index}."
+            for ours, theirs in _LAYER_NAMES.items():
+                weights[f"layers.{index}.{ours}.{kind}"] = state[f"{layer}{theirs}.{kind}"]
+            weights[f"layers.{index}.qkv.{kind}"] = torch.cat(
+                [
+                    state[f"{layer}attention.self.{name}.{kind}"]
+                    for name in ("query", "key", "value")
+                ]
+            )
+            cross += [state[f"{layer}crossattention.self.{n}.{kind}"] for n in ("key", "value")]
+        weights[f"cross_key_value.{kind}"] = torch.cat(cross)
+    return weights
+
+
+def decoder_weights(state: dict[str, Tensor], num_layers: int) -> dict[str, Tensor]:
+    """The checkpoint's `text_decoder.*` tensors under TextDecoder's names.
+
+    The head's matrix and bias are usually absent or a copy: tied to the word embeddings and to
+    `cls.predictions.bias`. Where the file has its own, the file is right.
+    """
+    text = text_weights(state, "text_decoder.bert.", num_layers)
+    head = "text_decoder.cls.predictions."
+    weights = {f"text.{name}": tensor for name, tensor in text.items()}
+    for kind in ("weight", "bias"):
+        weights[f"transform.{kind}"] = state[f"{head}transform.dense.{kind}"]
+        weights[f"transform_norm.{kind}"] = state[f"{head}transform.LayerNorm.{kind}"]
+    own = state.get(f"{head}decoder.weight")
+    tied = own is None or torch.equal(own, text["words.weight"])
+    weights["vocabulary.weight"] = text["words.weight"] if tied or own is None else own
+    own_bias = state.get(f"{head}decoder.bias")
+    weights["vocabulary.bias"] = state[f"{head}bias"] if own_bias is None else own_bias
+    return weights

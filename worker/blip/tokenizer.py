@@ -1,0 +1,105 @@
+"""Text to token ids and back, with the special ids that the checkpoint itself states."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from worker.blip.errors import CheckpointError
+
+Text = str | Sequence[int]
+
+
+class Tokenizer:
+    """A checkpoint's WordPiece tokenizer.
+
+    bos_id ([DEC]) starts a caption, sep_id ([SEP]) ends it, cls_id ([CLS]) starts a text to match;
+    enc_id ([ENC]) may take its place for ITM, and is None where the tokenizer has none.
+    The published `text_config.eos_token_id` (2) is not what ends a caption and is not read.
+    """
+
+    def __init__(self, folder: Path, text_config: Mapping[str, Any]) -> None:
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as exc:
+            raise CheckpointError("the checkpoint's tokenizer cannot be read") from exc
+        vocabulary = self._tokenizer.get_vocab()
+
+        def special(name: str, key: str | None, token: str | None) -> int:
+            stated = text_config.get(key) if key else None
+            known = vocabulary.get(token)
+            if stated is None and known is None:
+                raise CheckpointError(f"neither config.json nor the tokenizer has {name}")
+            if stated is not None and known is not None and stated != known:
+                raise CheckpointError(
+                    f"{name} is {stated} in config.json and {known} in the tokenizer"
+                )
+            found = known if stated is None else stated
+            if not isinstance(found, int) or not 0 <= found < text_config["vocab_size"]:
+                raise CheckpointError(f"{name} ({found}) is outside the vocabulary")
+            return found
+
+        self.pad_id = special("[PAD]", "pad_token_id", self._tokenizer.pad_token)
+        self.sep_id = special("[SEP]", "sep_token_id", self._tokenizer.sep_token)
+        self.cls_id = special("[CLS]", None, self._tokenizer.cls_token)
+        self.bos_id = special("[DEC]", "bos_token_id", "[DEC]")
+        self.enc_id = special("[ENC]", None, "[ENC]") if "[ENC]" in vocabulary else None
+        self.vocab_size: int = text_config["vocab_size"]
+        self._starts = {self.cls_id, self.bos_id, self.enc_id}
+
+    def prompt(self, prompt: Text | None) -> list[int]:
+        """[DEC] and the prompt's tokens."""
+        return [self.bos_id, *self._content(prompt or [])]
+
+    def text(self, text: Text) -> list[int]:
+        """[CLS], the text's tokens, [SEP]."""
+        return [self.cls_id, *self._content(text), self.sep_id]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Words, without special tokens."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
+
+    def tokens(self, token_ids: Sequence[int]) -> list[str]:
+        """The vocabulary's entry of each id; an id that the tokenizer does not name is [UNUSED]."""
+        names = self._tokenizer.convert_ids_to_tokens(list(token_ids))
+        return [name if isinstance(name, str) else "[UNUSED]" for name in names]
+
+    def _content(self, text: Text) -> list[int]:
+        """Token ids without the special tokens around them; ids are taken with or without these."""
+        if isinstance(text, str):
+            encoded = self._tokenizer(text, add_special_tokens=False)
+            return [int(token_id) for token_id in encoded["input_ids"]]
+        token_ids = [int(token_id) for token_id in text]
+        if any(not 0 <= token_id < self.vocab_size for token_id in token_ids):
+            raise ValueError(f"token ids must be 0 to {self.vocab_size - 1}")
+        while token_ids and token_ids[-1] == self.pad_id:
+            token_ids.pop()
+        if token_ids and token_ids[-1] == self.sep_id:
+            token_ids.pop()
+        if token_ids and token_ids[0] in self._starts:
+            del token_ids[0]
+        return token_ids
+
+
+def texts_per_image(
+    texts: Sequence[Text] | Sequence[Sequence[Text]], images: int
+) -> list[list[Text]]:
+    """One list of texts for all images, or one list per image; always as one list per image."""
+    rows: list[Any] = list(texts)
+    if all(_is_text(text) for text in rows):
+        return [rows for _ in range(images)]
+    if any(isinstance(row, str) or not all(_is_text(text) for text in row) for row in rows):
+        raise ValueError("texts is one list for all images, or one list per image")
+    if len(rows) != images:
+        raise ValueError(f"{len(rows)} lists of texts for {images} images")
+    return [list(row) for row in rows]
+
+
+def _is_text(value: Any) -> bool:
+    """A str, or a sequence whose first item is an integer."""
+    return isinstance(value, str) or (
+        hasattr(value, "__len__") and len(value) > 0 and hasattr(value[0], "__index__")
+    )
