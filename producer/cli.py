@@ -1,8 +1,7 @@
 """`captionq`: submit images, follow their jobs, from the command line."""
 
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib import metadata
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import BaseModel, ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from pydantic import ValidationError
 
 from producer import contract
 from producer.client import Client
@@ -28,6 +25,7 @@ from producer.contract import (
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.settings import ProducerSettings
 from producer.store import Record
+from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import Uploader, local_path
 
 JOB_FAILED, USAGE, UNREACHABLE, TIMED_OUT, UNKNOWN_JOB = 1, 2, 3, 4, 5
@@ -72,7 +70,10 @@ def _captionq(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"captionq {metadata.version('captionq')}")
+        try:
+            typer.echo(f"captionq {metadata.version('captionq')}")
+        except metadata.PackageNotFoundError:
+            typer.echo("captionq, run from its source tree without being installed")
         raise typer.Exit
 
 
@@ -109,7 +110,7 @@ def submit(
 ) -> None:
     """Submit images, one job each, and print the jobs' ids, or with --wait their results."""
     with _exit_codes():
-        settings = ProducerSettings()
+        settings = _settings()
         if (task is Task.MATCH) != bool(text):
             raise ValueError("--task match and --text TEXT go together.")
 
@@ -125,11 +126,11 @@ def submit(
             names = {h.job_id: image for h, image in zip(handles, images, strict=True)}
             if not wait:
                 for job_id, image in names.items():
-                    _print({"job_id": job_id, "image": image}, f"{job_id}  {image}", as_json)
+                    show({"job_id": job_id, "image": image}, f"{job_id}  {image}", as_json)
                 return
             failed = False
-            for result in _progress(client.as_completed(handles, timeout_s), len(handles)):
-                _print(result, f"{names[result.job_id]}: {_in_words(result)}", as_json)
+            for result in with_progress(client.as_completed(handles, timeout_s), len(handles)):
+                show(result, f"{names[result.job_id]}: {outcome(result)}", as_json)
                 failed = failed or result.state is not JobState.SUCCEEDED
         if failed:
             raise typer.Exit(JOB_FAILED)
@@ -138,8 +139,9 @@ def submit(
 @app.command(epilog=EXIT_CODES)
 def status(job_id: JobId, as_json: AsJson = False) -> None:
     """Print where a job stands."""
-    with _exit_codes(), Client() as client:
-        _print_record(_known(client, job_id), as_json)
+    with _exit_codes(), Client(settings=_settings()) as client:
+        record = _known(client, job_id)
+        show(record, standing(record), as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -150,9 +152,9 @@ def result(
     as_json: AsJson = False,
 ) -> None:
     """Print a job's result. Without --wait, a job that has not ended is a time-out (4)."""
-    with _exit_codes(), Client() as client:
+    with _exit_codes(), Client(settings=_settings()) as client:
         found = client.result(job_id, timeout_s) if wait else _ended(client, job_id)
-        _print(found, _in_words(found), as_json)
+        show(found, outcome(found), as_json)
         if found.state is not JobState.SUCCEEDED:
             raise typer.Exit(JOB_FAILED)
 
@@ -160,9 +162,9 @@ def result(
 @app.command(epilog=EXIT_CODES)
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job that is queued or running; one that has ended stays as it is."""
-    with _exit_codes(), Client() as client:
+    with _exit_codes(), Client(settings=_settings()) as client:
         kept = client.cancel(job_id)
-        _print(kept, kept.state.value, as_json)
+        show(kept, kept.state.value, as_json)
 
 
 @app.command()
@@ -174,6 +176,19 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     app()
+
+
+def _settings() -> ProducerSettings:
+    try:
+        return ProducerSettings()
+    except ValidationError as exc:
+        prefix = str(ProducerSettings.model_config["env_prefix"])
+        raise ValueError(_fault(exc, lambda field: prefix + field.upper())) from exc
+
+
+def _fault(exc: ValidationError, name: Callable[[str], str] = str) -> str:
+    first = exc.errors(include_url=False, include_input=False)[0]
+    return f"{name('.'.join(map(str, first['loc'])))}: {first['msg']}."
 
 
 def _uris(images: list[str], settings: ProducerSettings) -> list[str]:
@@ -204,47 +219,6 @@ def _ended(client: Client, job_id: str) -> JobResult:
     return record.result
 
 
-def _print(document: BaseModel | dict[str, str], words: str, as_json: bool) -> None:
-    if not as_json:
-        typer.echo(words)
-    elif isinstance(document, BaseModel):
-        typer.echo(document.model_dump_json())
-    else:
-        typer.echo(json.dumps(document))
-
-
-def _print_record(record: Record, as_json: bool) -> None:
-    since = record.started_at or record.created_at
-    words = f"{record.state.value} since {since:%Y-%m-%d %H:%M:%S %Z}"
-    if record.result is not None:
-        words = f"{record.state.value}: {_in_words(record.result)}"
-    elif record.worker:
-        words += f" on {record.worker}, attempt {record.attempt}"
-    _print(record, words, as_json)
-
-
-def _in_words(result: JobResult) -> str:
-    if result.error is not None:
-        return f"{result.error.code.value}: {result.error.message}"
-    if result.captions is not None:
-        return " | ".join(caption.text for caption in result.captions)
-    best_first = sorted(result.matches or (), key=lambda m: m.itm_probability, reverse=True)
-    return " | ".join(f"{match.itm_probability:.3f} {match.text}" for match in best_first)
-
-
-def _progress(results: Iterator[JobResult], total: int) -> Iterator[JobResult]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    ) as progress:
-        yield from progress.track(results, total=total, description="Captioning")
-
-
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     """End with one sentence and the documented code instead of a traceback."""
@@ -259,8 +233,7 @@ def _exit_codes() -> Iterator[None]:
     except TimeoutError as exc:
         _fail(TIMED_OUT, f"{exc} Is a worker running? See: captionq status ID")
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        _fail(USAGE, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        _fail(USAGE, _fault(exc))
     except (JobFailed, ValueError, OSError) as exc:
         _fail(USAGE, str(exc))
 

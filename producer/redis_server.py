@@ -1,6 +1,5 @@
 """A Redis server of our own on 127.0.0.1: its binary, its settings, and one as a child process."""
 
-import ctypes
 import importlib.util
 import os
 import secrets
@@ -26,7 +25,15 @@ from producer.errors import BrokerUnavailable
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.02
-_PR_SET_PDEATHSIG = 1
+
+# Becomes the server, after asking the kernel (prctl PR_SET_PDEATHSIG) to kill it when the thread
+# that started it ends. Not by preexec_fn, which may deadlock where other threads run.
+_LAUNCHER = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class EmbeddedUnavailable(BrokerUnavailable):
@@ -200,15 +207,15 @@ class RedisServer:
         self.close()
 
     def _run(self, conf: Path, born: "Future[subprocess.Popen[bytes]]") -> None:
-        # The kernel's "parent" is a thread: this one lives as long as the server does.
+        # This thread lives as long as the server does: see _LAUNCHER.
         try:
             with (self._folder / "redis.log").open("a") as log:
+                command = [server_binary(), str(conf)]
+                if sys.platform == "linux":
+                    launcher = [sys.executable, "-ISc", _LAUNCHER, str(os.getpid())]
+                    command = launcher + command
                 process = subprocess.Popen(  # noqa: S603
-                    [server_binary(), str(conf)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    preexec_fn=_die_with_parent(),
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
         except (OSError, EmbeddedUnavailable) as exc:
             born.set_exception(exc)
@@ -231,17 +238,6 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
         self._process = None
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return ask_kernel
 
 
 def until(true: Callable[[], bool], timeout_s: float, otherwise: str) -> None:

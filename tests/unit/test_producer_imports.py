@@ -40,6 +40,7 @@ CORE = {
     "settings",
     "store",
     "submission",
+    "terminal",
     "upload",
     "waiting",
 }

@@ -1,0 +1,57 @@
+"""What jobs and results look like in a terminal."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from producer.contract import JobResult
+from producer.store import Record
+
+
+def show(document: BaseModel | dict[str, str], words: str, as_json: bool) -> None:
+    """Print one line on stdout: the document as JSON, or else the words."""
+    if not as_json:
+        typer.echo(words)
+    elif isinstance(document, BaseModel):
+        typer.echo(document.model_dump_json())
+    else:
+        typer.echo(json.dumps(document))
+
+
+def standing(record: Record) -> str:
+    """Where a job stands, in words."""
+    if record.result is not None:
+        return f"{record.state}: {outcome(record.result)}"
+    words = f"{record.state} since {record.started_at or record.created_at:%Y-%m-%d %H:%M:%S %Z}"
+    return f"{words} on {record.worker}, attempt {record.attempt}" if record.worker else words
+
+
+def outcome(result: JobResult) -> str:
+    """What became of a job, in words: captions, or texts from the best on, or the error."""
+    if result.error is not None:
+        return f"{result.error.code}: {result.error.message}"
+    if result.captions is not None:
+        return " | ".join(caption.text for caption in result.captions)
+    best_first = sorted(result.matches or (), key=lambda m: m.itm_probability, reverse=True)
+    return " | ".join(f"{match.itm_probability:.3f} {match.text}" for match in best_first)
+
+
+def with_progress(results: Iterable[JobResult], total: int) -> Iterator[JobResult]:
+    """The results, counted by a bar on stderr when that is a terminal."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),  # else what is piped would go to the bar's console
+        transient=True,
+    )
+    with progress:
+        yield from progress.track(results, total=total, description="Captioning")
