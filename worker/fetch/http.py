@@ -186,7 +186,8 @@ class HttpSource:
             return [v.decode("latin-1") for k, v in response.headers if k.lower() == name]
 
         if response.status in REDIRECTS and (location := header(b"location")):
-            return redirect(target, location[0].encode("latin-1").decode("utf-8", "replace"))
+            place = location[0].encode("latin-1").decode("utf-8", "replace")
+            return redirect(target, place, self._ports)
         if code := refusal(response.status):
             waits = header(b"retry-after") if code is ErrorCode.HTTP_5XX else []
             wait = (
