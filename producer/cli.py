@@ -224,6 +224,8 @@ def _exit_codes() -> Iterator[None]:
     """End with one sentence and the documented code instead of a traceback."""
     try:
         yield
+    except BrokenPipeError:  # the reader of our output has gone: typer ends quietly
+        raise
     except BrokerFull as exc:
         _fail(UNREACHABLE, f"{exc} Try again when workers have taken some of it.")
     except BrokerUnavailable as exc:

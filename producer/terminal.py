@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 
-import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,12 +14,11 @@ from producer.store import Record
 
 def show(document: BaseModel | dict[str, str], words: str, as_json: bool) -> None:
     """Print one line on stdout: the document as JSON, or else the words."""
-    if not as_json:
-        typer.echo(words)
-    elif isinstance(document, BaseModel):
-        typer.echo(document.model_dump_json())
-    else:
-        typer.echo(json.dumps(document))
+    if as_json:
+        words = (
+            document.model_dump_json() if isinstance(document, BaseModel) else json.dumps(document)
+        )
+    print(words, flush=True)
 
 
 def standing(record: Record) -> str:

@@ -121,6 +121,15 @@ def test_the_progress_bar_is_on_stderr_alone(redis_server: RedisServer) -> None:
     assert "Captioning" in shown
 
 
+def test_a_reader_that_goes_away_is_no_fault(redis_server: RedisServer) -> None:
+    command = f"{sys.executable} -m producer.cli submit {IMAGE} {IMAGE} {IMAGE} | true"
+    environment = {**os.environ, "CAPTIONQ_BROKER_URL": redis_server.url}
+
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+
+    assert done.stderr == ""
+
+
 def test_a_job_that_fails_is_printed_and_ends_with_1(
     captionq: Captionq, redis_server: RedisServer
 ) -> None:
