@@ -21,7 +21,7 @@ from worker.errors import ErrorCode, Fault
 __all__ = ["Deadline", "GuardedBackend", "lookup"]
 
 MAX_ADDRESSES_TRIED = 2
-LOOKUP_THREADS = 8
+LOOKUP_THREADS = 16
 
 
 def lookup(host: str, port: int) -> list[str]:
