@@ -33,6 +33,7 @@ from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings, model_path
+from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ def _shell() -> Shell:
 @worker_init.connect
 def _open(sender: Any = None, **_: Any) -> None:
     global house
+    end_with_supervisor()
     pool = str(getattr(sender, "pool_cls", "threads"))
     if "thread" not in pool and "solo" not in pool:
         refuse(f"the pool is {pool}; use -P threads: the models live in one process per device")

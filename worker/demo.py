@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from producer.client import Client, JobHandle
@@ -34,6 +35,8 @@ BUCKET = "pictures"
 FALSE_TEXT = "an empty page"
 JOBS_TIMEOUT_S = 300
 STOP_TIMEOUT_S = 30
+WIDTH = 118
+"""Columns of the table where no terminal says otherwise."""
 
 
 class Picture(NamedTuple):
@@ -60,7 +63,9 @@ def main(images: list[str], svg: Path | None = None, seed: int | None = None) ->
     others with a result.
     """
     rng = random.Random(seed)
-    console = Console(record=svg is not None, width=120 if svg else None)
+    console = Console(record=svg is not None, width=WIDTH if svg else None)
+    if console.width < WIDTH and not console.is_terminal:
+        console.width = WIDTH
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="captionq-demo-")))
         console.print("starting Redis, an S3 server, an HTTP server and a worker ...")
@@ -193,31 +198,40 @@ def _run_jobs(client: Client, pictures: list[Picture], console: Console) -> list
 
 
 def _table(shown: list[Shown]) -> Table:
-    table = Table(title="captionq: image in, words out", title_style="bold", expand=False)
-    table.add_column("image", style="cyan", overflow="fold")
-    table.add_column("caption, or why there is none")
-    for heading in ("log-prob", "p(true)", "p(false)", "fetch", "decode", "infer", "batch"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(title="captionq: image in, words out", title_style="bold")
+    table.add_column("image", style="cyan", overflow="fold", min_width=17)
+    table.add_column("caption, and the false text it was matched against", ratio=1)
+    for heading in ("log-prob", "p(true)", "p(false)"):
+        table.add_column(heading, justify="right")
+    table.add_column("fetch, decode, infer", justify="right")
+    table.add_column("batch", justify="right")
     for picture, caption, match in shown:
-        name = picture.uri if len(picture.uri) < 40 else picture.uri[:7] + "…" + picture.uri[-22:]
+        scheme, _, path = picture.uri.partition("://")
+        name = f"{scheme} {path.rpartition('/')[2] or path}"
         if caption.captions is None or caption.timings is None:
-            error = caption.error
-            table.add_row(
-                name, f"[red]{error.code if error else ''}[/red]: {error and error.message}"
+            reason = (
+                f"[red]{caption.error.code}[/red] {caption.error.message}" if caption.error else ""
             )
+            table.add_row(name, reason)
             continue
-        times = caption.timings
+        times, found = caption.timings, caption.captions[0]
+        stages = (times.fetch_ms, times.decode_ms, times.infer_ms)
         table.add_row(
             name,
-            caption.captions[0].text,
-            f"{caption.captions[0].logprob:.2f}",
-            *(f"{m.itm_probability:.3f}" for m in (match.matches if match else None) or ()),
-            f"{times.fetch_ms:.0f} ms",
-            f"{times.decode_ms:.0f} ms",
-            f"{times.infer_ms:.0f} ms",
+            f"{escape(found.text)}\n[dim]false: {escape(picture.false_text)}[/dim]",
+            f"{found.logprob:.2f}",
+            *_probabilities(match),
+            "  ".join(f"{ms:.0f}" for ms in stages if ms is not None) + " ms",
             str(times.batch_size),
         )
     return table
+
+
+def _probabilities(match: JobResult | None) -> list[str]:
+    """ITM probabilities of the true and of the false text; empty where nothing was matched."""
+    if match is None or match.matches is None:
+        return ["", ""]
+    return [f"{found.itm_probability:.3f}" for found in match.matches]
 
 
 @contextmanager

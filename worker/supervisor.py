@@ -1,5 +1,6 @@
 """One worker process per device: started, named, watched and started again."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +17,9 @@ STEADY_S = 60.0
 
 RESTART_CAP_S = 30.0
 
+
+SUPERVISOR_PID = "CAPTIONQ_SUPERVISOR_PID"
+"""Environment variable by which a worker process knows its supervisor."""
 
 Process = subprocess.Popen[bytes]
 
@@ -137,6 +141,20 @@ def start_worker(device: str, extra: Sequence[str] = ()) -> Process:
     command += ["-P", "threads", "-n", name, *extra]
     return subprocess.Popen(  # noqa: S603 - our own interpreter
         command,
-        env=os.environ | {"CAPTIONQ_DEVICE": device},
+        env=os.environ | {"CAPTIONQ_DEVICE": device, SUPERVISOR_PID: str(os.getpid())},
         start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone
     )
+
+
+def end_with_supervisor() -> None:
+    """In a worker process: be sent SIGTERM when the supervisor that started it dies.
+
+    Otherwise a supervisor that was killed and started again would load every device twice.
+    prctl(2), PR_SET_PDEATHSIG = 1; Linux only.
+    """
+    pid = os.environ.get(SUPERVISOR_PID)
+    if pid is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(pid):
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,10 +1,10 @@
 """The house as a whole: real Redis, real S3, real HTTP, a real worker process."""
 
+import base64
 import json
 import random
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
-from tests.servers import Reply, ScriptedHttp
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
 from producer.embedded import RedisServer
 from producer.queues import DEFAULT_QUEUE
+from tests.servers import Reply, ScriptedHttp
 from tests.worker_process import WorkerProcess
 from worker.embedded_s3 import S3Server
 from worker.training import scenes
@@ -28,11 +28,11 @@ from worker.training import scenes
 RESULT_TIMEOUT_S = 60
 
 
-def picture(seed: int, format: str = "PNG") -> tuple[bytes, scenes.Scene]:
+def picture(seed: int, kind: str = "PNG") -> tuple[bytes, scenes.Scene]:
     """A drawn scene as an image file, and what is true of it."""
     scene = scenes.sample(random.Random(seed), shapes=1)
     out = BytesIO()
-    scenes.draw(scene, side=192).save(out, format)
+    scenes.draw(scene, side=192).save(out, kind)
     return out.getvalue(), scene
 
 
@@ -44,7 +44,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     folder = tmp_path_factory.mktemp("house")
     files = folder / "files"
     files.mkdir()
-    gate = threading.Event()
     routes = {
         "/ok.png": [Reply(200, PNG)],
         "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
@@ -80,7 +79,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
                 worker=worker,
                 client=client,
                 environment=environment,
-                gate=gate,
             )
 
 
@@ -97,12 +95,12 @@ def wait(job: Any, client: Client) -> Any:
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3", "file"])
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
-    house: SimpleNamespace, scheme: str, format: str
+    house: SimpleNamespace, scheme: str, kind: str
 ) -> None:
-    data, scene = picture(7, format)
-    name = f"seven.{format.lower()}"
+    data, scene = picture(7, kind)
+    name = f"seven.{kind.lower()}"
     if scheme == "http":
         house.web.routes[f"/{name}"] = [Reply(200, data)]
         uri = house.web.url(f"/{name}")
@@ -117,7 +115,7 @@ def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
     assert caption.text == scene.caption
     assert len(caption.tokens) == len(caption.token_logprobs)
     assert caption.logprob == pytest.approx(sum(caption.token_logprobs))
-    assert result.image.format == format
+    assert result.image.format == kind
     assert (result.image.width, result.image.height) == (192, 192)
     assert result.image.bytes == len(data)
     assert result.model.dtype == "float32"
@@ -214,8 +212,6 @@ def test_given_a_celery_client_of_another_language_its_job_is_served(
     house: SimpleNamespace, positional: bool
 ) -> None:
     """The message is written byte by byte as the Celery message protocol 2 says."""
-    import base64
-
     task_id = str(uuid.uuid4())
     job = {"image": house.web.url("/ok.png"), "texts": [SCENE.caption]}
     call = [[job], {}] if positional else [[], {"job": job}]

@@ -1,0 +1,49 @@
+"""The demo, as `make demo` runs it."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from worker.training import scenes
+
+
+def demo(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONQ_")}
+    return subprocess.run(
+        [sys.executable, "-m", "worker.cli", "demo", *arguments],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_given_nothing_the_demo_shows_captions_matches_and_one_typed_error(tmp_path: Path) -> None:
+    svg = tmp_path / "demo.svg"
+    done = demo("--svg", str(svg), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.strip().splitlines()[-1]
+    assert last == "demo: 18 jobs, 16 succeeded, 2 failed (image_corrupt 2)"
+    for shown in ("http scene-1.jpg", "http scene-4.bmp", "s3 scene-5.jpg", "file scene-7.jpg"):
+        assert shown in done.stdout
+    assert "image_corrupt" in svg.read_text()
+    left = [p for p in psutil.process_iter(["cmdline"]) if "captionq-demo-" in str(p.info)]
+    assert left == []
+
+
+def test_given_images_of_ones_own_the_demo_captions_them(tmp_path: Path) -> None:
+    scenes.draw(scenes.sample(random.Random(4), shapes=1)).save(tmp_path / "mine.png")
+    done = demo("mine.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "demo: 2 jobs, 2 succeeded, 0 failed"
+
+
+def test_given_an_image_that_is_not_there_the_demo_says_so(tmp_path: Path) -> None:
+    done = demo("missing.png", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "cannot read missing.png" in done.stderr

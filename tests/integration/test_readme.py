@@ -1,0 +1,80 @@
+"""What the README shows works as shown."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from producer.embedded import RedisServer
+from tests.worker_process import WorkerProcess
+from worker.training import scenes
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder with scene.png, and the environment of a shell whose broker has a worker."""
+    folder = tmp_path_factory.mktemp("desk")
+    scenes.draw(scenes.sample(random.Random(2), shapes=1), side=200).save(folder / "scene.png")
+    with RedisServer(folder / "redis") as broker:
+        settings = {"CAPTIONQ_BROKER_URL": broker.url, "CAPTIONQ_FILE_ROOT": str(folder)}
+        with WorkerProcess(folder / "worker.log", settings):
+            path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+            yield folder, os.environ | settings | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_given_a_command_of_the_readme_it_succeeds(
+    desk: tuple[Path, dict[str, str]], command: str
+) -> None:
+    folder, environment = desk
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_given_python_of_the_readme_it_runs(desk: tuple[Path, dict[str, str]], code: str) -> None:
+    folder, environment = desk
+    code = code.replace("/images/", f"{folder}/")
+    code = code.replace("BROKER_URL", repr(environment["CAPTIONQ_BROKER_URL"]))
+    code = code.replace(f"CAPTIONQ_{environment['CAPTIONQ_BROKER_URL']!r}", "CAPTIONQ_BROKER_URL")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(links) >= 7
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_setting_the_readme_names_is_one() -> None:
+    from worker.settings import WorkerSettings
+
+    named = set(re.findall(r"CAPTIONQ_([A-Z_]+[A-Z])", README))
+    assert named >= {"BROKER_URL", "MAX_BATCH"}
+    assert {name.lower() for name in named} <= set(WorkerSettings.model_fields)
