@@ -46,8 +46,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG marker (ITU-T T.81, B.1.1): not a stuffed zero, a restart or TEM, which stand alone.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
+# A JPEG marker (ITU-T T.81, B.1.1): not a stuffed zero, a restart or TEM, which stand alone. Only
+# the last of several fill bytes is matched: `\xff+` would take quadratic time over a run of them.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOFS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all but DHT, JPG and DAC
 

@@ -338,6 +338,7 @@ def test_given_a_jpeg_when_its_scans_are_counted_then_only_its_own_picture_count
         (plain[:100], 0),
         (b"", 0),
         (b"\xff\xc0\x00\x00\xff\xda", 0),
+        (segment(0xC0, b"") + segment(0xDA, b"") + b"\xff" * 5_000_000 + b"\0", 1),  # in no time
     ]
     assert [count_scans(data, 64) for data, _ in cases] == [count for _, count in cases]
     assert count_scans(more_scans(plain, 400), 64) == 65
