@@ -101,14 +101,8 @@ def _tasks(names: Iterable[str], wanted: Iterable[str] | None) -> frozenset[str]
     """The tasks to load; refuses one that is wanted, or begun in the file, and lacks heads."""
     missing = {task: missing_parts(names, task) for task in TASKS}
     if wanted is None:
-        begun = [
-            task
-            for task in TASKS
-            if 0
-            < len([part for part in missing[task] if part != "vision_model"])
-            < len(PARTS[task]) - 1
-        ]
-        chosen = frozenset(task for task in TASKS if not missing[task]) | frozenset(begun)
+        own = {task: set(PARTS[task]) - {"vision_model"} for task in TASKS}
+        chosen = frozenset(task for task in TASKS if own[task] - set(missing[task]))
         if not chosen:
             raise CheckpointError("the checkpoint has neither a text_decoder nor matching heads")
     else:

@@ -105,14 +105,14 @@ def preprocessing(raw: Mapping[str, Any]) -> Preprocessing:
     missing = [key for key in ("size", "image_mean", "image_std") if key not in raw]
     if missing:
         raise CheckpointError(f"the preprocessor config does not state {', '.join(missing)}")
-    red, green, blue = raw["image_mean"]
-    std_red, std_green, std_blue = raw["image_std"]
+    if raw.get("resample", BICUBIC) not in range(6):
+        raise CheckpointError(f"the preprocessor's resample is {raw['resample']!r}, no PIL filter")
     return Preprocessing(
         size=_pair(raw["size"], "the preprocessor's size"),
         resample=raw.get("resample", BICUBIC),
         scale=raw.get("rescale_factor", 1 / 255),
-        mean=(red, green, blue),
-        std=(std_red, std_green, std_blue),
+        mean=_rgb(raw["image_mean"], "image_mean"),
+        std=_rgb(raw["image_std"], "image_std"),
     )
 
 
@@ -131,6 +131,9 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
             f"config.json does not state {', '.join(f'{name}.{key}' for key in missing)}; "
             "a guess would load and give wrong numbers"
         )
+    for key in set(required) - {"image_size", "patch_size"}:
+        if type(raw[key]) is not int or raw[key] < 1:
+            raise CheckpointError(f"{name}.{key} is {raw[key]!r}, not a positive whole number")
     if raw.get("hidden_act", "gelu") != "gelu":
         raise CheckpointError(f"{name}.hidden_act is {raw['hidden_act']!r}; only 'gelu' is BLIP")
     if raw["hidden_size"] % raw["num_attention_heads"]:
@@ -148,3 +151,10 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
         case [int() as height, int() as width]:
             return height, width
     raise CheckpointError(f"{name} is {value!r}, not a height and a width")
+
+
+def _rgb(value: Any, name: str) -> tuple[float, float, float]:
+    match value:
+        case [int() | float() as red, int() | float() as green, int() | float() as blue]:
+            return float(red), float(green), float(blue)
+    raise CheckpointError(f"the preprocessor's {name} is {value!r}, not three numbers")

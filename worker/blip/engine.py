@@ -86,6 +86,12 @@ class Engine:
         """Run the ViT once, for several calls on the same images."""
         return EncodedImages(self._encode(images))
 
+    def normalised(self, images: Images) -> Tensor:
+        """Images as the ViT gets them: float32 [N, 3, H, W] on the device, BLIP's pixel_values."""
+        pixels = stack(images, self._preprocessing)
+        with device_errors(self._device):
+            return normalise(pixels.to(self._device), self._preprocessing)
+
     @torch.inference_mode()
     def caption(
         self,
@@ -181,10 +187,9 @@ class Engine:
     def _encode(self, images: Images | EncodedImages) -> Tensor:
         if isinstance(images, EncodedImages):
             return images.embeddings
-        pixels = stack(images, self._preprocessing)
+        pixel_values = self.normalised(images)
         with device_errors(self._device):
-            pixels = pixels.to(self._device)
-            embeddings: Tensor = self._modules.vision(normalise(pixels, self._preprocessing))
+            embeddings: Tensor = self._modules.vision(pixel_values)
             return embeddings
 
     def _text_ids(self, text: Text) -> list[int]:

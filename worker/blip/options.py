@@ -37,6 +37,9 @@ class CaptionOptions:
             if not condition:
                 raise ValueError(sentence)
 
+        for name in ("num_beams", "num_return_sequences", "min_new_tokens", "max_new_tokens"):
+            value = getattr(self, name)
+            require(type(value) is int, f"{name} must be a whole number, not {value}")
         require(
             1 <= self.num_beams <= MAX_BEAMS,
             f"num_beams must be 1 to {MAX_BEAMS}, not {self.num_beams}",
@@ -59,6 +62,6 @@ class CaptionOptions:
             f"length_penalty must be -10 to 10, not {self.length_penalty}",
         )
         require(
-            self.early_stopping in (True, False, "never"),
+            isinstance(self.early_stopping, bool) or self.early_stopping == "never",
             f"early_stopping must be true, false or 'never', not {self.early_stopping!r}",
         )

@@ -110,8 +110,9 @@ class TextModel(nn.Module):
         """
         images, tokens, _ = image_embeddings.shape
         config = self.config
+        head_size = config.hidden_size // config.num_heads
         projected = self.cross_key_value(image_embeddings).view(
-            images, tokens, config.num_layers, 2, config.num_heads, -1
+            images, tokens, config.num_layers, 2, config.num_heads, head_size
         )
         key_value: Tensor = projected.permute(2, 3, 0, 4, 1, 5).contiguous()
         return key_value

@@ -63,13 +63,14 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / SAFETENSORS).is_file():
         return [folder / SAFETENSORS]
     if (folder / SAFETENSORS_INDEX).is_file():
-        index = json.loads((folder / SAFETENSORS_INDEX).read_text(encoding="utf-8"))
-        shards = sorted(set(index["weight_map"].values()))
+        try:
+            index = json.loads((folder / SAFETENSORS_INDEX).read_text(encoding="utf-8"))
+            shards = sorted(set(index["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise CheckpointError(f"{SAFETENSORS_INDEX} names no shards") from exc
         missing = [n for n in shards if Path(n).name != n or not (folder / n).is_file()]
         if missing:
-            raise CheckpointError(
-                f"shards of {SAFETENSORS_INDEX} are missing: {', '.join(missing)}"
-            )
+            raise CheckpointError(f"the checkpoint lacks the shards {', '.join(missing)}")
         return [folder / name for name in shards]
     if (folder / PICKLE).is_file():
         return [folder / PICKLE]

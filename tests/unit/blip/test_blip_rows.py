@@ -1,0 +1,89 @@
+"""A row's result depends on that row alone: never on pads, nor on the others in its batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.blip_checkpoints import Captioner, noise_images
+from worker.blip import CaptionOptions, Engine
+from worker.blip.decoding import left_pad
+
+ROWS = [
+    CaptionOptions(),
+    CaptionOptions(prompt="a"),
+    CaptionOptions(prompt="a b c d e f g h", max_new_tokens=9),
+    CaptionOptions(prompt="word7 word8 word9", min_new_tokens=0, length_penalty=2.0),
+    CaptionOptions(num_beams=1, prompt="b c"),
+    CaptionOptions(num_beams=1, min_new_tokens=9, max_new_tokens=9),
+    CaptionOptions(num_beams=5, prompt="c", num_return_sequences=4, early_stopping=True),
+    CaptionOptions(num_beams=5, max_new_tokens=7, early_stopping="never", length_penalty=-1.0),
+    CaptionOptions(num_beams=1, min_new_tokens=0, max_new_tokens=1),
+    CaptionOptions(max_new_tokens=6, prompt="x y z x y z"),
+    CaptionOptions(num_beams=10, max_new_tokens=12, num_return_sequences=2),
+    CaptionOptions(early_stopping=True, length_penalty=0.0),
+]
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny", "shallow"])
+def test_given_mixed_prompts_and_options_when_batched_then_each_row_is_as_alone(
+    checkpoint: str, request: pytest.FixtureRequest
+) -> None:
+    engine = Engine.load(request.getfixturevalue(checkpoint), tasks=["caption"])
+    images = noise_images(len(ROWS), seed=3)
+    together = engine.caption(images, ROWS)
+    for image, options, row in zip(images, ROWS, together, strict=True):
+        [alone] = engine.caption([image], options)
+        assert [c.token_ids for c in row] == [c.token_ids for c in alone]
+        assert [c.text for c in row] == [c.text for c in alone]
+        assert len(row) == options.num_return_sequences
+        for ours, single in zip(row, alone, strict=True):
+            assert ours.token_logprobs == pytest.approx(single.token_logprobs, abs=1e-4)
+            assert ours.finish_reason == single.finish_reason
+
+
+def test_given_prompts_of_many_lengths_in_one_batch_then_each_row_is_transformers_own(
+    shallow: Path,
+) -> None:
+    engine = Engine.load(shallow, tasks=["caption"])
+    images = noise_images(4, seed=5)
+    prompts = ["", "a", "a b c d", "word7 word8 word9 word10 word11 word12 word13"]
+    together = engine.caption(images, [CaptionOptions(prompt=prompt) for prompt in prompts])
+    for image, prompt, [caption] in zip(images, prompts, together, strict=True):
+        reference = Captioner(shallow, [image])
+        [expected], _ = reference.generate(
+            engine._tokenizer.prompt(prompt)[1:], num_beams=3, max_new_tokens=20, min_new_tokens=5
+        )
+        assert caption.token_ids == expected
+
+
+def test_given_texts_of_many_lengths_when_matched_then_each_pair_is_as_alone(
+    tiny_engine: Engine,
+) -> None:
+    images = noise_images(3, seed=4)
+    texts = [["a", "a b c d e f g"], ["word7 word8"], ["c", "d e", "f g h i j k l m n o"]]
+    together = tiny_engine.match(images, texts)
+    assert [[match.text for match in row] for row in together] == texts
+    for image, row in zip(images, together, strict=True):
+        for match in row:
+            [[alone]] = tiny_engine.match(image, [match.text])
+            assert match.itm_logits == pytest.approx(alone.itm_logits, abs=1e-4)
+            assert match.itc_cosine == pytest.approx(alone.itc_cosine, abs=1e-4)
+
+
+def test_given_more_pairs_than_one_forward_takes_when_matched_then_none_is_lost(
+    tiny_engine: Engine,
+) -> None:
+    texts = [f"word{number}" for number in range(110, 190)]
+    images = noise_images(5)
+    found = tiny_engine.match(images, texts)
+    assert [[match.text for match in row] for row in found] == [texts] * 5
+    [last] = tiny_engine.match(images[4], texts[-1:])
+    assert found[4][-1].itm_logits == pytest.approx(last[0].itm_logits, abs=1e-4)
+
+
+def test_given_prompts_when_padded_then_pads_come_first_and_positions_start_after_them() -> None:
+    token_ids, valid, positions = left_pad([[7, 8, 9], [7]], pad_id=0, device=torch.device("cpu"))
+    assert token_ids.tolist() == [[7, 8, 9], [0, 0, 7]]
+    assert valid.tolist() == [[True, True, True], [False, False, True]]
+    assert positions.tolist() == [[0, 1, 2], [0, 0, 0]]
