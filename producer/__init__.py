@@ -1,10 +1,12 @@
 """captionq for producers: describe jobs, submit them, read their results.
 
-Installs and imports without torch, transformers or Pillow.
+Installs and imports without torch, transformers or Pillow. The clients, and Celery and Redis with
+them, are imported when they are first named: the contract alone is light.
 """
 
-from producer.async_client import AsyncClient, AsyncJobHandle
-from producer.client import Client, JobHandle
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from producer.contract import (
     Caption,
     CaptionJob,
@@ -19,6 +21,10 @@ from producer.contract import (
 )
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.store import Record
+
+if TYPE_CHECKING:
+    from producer.async_client import AsyncClient, AsyncJobHandle
+    from producer.client import Client, JobHandle
 
 __all__ = [
     "AsyncClient",
@@ -40,3 +46,16 @@ __all__ = [
     "Record",
     "UnknownJob",
 ]
+
+_CLIENTS = {
+    "AsyncClient": "producer.async_client",
+    "AsyncJobHandle": "producer.async_client",
+    "Client": "producer.client",
+    "JobHandle": "producer.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_CLIENTS[name]), name)

@@ -19,12 +19,17 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, log: Path, environment: dict[str, str], ready: bool = True, name: str = "test"
+        self,
+        log: Path,
+        environment: dict[str, str],
+        ready: bool = True,
+        name: str = "test",
+        pool: str = "threads",
     ) -> None:
         self._log = log
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONQ_")}
         models = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "bundled"}
-        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", "threads"]
+        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", pool]
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [*command, "-n", f"{name}@localhost", "--loglevel", "INFO"],

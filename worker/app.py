@@ -100,7 +100,7 @@ class House:
         from worker.blip import CaptionOptions
         from worker.blip.errors import DeviceLost, OutOfMemory
 
-        models = Models(load_engines(settings), CaptionOptions)
+        models = Models(load_engines(settings), settings.models, CaptionOptions)
         if settings.warmup:
             models.warm_up(settings.max_batch)
         self._batcher: Batcher[BatchKey] = Batcher(

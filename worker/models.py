@@ -31,16 +31,22 @@ class BatchKey(NamedTuple):
 
 
 class Models:
-    """Engines by task. `make_options` turns the contract's caption options into the engine's."""
+    """Engines by task, and the names by which jobs and results know their checkpoints.
 
-    def __init__(self, engines: "Mapping[str, Engine]", make_options: Any) -> None:
+    `make_options` turns the contract's caption options into the engine's.
+    """
+
+    def __init__(
+        self, engines: "Mapping[str, Engine]", names: Mapping[str, str], make_options: Any
+    ) -> None:
         self._engines = dict(engines)
+        self._names = dict(names)
         self._make_options = make_options
 
     @property
     def served(self) -> list[tuple[str, str]]:
-        """(task, model id) of everything loaded."""
-        return [(task, engine.model_id) for task, engine in self._engines.items()]
+        """(task, model name) of everything loaded."""
+        return [(task, self._names[task]) for task in self._engines]
 
     def engine(self, task: str) -> "Engine":
         """The engine of a task.
@@ -60,7 +66,7 @@ class Models:
     def facts(self, task: str) -> ModelFacts:
         """Which weights answer a task."""
         engine = self.engine(task)
-        return ModelFacts(id=engine.model_id, revision=engine.revision, dtype=engine.dtype)
+        return ModelFacts(id=self._names[task], revision=engine.revision, dtype=engine.dtype)
 
     def item(self, job: Job, pixels: Any) -> tuple[BatchKey, Any]:
         """A job and its uint8 [H, W, 3] pixels as the batcher takes them."""

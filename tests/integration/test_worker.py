@@ -118,7 +118,7 @@ def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
     assert result.image.format == kind
     assert (result.image.width, result.image.height) == (192, 192)
     assert result.image.bytes == len(data)
-    assert result.model.dtype == "float32"
+    assert (result.model.id, result.model.dtype) == ("bundled", "float32")
     assert result.timings.batch_size >= 1
     assert result.timings.queue_ms >= 0
 
@@ -129,6 +129,17 @@ def test_given_a_true_and_a_false_text_the_match_tells_them_apart(house: SimpleN
     yes, no = wait(job, house.client).raise_for_state().matches
     assert yes.itm_probability > 0.5 > no.itm_probability
     assert yes.itc_cosine > no.itc_cosine
+
+
+def test_given_a_job_that_names_the_model_the_worker_that_has_it_takes_it(
+    house: SimpleNamespace, celery_client: Celery
+) -> None:
+    job = CaptionJob(image=house.web.url("/ok.png"), model="bundled")
+    assert wait(job, house.client).raise_for_state().model.id == "bundled"
+    sent = celery_client.send_task(
+        "captionq.caption", kwargs={"job": {"image": job.image, "model": "bundled"}}
+    )
+    assert sent.get(timeout=RESULT_TIMEOUT_S)["model"]["id"] == "bundled"
 
 
 def test_given_many_jobs_at_once_they_share_batches(house: SimpleNamespace) -> None:

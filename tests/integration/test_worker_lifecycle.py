@@ -82,6 +82,15 @@ def test_given_a_results_store_that_is_down_when_a_result_is_published_the_devic
             assert worker.log.count("received") == 1, "one delivery, one run"
 
 
+def test_given_a_pool_of_processes_the_worker_refuses_it(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as broker:
+        settings = {"CAPTIONQ_BROKER_URL": broker.url}
+        log = tmp_path / "worker.log"
+        with WorkerProcess(log, settings, ready=False, pool="processes") as worker:
+            assert worker.process.wait(60) == EX_CONFIG
+    assert "use -P threads" in worker.log
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -95,10 +104,9 @@ def test_given_a_worker_that_cannot_start_it_ends_with_one_clear_sentence(
     tmp_path: Path, settings: dict[str, str], sentence: str
 ) -> None:
     with RedisServer(tmp_path / "redis") as broker:
-        worker = WorkerProcess(
-            tmp_path / "worker.log", {"CAPTIONQ_BROKER_URL": broker.url} | settings, ready=False
-        )
-        assert worker.process.wait(60) == EX_CONFIG
+        settings = {"CAPTIONQ_BROKER_URL": broker.url} | settings
+        with WorkerProcess(tmp_path / "worker.log", settings, ready=False) as worker:
+            assert worker.process.wait(60) == EX_CONFIG
     said = [line for line in worker.log.splitlines() if line.startswith("captionq-worker: ")]
     assert len(said) == 1
     assert sentence in said[0]

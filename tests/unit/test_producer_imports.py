@@ -66,3 +66,17 @@ assert current_app.main == "mine"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_contract_alone_loads_neither_celery_nor_redis() -> None:
+    script = """
+import sys
+from producer.errors import ErrorCode
+from producer import CaptionJob
+assert not {"celery", "kombu", "redis"} & set(sys.modules)
+from producer import Client
+assert "celery" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
