@@ -24,6 +24,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
 
 
@@ -181,7 +182,8 @@ class Engine:
         if "caption" in self.tasks:
             self.caption(images, replace(options, min_new_tokens=options.max_new_tokens))
         if "match" in self.tasks:
-            self.match(images, [[self._tokenizer.sep_id] * 38])
+            longest = min(_WARMUP_TEXT, self._text.max_positions - 2)
+            self.match(images, [[self._tokenizer.sep_id] * longest])
 
     @torch.inference_mode()
     def _encode(self, images: Images | EncodedImages) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from worker.blip.errors import CheckpointError
-from worker.blip.weights import PICKLE, SAFETENSORS, SAFETENSORS_INDEX
+from worker.blip.weights import PICKLE, SAFETENSORS, SAFETENSORS_INDEX, Weights
 
 SOURCE_FILE = "source.json"  # what fetch_model records: {"model_id": ..., "revision": ...}
 _DESCRIPTION = [
@@ -42,22 +42,26 @@ class Source:
     model_id: str
     revision: str | None
 
+    def __str__(self) -> str:
+        return f"{self.model_id} at revision {self.revision or 'unknown'} in {self.folder}"
+
 
 def resolve(
     model: str | Path, revision: str | None = None, download: Download = snapshot_download
 ) -> Source:
     """Find a checkpoint: a folder as it is, else a hub id, downloaded or from the local cache.
 
+    The revision of a folder is the one that fetch_model recorded, else a digest of its weights.
     Raises CheckpointError when there is no such folder or id, when the hub cannot be reached and
     nothing is cached, or when a folder is not of the revision asked for.
     """
     folder = Path(model)
     if folder.is_dir():
         source = _local(folder)
-        if revision is not None and source.revision != revision:
-            raise CheckpointError(
-                f"{source.model_id} is revision {source.revision or 'unknown'}, not {revision}"
-            )
+        if revision is not None:
+            actual = source.revision or Weights(folder).digest()
+            if actual != revision:
+                raise CheckpointError(f"{source.model_id} is revision {actual}, not {revision}")
         return source
     if not isinstance(model, str) or not _HUB_ID.fullmatch(model):
         raise CheckpointError(f"{str(model)!r} is neither a folder nor a hub id")

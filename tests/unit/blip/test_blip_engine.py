@@ -18,14 +18,15 @@ def ids(rows: list[list[Any]]) -> list[list[int]]:
 
 
 def test_given_a_checkpoint_when_loaded_then_the_engine_says_what_it_is(tiny: Path) -> None:
-    engine = Engine.load(tiny, device="auto")
+    engine = Engine.load(tiny, device="auto", dtype="auto")
     assert engine.tasks == {"caption", "match"}
     assert engine.image_size == (32, 32)
     assert engine.resample == Image.Resampling.BICUBIC
     assert engine.model_id == tiny.name
     assert len(engine.revision) == 12
-    assert engine.dtype == "float32"
-    assert torch.device(engine.device).type in ("cpu", "cuda")
+    on_gpu = torch.cuda.is_available()
+    assert torch.device(engine.device).type == ("cuda" if on_gpu else "cpu")
+    assert engine.dtype == ("bfloat16" if on_gpu else "float32")
 
 
 def test_given_each_form_of_an_image_when_captioned_then_the_caption_is_the_same(

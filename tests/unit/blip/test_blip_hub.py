@@ -96,6 +96,9 @@ def test_given_neither_a_folder_nor_an_id_when_resolved_then_it_is_refused(model
         resolve(model or "no folder", download=refuse)
 
 
-def test_given_a_folder_of_another_revision_when_resolved_then_it_is_refused(tiny: Path) -> None:
-    with pytest.raises(CheckpointError, match="is revision unknown, not abc"):
+def test_given_a_folder_of_another_revision_when_resolved_then_it_is_refused(
+    tiny: Path, tiny_engine: Engine
+) -> None:
+    assert resolve(tiny, revision=tiny_engine.revision).folder == tiny
+    with pytest.raises(CheckpointError, match=f"is revision {tiny_engine.revision}, not abc"):
         resolve(tiny, revision="abc")

@@ -58,7 +58,7 @@ def tiny_side(tiny: Path) -> Side:
 
 @pytest.fixture(scope="module")
 def base_side(base: Path) -> Side:
-    return Side(base, noise_images(4))
+    return Side(base, noise_images(3))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ class TestOneShallowModelOfPublishedWidth:
 
 
 class TestFullSizeBase:
-    """Given BLIP-base as published (12 + 12 layers, 384 pixels, 30,524 words), and 4 images."""
+    """Given BLIP-base as published (12 + 12 layers, 384 pixels, 30,524 words), and 3 images."""
 
     @pytest.mark.timeout(300)
     @pytest.mark.parametrize("beams", [1, 3, 5])
