@@ -62,13 +62,17 @@ def write_random_checkpoint(
     captions that hardly depend on the image: `spread` multiplies the word embeddings, so the
     logits, and the cross-attention's output; `end_bias` makes [SEP] likelier.
     """
-    torch.manual_seed(seed)
     config = _config(shape)
+    generator = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
     for task in tasks:
-        model = _CLASSES[task](config)
-        # The head is tied, so absent; the second model's ViT gives way to the first one's.
-        state |= {name: t for name, t in model.state_dict().items() if _stored(name, state)}
+        with torch.device("meta"):
+            names = _CLASSES[task](config).state_dict()
+        for name, empty in names.items():
+            # The head is tied, so absent; the second task shares the first one's ViT.
+            if "cls.predictions.decoder." not in name and name not in state:
+                width = shape.vision_width if name.startswith("vision_") else shape.text_width
+                state[name] = _filled(name, empty.shape, width, generator)
     for name, tensor in state.items():
         if name.endswith(("word_embeddings.weight", "crossattention.output.dense.weight")):
             tensor.mul_(spread)
@@ -83,8 +87,16 @@ def write_random_checkpoint(
     return folder
 
 
-def _stored(name: str, state: dict[str, Tensor]) -> bool:
-    return "cls.predictions.decoder." not in name and name not in state
+def _filled(name: str, shape: torch.Size, width: int, generator: torch.Generator) -> Tensor:
+    """BLIP's initialisation: LayerNorms neutral, biases 0, the rest normal.
+
+    The deviation is 0.02 at the published width, and as lively at others. (BlipVisionConfig's own
+    default, 1e-10, leaves the ViT dead.)
+    """
+    if len(shape) == 1:
+        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
+    deviation = 0.02 * (BASE.vision_width / width) ** 0.5
+    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
 
 
 def _config(shape: Shape) -> Any:
@@ -98,7 +110,6 @@ def _config(shape: Shape) -> Any:
             "bos_token_id": shape.vocab_size - 2,
             "sep_token_id": _SPECIAL["[SEP]"],
             "pad_token_id": _SPECIAL["[PAD]"],
-            "initializer_range": _deviation(shape.text_width),
         },
         vision_config={
             "hidden_size": shape.vision_width,
@@ -107,18 +118,9 @@ def _config(shape: Shape) -> Any:
             "num_attention_heads": shape.vision_heads,
             "image_size": shape.image_size,
             "patch_size": shape.patch_size,
-            "initializer_range": _deviation(shape.vision_width),
+            "initializer_range": 0.02,
         },
-        initializer_range=_deviation(shape.vision_width),
     )
-
-
-def _deviation(width: int) -> float:
-    """Standard deviation of random weights: 0.02 at the published width, as lively at others.
-
-    BlipVisionConfig's own default, 1e-10, leaves the ViT dead.
-    """
-    return float(0.02 * (BASE.vision_width / width) ** 0.5)
 
 
 def _tokenizer(vocab_size: int) -> Any:

@@ -29,7 +29,7 @@ def tiny_engine(tiny: Path) -> Engine:
 def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Published widths and head counts, two layers, both tasks."""
     folder = tmp_path_factory.mktemp("shallow")
-    return write_random_checkpoint(folder, SHALLOW, BOTH, spread=3.0, end_bias=5.0)
+    return write_random_checkpoint(folder, SHALLOW, BOTH, seed=1, spread=4.0, end_bias=6.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """The benchmark runs, and prints what it promises."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,13 +26,3 @@ def test_given_no_json_when_measured_then_one_sentence_is_printed(
 ) -> None:
     bench.main(["--model", str(tiny), "--batch", "1", "--tokens", "2", "--rounds", "1"])
     assert "ratio" in capsys.readouterr().out
-
-
-def test_given_the_engine_when_imported_then_nothing_of_the_queue_is() -> None:
-    code = (
-        "import sys, worker.blip, worker.blip.bench;"
-        "print(sorted({name.split('.')[0] for name in sys.modules} & "
-        "{'celery', 'kombu', 'redis', 'producer', 'pydantic_settings'}))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"

@@ -25,15 +25,13 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny", "shallow"])
 def test_given_mixed_prompts_and_options_when_batched_then_each_row_is_as_alone(
-    checkpoint: str, request: pytest.FixtureRequest
+    tiny_engine: Engine,
 ) -> None:
-    engine = Engine.load(request.getfixturevalue(checkpoint), tasks=["caption"])
     images = noise_images(len(ROWS), seed=3)
-    together = engine.caption(images, ROWS)
+    together = tiny_engine.caption(images, ROWS)
     for image, options, row in zip(images, ROWS, together, strict=True):
-        [alone] = engine.caption([image], options)
+        [alone] = tiny_engine.caption([image], options)
         assert [c.token_ids for c in row] == [c.token_ids for c in alone]
         assert [c.text for c in row] == [c.text for c in alone]
         assert len(row) == options.num_return_sequences
