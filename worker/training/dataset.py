@@ -22,12 +22,14 @@ from worker.training.scenes import (
     change,
     draw,
     mask,
+    recolour,
     sample,
 )
 
 SIDE = 96
 GRID = 8
 CELLS = 6
+IGNORED = -100  # the class that torch's cross-entropy leaves out
 # OpenAI CLIP's normalisation, as in BLIP's preprocessor_config.json.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,11 +59,18 @@ class Batch:
     masks: Tensor
 
 
-def batch(size: int, seed: str, two: float) -> Batch:
-    """A batch that depends on `seed` alone; each scene has two shapes with probability `two`."""
+def batch(size: int, seed: str, two: float, recoloured: bool = False) -> Batch:
+    """A batch that depends on `seed` alone; each scene has two shapes with probability `two`.
+
+    A `recoloured` one is for the dense loss only: its shapes have colours without a name.
+    """
     rng = random.Random(seed)
     scenes = [sample(rng, 1 + (rng.random() < two)) for _ in range(size)]
     dense = [patch_classes(scene) for scene in scenes]
+    if recoloured:
+        scenes = [recolour(scene, rng) for scene in scenes]
+        for classes in dense:
+            classes["colour"][classes["colour"] > 0] = IGNORED
     return Batch(
         pixels=normalise([draw(scene, SIDE) for scene in scenes]),
         captions=[scene.caption for scene in scenes],
@@ -111,6 +120,6 @@ def patch_classes(scene: Scene) -> dict[str, NDArray[np.int64]]:
 
 def patch_masks(scene: Scene) -> NDArray[np.float32]:
     """The share of each cell that shapes cover, float32 [64, 36], 6 x 6 cells to a patch."""
-    covered = np.asarray(mask(scene, GRID * CELLS), np.float32) / 255
+    covered = np.asarray(mask(scene, GRID * CELLS)).astype(np.float32) / np.float32(255)
     cells = covered.reshape(GRID, CELLS, GRID, CELLS).transpose(0, 2, 1, 3)
     return cells.reshape(GRID * GRID, CELLS * CELLS)

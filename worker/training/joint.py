@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from worker.training.dataset import CELLS, DENSE, GRID, SIDE, Batch
+from worker.training.scenes import COLOURS
 from worker.training.vocabulary import PROMPT, words
 
 WIDTH, HEADS = 128, 4
@@ -57,6 +58,7 @@ class Joint(nn.Module):
         self.captioner = BlipForConditionalGeneration(config)
         self.matcher = BlipForImageTextRetrieval(config)
         self.tokenizer = tokenizer
+        self.colours = torch.tensor(tokenizer.convert_tokens_to_ids(list(COLOURS)))
         self.matcher.vision_model = self.captioner.vision_model
         decoder, encoder = self.captioner.text_decoder.bert, self.matcher.text_encoder
         encoder.embeddings = decoder.embeddings
@@ -71,9 +73,13 @@ class Joint(nn.Module):
         self.dense = nn.ModuleDict({name: nn.Linear(WIDTH, n) for name, n in DENSE.items()})
         self.outline = nn.Linear(WIDTH, CELLS**2)
 
-    def losses(self, batch: Batch, prompted: Tensor, cls_first: Tensor) -> dict[str, Tensor]:
+    def losses(
+        self, batch: Batch, prompted: Tensor, cls_first: Tensor, slips: float = 0.0
+    ) -> dict[str, Tensor]:
         """The losses of one batch, each a scalar: lm, itm, itc, dense.
 
+        `slips`: the share of colour words that the decoder reads as another colour, so that it
+        tells a shape's kind from the image and not from which words went together.
         `prompted` bool [B]: rows whose caption follows "a picture of".
         `cls_first` bool [2B + B/4]: rows of the ITM batch that keep [CLS] where BLIP puts [ENC].
         """
@@ -97,6 +103,9 @@ class Joint(nn.Module):
         pairs = torch.cat((first[:, None], pairs[:, 1:]), 1)
         owners = torch.arange(size)
         lm_ids, labels = self.caption_ids(batch.captions, prompted)
+        slip = torch.isin(lm_ids, self.colours) & (torch.rand(lm_ids.shape) < slips)
+        others = self.colours[torch.randint(len(self.colours), lm_ids.shape)]
+        lm_ids = torch.where(slip, others, lm_ids)
         hidden, decoded = self.ground(images, pairs, torch.cat((owners, owners, hard)), lm_ids)
         truth = torch.zeros(len(pairs), dtype=torch.long)
         truth[:size] = 1
@@ -165,18 +174,20 @@ class Joint(nn.Module):
         encoder, decoder = self.matcher.text_encoder, self.captioner.text_decoder.bert
         hidden = decoder.embeddings(torch.cat((pairs, captions)))
         for one, two in zip(encoder.encoder.layer, decoder.encoder.layer, strict=True):
-            halves = list(zip(hidden.split(split), (one.attention, two.attention), strict=True))
+            halves = list(
+                zip(torch.split(hidden, split), (one.attention, two.attention), strict=True)
+            )
             q, k, v = (
                 torch.cat([getattr(a.self, name)(h) for h, a in halves])
                 for name in ("query", "key", "value")
             )
-            attended = attend(q, k, v, mask).split(split)
+            attended = torch.split(attend(q, k, v, mask), split)
             hidden = torch.cat([a.output(x, h) for x, (h, a) in zip(attended, halves, strict=True)])
             cross = two.crossattention
             keys, values = cross.self.key(images)[owners], cross.self.value(images)[owners]
             attended = attend(cross.self.query(hidden), keys, values)
             hidden = two.feed_forward_chunk(cross.output(attended, hidden))
-        encoded, decoded = hidden.split(split)
+        encoded, decoded = torch.split(hidden, split)
         return encoded, decoded[:, :width]
 
     def ids(self, texts: list[str]) -> Tensor:
@@ -204,10 +215,9 @@ class Joint(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention of projected [N, T, 128]; `mask` is True where a key may be seen."""
-    q, k, v = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (q, k, v))
-    return (
-        functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-    )
+    q, k, v = (x.view(*x.shape[:2], HEADS, -1).transpose(1, 2) for x in (q, k, v))
+    seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return seen.transpose(1, 2).flatten(2)
 
 
 def contrastive(similarity: Tensor, equal: Tensor, size: int) -> Tensor:

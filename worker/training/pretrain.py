@@ -7,10 +7,10 @@ batch depends on the seed and the step alone, so an interrupted run goes on as i
 """
 
 import argparse
-import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from worker.training.dataset import batch, normalise
@@ -21,29 +21,41 @@ from worker.training.reference import over
 from worker.training.vocabulary import tokenizer
 
 STATE, LOG = "training.pt", "training.log"
-PEAK_RATE = 1.2e-3
-WARM_UP = 0.06
 CHECK_EVERY = 500
+STEPS = 6300
+# What changes on the way, as (step of a run of STEPS, value); straight lines between.
+RATE = (
+    *((0, 2e-5), (300, 1.2e-3), (2500, 1.2e-3), (3000, 1.09e-3), (3500, 7.9e-4)),
+    *((4000, 4.1e-4), (4500, 1.1e-4), (5000, 0.0), (5000, 6e-4), (5600, 5e-4), (6300, 0.0)),
+)
+DENSE_WEIGHT = ((0, 1.0), (1000, 0.5), (1000, 1.0), (3000, 1.0), (4250, 0.0), (5000, 0.0))
+TWO_SHAPES = ((0, 0.3), (250, 0.3), (250, 0.7))
+VIT_ALONE = ((1000, 3000), (5000, 5600))  # only the ViT learns, from the dense loss
+POLISH = 5000  # from here on: unnamed colours in a dense loss of their own, slips in the captions
+SLIPS = 0.3
 
 
-def two_shapes(progress: float) -> float:
-    """The share of two-shape scenes at `progress` (0..1): one shape first, then mostly two."""
-    return 0.3 if progress < 0.05 else 0.7
+def at(step: float, line: tuple[tuple[int, float], ...]) -> float:
+    """The value of `line` at `step`."""
+    steps, values = zip(*line, strict=True)
+    return float(np.interp(step, steps, values))
 
 
-def dense_weight(progress: float) -> float:
-    """The weight of the dense auxiliary loss: falls from 1 to nothing at two fifths."""
-    return max(0.0, 1 - progress / 0.4)
+def losses(model: Joint, step: float, size: int, seed: str) -> dict[str, torch.Tensor]:
+    """The weighted losses at `step` of a run of STEPS, from scenes that `seed` alone decides."""
+    made = batch(size, seed, at(step, TWO_SHAPES))
+    dense = {}
+    if step >= POLISH:
+        odd = batch(size // 2, f"{seed}:odd", at(step, TWO_SHAPES), recoloured=True)
+        dense["odd"] = model.dense_loss(model.see(odd.pixels)[:, 1:], odd)
+    if any(first <= step < last for first, last in VIT_ALONE):
+        return dense | {"dense": model.dense_loss(model.see(made.pixels)[:, 1:], made)}
+    prompted, cls_first = torch.rand(size) < 0.5, torch.rand(2 * size + size // 4) < 0.5
+    joint = model.losses(made, prompted, cls_first, SLIPS if step >= POLISH else 0.0)
+    return dense | joint | {"dense": joint["dense"] * at(step, DENSE_WEIGHT)}
 
 
-def rate(progress: float) -> float:
-    """One cycle: linear warm-up to the peak, then a cosine down to nothing."""
-    if progress < WARM_UP:
-        return PEAK_RATE * max(progress / WARM_UP, 0.02)
-    return PEAK_RATE * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
-
-
-def pretrain(directory: Path, steps: int = 6000, size: int = 32, seed: int = 20) -> Joint:
+def pretrain(directory: Path, steps: int = STEPS, size: int = 32, seed: int = 20) -> Joint:
     """Trains for `steps` batches of `size` scenes; writes a state and a log into `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -64,29 +76,26 @@ def pretrain(directory: Path, steps: int = 6000, size: int = 32, seed: int = 20)
     sums: dict[str, float] = {}
     since = time.perf_counter()
     for step in range(first, steps):
-        progress = step / steps
-        made = batch(size, f"{seed}:{step}", two_shapes(progress))
+        scaled = step * STEPS / steps
         torch.manual_seed(seed * 1_000_003 + step)
-        losses = model.losses(made, torch.rand(size) < 0.5, torch.rand(2 * size + size // 4) < 0.5)
-        total = losses["lm"] + losses["itm"] + losses["itc"]
-        if weight := dense_weight(progress):
-            total = total + weight * losses["dense"]
+        parts = losses(model, scaled, size, f"{seed}:{step}")
         for group in optimizer.param_groups:
-            group["lr"] = rate(progress)
+            group["lr"] = at(scaled, RATE)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(parts.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        for name, loss in losses.items():
+        for name, loss in parts.items():
             sums[name] = sums.get(name, 0.0) + loss.item()
         if (step + 1) % 100 == 0:
             took = (time.perf_counter() - since) / 100
-            parts = " ".join(f"{name} {value / 100:.3f}" for name, value in sums.items())
-            note(directory, f"step {step + 1} {parts} {took:.2f} s/step")
+            means = " ".join(f"{name} {value / 100:.3f}" for name, value in sums.items())
+            note(directory, f"step {step + 1} {means} {took:.2f} s/step")
             sums, since = {}, time.perf_counter()
         if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
-            figures = check(model)
-            note(directory, " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+            if "lm" in parts:
+                figures = check(model)
+                note(directory, " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
             keep = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -119,7 +128,7 @@ def main() -> None:
     """Trains, exports, evaluates what was exported; then removes the state of the training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=20)
     given = parser.parse_args()

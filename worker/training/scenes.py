@@ -169,6 +169,32 @@ def _other(rng: random.Random, values: Iterable[str], current: str) -> str:
     return rng.choice([value for value in values if value != current])
 
 
+def recolour(scene: Scene, rng: random.Random) -> Scene:
+    """`scene` with each shape drawn in any colour that stands out; its caption is then false.
+
+    Stays away from colours that would show a held-out combination.
+    """
+    shapes = []
+    for shape in scene.shapes:
+        hidden = [
+            COLOURS[colour]
+            for size, colour, kind in HELD_OUT
+            if (size, kind) == (shape.size, shape.kind)
+        ]
+        while True:
+            rgb = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+            if _apart(rgb, scene.background_rgb) > 120 and all(
+                _apart(rgb, h) > 150 for h in hidden
+            ):
+                break
+        shapes.append(replace(shape, rgb=rgb))
+    return replace(scene, shapes=tuple(shapes))
+
+
+def _apart(one: Colour, two: Colour) -> int:
+    return sum(abs(a - b) for a, b in zip(one, two, strict=True))
+
+
 def draw(scene: Scene, side: int = 96) -> Image.Image:
     """The scene as an RGB image of `side` x `side` pixels, anti-aliased."""
     image = Image.new("RGB", (side, side), scene.background_rgb)
