@@ -5,6 +5,7 @@ Models are frozen and strict and refuse unknown fields. Parse what came over the
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 
 __all__ = [
+    "JOB_ID_PATTERN",
     "JOB_MODELS",
     "MAX_MESSAGE_BYTES",
     "SCHEMA_VERSION",
@@ -34,6 +36,7 @@ __all__ = [
     "ModelFacts",
     "Timings",
     "parse_job",
+    "public_uri",
     "schema",
     "utcnow",
 ]
@@ -68,6 +71,19 @@ def _image_ref(uri: str) -> str:
     return uri
 
 
+def public_uri(uri: str) -> str:
+    """The URI as it may be shown in logs, events and results: http(s) without query and fragment.
+
+    A presigned URL's query is a credential.
+
+    >>> public_uri("https://example.com/cat.jpg?X-Amz-Signature=abc")
+    'https://example.com/cat.jpg'
+    >>> public_uri("s3://photos/cat.jpg?versionId=1")
+    's3://photos/cat.jpg?versionId=1'
+    """
+    return re.split(r"[?#]", uri, maxsplit=1)[0] if uri[:4].lower() == "http" else uri
+
+
 ImageRef = Annotated[
     str,
     Field(
@@ -78,7 +94,8 @@ ImageRef = Annotated[
     ),
     AfterValidator(_image_ref),
 ]
-JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,199}$")]
+JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,199}$"
+JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 
 

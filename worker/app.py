@@ -19,7 +19,7 @@ from kombu import Exchange, Queue
 from PIL.Image import Resampling
 
 from producer.contract import ErrorCode, JobFailed
-from producer.embedded import ensure
+from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
 from worker.batcher import Batcher
@@ -35,6 +35,7 @@ from worker.publish import Publisher
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings, model_path
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
+from worker.transport import transport_for
 
 if TYPE_CHECKING:
     from worker.blip import Engine
@@ -65,7 +66,8 @@ def make_app(settings: WorkerSettings) -> Celery:
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],
-        task_track_started=True,
+        result_backend_always_retry=True,
+        result_backend_max_retries=30,
         task_publish_retry_policy={
             "max_retries": 20,
             "interval_start": 0,
@@ -83,7 +85,9 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_hijack_root_logger=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_transport=transport_for(broker_url),
         broker_transport_options={
+            "visibility_timeout": 600,
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
             "socket_keepalive": True,
@@ -134,6 +138,7 @@ class House:
             run=pipeline.run,
             store=store,
             publisher=Publisher(store, patience_s=settings.store_patience_s),
+            queues=frozenset(queues_served(models.served)),
             patience_s=settings.store_patience_s,
             rng=random.Random(),
         )
@@ -179,17 +184,17 @@ def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
     from worker.blip import Engine
     from worker.blip.errors import CheckpointError
 
-    tasks_by_model: dict[str, list[str]] = {}
+    tasks_by_model: dict[tuple[str, str | None], list[str]] = {}
     for task, model in settings.models.items():
-        tasks_by_model.setdefault(model, []).append(task)
+        tasks_by_model.setdefault((model, settings.revisions[task]), []).append(task)
     engines: dict[str, Engine] = {}
-    for model, tasks in tasks_by_model.items():
+    for (model, revision), tasks in tasks_by_model.items():
         try:
             engine = Engine.load(
                 model_path(model),
                 device=settings.device,
                 dtype=settings.dtype,
-                revision=settings.model_revision,
+                revision=revision,
                 tasks=tasks,
             )
         except CheckpointError as exc:
@@ -201,9 +206,9 @@ def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
 
 try:
     settings = load_settings()
-except SettingsError as error:
+    app = make_app(settings)
+except (SettingsError, EmbeddedUnavailable, ValueError) as error:
     refuse(str(error))
-app = make_app(settings)
 house: House | None = None
 
 

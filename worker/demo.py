@@ -70,7 +70,7 @@ def main(images: list[str], svg: Path | None = None, seed: int | None = None) ->
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="captionq-demo-")))
         console.print("starting Redis, an S3 server, an HTTP server and a worker ...")
         redis = stack.enter_context(RedisServer(folder / "redis"))
-        s3 = stack.enter_context(S3Server(folder / "s3"))
+        s3 = stack.enter_context(_s3_server(folder / "s3"))
         web, web_port = stack.enter_context(_http_server(folder / "web"))
         files = folder / "files"
         files.mkdir()
@@ -232,6 +232,13 @@ def _probabilities(match: JobResult | None) -> list[str]:
     if match is None or match.matches is None:
         return ["", ""]
     return [f"{found.itm_probability:.3f}" for found in match.matches]
+
+
+def _s3_server(folder: Path) -> S3Server:
+    try:
+        return S3Server(folder)
+    except FileNotFoundError as exc:
+        raise SystemExit(f"captionq-worker: the demo needs an S3 server: {exc}") from None
 
 
 @contextmanager

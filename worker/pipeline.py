@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from producer.contract import ErrorCode, ImageFacts, Job, Timings
-from worker.batcher import Batcher, BatcherClosed, QueueFull
+from worker.batcher import Batcher, BatcherClosed, Done, QueueFull
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.models import BatchKey, Models
@@ -68,15 +69,9 @@ class Pipeline:
                 image = self._decode(data, engine.image_size, engine.resample)
                 decoded_s = time.monotonic()
                 future = admission.submit(*self._models.item(job, image.pixels))
-            done = future.result(self._infer_timeout_s)
         except (BatcherClosed, QueueFull) as exc:
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        except FutureTimeout as exc:
-            future.cancel()
-            detail = f"no answer from the device in {self._infer_timeout_s} s"
-            raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
-        except tuple(self._engine_errors) as exc:
-            raise Fault(self._engine_errors[type(exc)], str(exc)) from exc
+        done = self._wait(future)
         return Product(
             outputs=done.value,
             image=image.facts,
@@ -87,6 +82,16 @@ class Pipeline:
                 batch_size=done.batch_size,
             ),
         )
+
+    def _wait(self, future: "Future[Done]") -> Done:
+        try:
+            return future.result(self._infer_timeout_s)
+        except FutureTimeout as exc:
+            future.cancel()
+            detail = f"no answer from the device in {self._infer_timeout_s} s"
+            raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
+        except tuple(self._engine_errors) as exc:
+            raise Fault(self._engine_errors[type(exc)], str(exc)) from exc
 
 
 def _ms(seconds: float) -> float:

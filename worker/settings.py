@@ -41,8 +41,11 @@ class WorkerSettings(ProducerSettings):
         "Salesforce/blip-itm-base-coco",
         description="Matching checkpoint: hub id, folder, 'bundled', or 'none'",
     )
-    model_revision: str | None = Field(
-        None, description="Hub revision (branch, tag or commit) of both checkpoints"
+    caption_model_revision: str | None = Field(
+        None, description="Hub revision of CAPTION_MODEL: branch, tag or commit"
+    )
+    match_model_revision: str | None = Field(
+        None, description="Hub revision of MATCH_MODEL: branch, tag or commit"
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:0"
@@ -123,10 +126,16 @@ class WorkerSettings(ProducerSettings):
         named = {"caption": self.caption_model, "match": self.match_model}
         return {task: model for task, model in named.items() if model != DISABLED}
 
+    @property
+    def revisions(self) -> dict[str, str | None]:
+        """The pinned revision of each task's checkpoint."""
+        return {"caption": self.caption_model_revision, "match": self.match_model_revision}
+
     def shown(self, name: str) -> str:
-        """A setting's value as text, the password of a URL left out."""
+        """A setting's value as text, what a URL holds of names and passwords left out."""
         value = getattr(self, name)
-        return re.sub(r"(://[^:@/]*:)[^@/]+@", r"\1***@", "" if value is None else str(value))
+        text = "" if value is None else str(value)
+        return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"://[^@]*@", "://***@", text))
 
 
 def _listed(text: str) -> list[str]:

@@ -25,7 +25,7 @@ Process = subprocess.Popen[bytes]
 
 
 def device_names(spec: str, cuda_devices: Callable[[], int]) -> list[str]:
-    """The devices of `--devices`: "auto", "cpu", or indices of CUDA devices such as "0,1".
+    """The devices of `--devices`: "auto", "cpu", or CUDA devices such as "0,1" or "cuda:1".
 
     >>> device_names("0,2", lambda: 4)
     ['cuda:0', 'cuda:2']
@@ -38,12 +38,14 @@ def device_names(spec: str, cuda_devices: Callable[[], int]) -> list[str]:
     if spec == "cpu":
         return ["cpu"]
     count = cuda_devices()
-    if spec == "auto":
+    if spec in ("auto", "cuda") and (count or spec == "auto"):
         return [f"cuda:{index}" for index in range(count)] or ["cpu"]
     try:
-        indices = [int(part) for part in spec.split(",")]
+        indices = [int(part.removeprefix("cuda:")) for part in spec.split(",")]
     except ValueError:
-        raise ValueError(f"--devices is auto, cpu, or indices such as 0,1: not {spec!r}") from None
+        raise ValueError(
+            f"--devices is auto, cpu, or CUDA devices such as 0,1: not {spec!r}"
+        ) from None
     if missing := [index for index in indices if not 0 <= index < count]:
         raise ValueError(f"no CUDA device {missing[0]}: this machine has {count}")
     return [f"cuda:{index}" for index in dict.fromkeys(indices)]

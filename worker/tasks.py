@@ -5,9 +5,12 @@ no Exception (SystemExit, KeyboardInterrupt) would leak the thread's slot and le
 unacknowledged for good.
 """
 
+import json
 import logging
 import random
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +18,7 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
 from producer.contract import (
+    JOB_ID_PATTERN,
     Caption,
     ErrorCode,
     Job,
@@ -25,9 +29,10 @@ from producer.contract import (
     Match,
     Timings,
     parse_job,
+    public_uri,
     utcnow,
 )
-from producer.queues import queue_for
+from producer.queues import DEFAULT_QUEUE, queue_for
 from producer.store import Store, StoreUnavailable
 from worker.errors import Fault
 from worker.models import Models
@@ -37,13 +42,17 @@ from worker.retry import delay_s
 
 log = logging.getLogger(__name__)
 
+BOUNCES = "captionq_bounces"
+"""Message header: how often the message went back because its contract is newer than a worker's."""
+
 
 class Delivery(NamedTuple):
-    """One message as Celery handed it over."""
+    """One message as Celery handed it over. `bounces` of its tries ended for its newer contract."""
 
     payload: Any
     job_id: str
     attempt: int
+    bounces: int
     queue: str | None
     worker: str
 
@@ -51,18 +60,34 @@ class Delivery(NamedTuple):
     def of(cls, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
         """Read the job as first positional or as keyword argument `job`; other arguments refuse it.
 
-        A job without a usable id of its own takes Celery's task id.
+        A job without a usable id of its own takes Celery's task id. Never raises.
         """
         call = (*args, *(kwargs[name] for name in kwargs if name == "job"))
         payload = call[0] if len(call) == 1 == len(args) + len(kwargs) else None
+        if isinstance(payload, str):
+            with suppress(ValueError, RecursionError):
+                payload = json.loads(payload)
         own = payload.get("job_id") if isinstance(payload, dict) else None
+        usable = isinstance(own, str) and re.fullmatch(JOB_ID_PATTERN, own)
+        bounces = _count((request.headers or {}).get(BOUNCES))
         return cls(
             payload=payload,
-            job_id=own if isinstance(own, str) and own else str(request.id),
-            attempt=int(request.retries or 0) + 1,
+            job_id=str(own) if usable else str(request.id),
+            attempt=max(1, _count(request.retries) + 1 - bounces),
+            bounces=bounces,
             queue=(request.delivery_info or {}).get("routing_key"),
             worker=str(request.hostname),
         )
+
+    @property
+    def image_ref(self) -> str | None:
+        """The image's URI as it may be shown, if the payload has one."""
+        image = self.payload.get("image") if isinstance(self.payload, dict) else None
+        return public_uri(image) if isinstance(image, str) else None
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +98,7 @@ class Shell:
     run: Callable[[Job], Product]
     store: Store
     publisher: Publisher
+    queues: frozenset[str]
     patience_s: float
     rng: random.Random
 
@@ -146,7 +172,7 @@ class Shell:
             task=job.task,
             state=JobState.SUCCEEDED,
             attempts=delivery.attempt,
-            image_ref=job.image,
+            image_ref=delivery.image_ref,
             captions=tuple(o for o in product.outputs if isinstance(o, Caption)) or None,
             matches=tuple(o for o in product.outputs if isinstance(o, Match)) or None,
             image=product.image,
@@ -160,8 +186,10 @@ class Shell:
     ) -> JobResult:
         """Another try (raises Retry), or the failed result, stored."""
         failure = _failure(exc)
+        bounced = failure.code is ErrorCode.SCHEMA_UNSUPPORTED
+        tries = delivery.bounces + 1 if bounced else delivery.attempt
         retry_after_s = exc.retry_after_s if isinstance(exc, Fault) else None
-        wait_s = delay_s(failure.code, delivery.attempt, self.rng, retry_after_s)
+        wait_s = delay_s(failure.code, tries, self.rng, retry_after_s)
         unforeseen = exc if failure.code is ErrorCode.INTERNAL_ERROR else None
         log.log(
             logging.ERROR if unforeseen else logging.INFO,
@@ -174,20 +202,45 @@ class Shell:
             exc_info=unforeseen,
         )
         if wait_s is not None:
-            raise task.retry(exc=failure, countdown=wait_s, throw=False)
-        image_ref = delivery.payload.get("image") if isinstance(delivery.payload, dict) else None
+            raise self._again(task, delivery, failure, wait_s, bounced)
         return self.publisher.publish(
             JobResult(
                 job_id=delivery.job_id,
                 task=kind,
                 state=JobState.FAILED,
                 attempts=delivery.attempt,
-                image_ref=image_ref if isinstance(image_ref, str) else None,
+                image_ref=delivery.image_ref,
                 error=JobError.of(failure),
                 timings=Timings(),
                 finished_at=utcnow(),
             )
         )
+
+    def _again(
+        self,
+        task: "Task[Any, Any]",
+        delivery: Delivery,
+        failure: JobFailed,
+        wait_s: float,
+        bounced: bool,
+    ) -> Retry:
+        """Send the message again, to a queue that is consumed here; a message that cannot be sent
+        stays: Celery would drop it."""
+        queue = delivery.queue if delivery.queue in self.queues else DEFAULT_QUEUE
+        headers = {**(task.request.headers or {}), BOUNCES: delivery.bounces + bounced}
+        shown = {"job": {"job_id": delivery.job_id, "image": delivery.image_ref}}
+        try:
+            return task.retry(
+                exc=failure,
+                countdown=wait_s,
+                throw=False,
+                queue=queue,
+                headers=headers,
+                argsrepr="()",
+                kwargsrepr=repr(shown),
+            )
+        except Reject as rejected:
+            raise Reject(rejected.reason, requeue=True) from rejected
 
 
 def _failure(exc: BaseException) -> JobFailed:

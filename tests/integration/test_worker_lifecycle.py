@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
 from producer import CaptionJob, Client, JobState
 from producer.embedded import RedisServer
@@ -55,31 +56,44 @@ def test_given_running_jobs_when_the_worker_is_terminated_none_is_lost_and_none_
         assert {path: web.hits(path) for path in paths} == dict.fromkeys(paths, 1)
 
 
-def test_given_a_results_store_that_is_down_when_a_result_is_published_the_device_runs_once(
+def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each(
     tmp_path: Path,
 ) -> None:
-    outage_s = 10
+    """The results store is down for 10 s when results are published; then the broker restarts."""
+    routes = {path: [Reply(200, png(), delay_s=2)] for path in ("/1.png", "/2.png", "/3.png")}
     with (
         RedisServer(tmp_path / "broker") as broker,
         RedisServer(tmp_path / "results") as results,
-        ScriptedHttp({"/slow.png": [Reply(200, png(), delay_s=2)]}) as web,
+        ScriptedHttp(routes) as web,
         Client(broker.url, results.url) as client,
+        Celery(broker=broker.url, backend=results.url, set_as_current=False) as plain,
     ):
         settings = environment(broker, web) | {"CAPTIONQ_RESULTS_URL": results.url}
         with WorkerProcess(tmp_path / "worker.log", settings) as worker:
-            handle = client.submit(CaptionJob(image=web.url("/slow.png")))
-            while not web.hits("/slow.png"):
+            handle = client.submit(CaptionJob(image=web.url("/1.png")))
+            theirs = plain.send_task(
+                "captionq.caption", kwargs={"job": {"image": web.url("/2.png")}}
+            )
+            while not (web.hits("/1.png") and web.hits("/2.png")):
                 time.sleep(0.01)
             results.stop()
-            threading.Timer(outage_s, results.restart).start()
+            threading.Timer(10, results.restart).start()
             worker.wait_for_log("the results store is away", 30)
-            time.sleep(outage_s)
-            result = handle.result(60)
-            assert result.state is JobState.SUCCEEDED
-            assert result.attempts == 1
-            assert web.hits("/slow.png") == 1
-            assert worker.log.count("Task captionq.caption") >= 1
-            assert worker.log.count("received") == 1, "one delivery, one run"
+            assert handle.result(60).state is JobState.SUCCEEDED
+            assert handle.result().attempts == 1
+            assert theirs.get(timeout=60)["state"] == "succeeded"
+            assert worker.log.count("received") == 2, "one delivery each, one run each"
+
+            handle = client.submit(CaptionJob(image=web.url("/3.png")))
+            while not web.hits("/3.png"):
+                time.sleep(0.01)
+            broker.kill()
+            broker.restart()
+            assert handle.result(60).state is JobState.SUCCEEDED
+            assert worker.process.poll() is None, "the worker lives on"
+            after = client.submit(CaptionJob(image=web.url("/1.png")))
+            assert after.result(60).state is JobState.SUCCEEDED
+            assert worker.process.poll() is None
 
 
 def test_given_a_pool_of_processes_the_worker_refuses_it(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def test_every_setting_compose_names_is_one() -> None:
 def test_a_worker_gets_longer_to_stop_than_one_attempt_takes() -> None:
     grace_s = int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s"))
     fields = WorkerSettings.model_fields
-    assert grace_s > fields["fetch_timeout_s"].default + fields["infer_timeout_s"].default
+    stages = ("fetch_timeout_s", "infer_timeout_s", "store_patience_s")
+    assert grace_s > sum(fields[name].default for name in stages)
 
 
 def test_only_flower_is_published_and_only_on_loopback() -> None:

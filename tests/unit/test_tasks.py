@@ -1,5 +1,6 @@
 """The task shell, delivery by delivery: what is stored, what is raised, what is run again."""
 
+import json
 import random
 from datetime import timedelta
 from types import SimpleNamespace
@@ -33,20 +34,36 @@ MATCH = Match(text="a cat", itm_probability=0.5, itm_logit=0.0, itc_cosine=0.1)
 class FakeTask:
     """A Celery task as the shell sees it: a request, retry and signature_from_request."""
 
-    def __init__(self, retries: int = 0, queue: str = "celery", task_id: str = "celery-id") -> None:
+    def __init__(
+        self,
+        retries: Any = 0,
+        queue: str | None = "celery",
+        headers: dict[str, Any] | None = None,
+        broker_away: bool = False,
+    ) -> None:
         self.request = SimpleNamespace(
-            id=task_id,
+            id="celery-id",
             retries=retries,
             hostname="captionq@here",
             delivery_info={"routing_key": queue},
+            headers=headers,
         )
         self.retried: list[float] = []
+        self.options: dict[str, Any] = {}
         self.sent_on: list[str] = []
+        self.broker_away = broker_away
 
-    def retry(self, *, countdown: float, throw: bool, exc: Exception | None = None) -> Retry:
+    def retry(self, *, countdown: float, throw: bool, exc: Exception, **options: Any) -> Retry:
         assert not throw
+        if self.broker_away:
+            raise Reject("away", requeue=False)  # as Celery does
         self.retried.append(countdown)
+        self.options = options
         return Retry(exc=exc)
+
+    def again(self) -> "FakeTask":
+        """The delivery that follows a retry."""
+        return FakeTask(self.request.retries + 1, headers=self.options["headers"])
 
     def signature_from_request(self, request: Any, queue: str) -> Any:
         return SimpleNamespace(apply_async=lambda: self.sent_on.append(queue))
@@ -71,6 +88,7 @@ class House:
             run=self.run,
             store=self.store,
             publisher=Publisher(self.store, patience_s=0.05),
+            queues=frozenset({"celery", "captionq.match"}),
             patience_s=0.05,
             rng=random.Random(0),
         )
@@ -210,15 +228,81 @@ def test_given_an_expired_job_it_fails_unrun() -> None:
 
 
 def test_given_a_newer_contract_the_message_goes_back_a_bounded_number_of_times() -> None:
-    house = House()
-    for retries in range(9):
-        task = FakeTask(retries)
+    house, task = House(), FakeTask()
+    for _ in range(9):
         with pytest.raises(Retry):
             house.deliver(task, schema_version=2)
         assert task.retried[0] > 1
+        task = task.again()
     with pytest.raises(JobFailed) as failure:
-        house.deliver(FakeTask(9), schema_version=2)
+        house.deliver(task, schema_version=2)
     assert failure.value.code is ErrorCode.SCHEMA_UNSUPPORTED
+
+
+def test_given_a_message_that_went_back_for_its_contract_its_job_has_all_its_attempts() -> None:
+    house, task = House(*[Fault(ErrorCode.HTTP_5XX)] * 3), FakeTask()
+    for _ in range(4):
+        with pytest.raises(Retry):
+            house.deliver(task, schema_version=2)
+        task = task.again()
+    for _ in range(2):
+        with pytest.raises(Retry):
+            house.deliver(task)
+        task = task.again()
+    with pytest.raises(JobFailed):
+        house.deliver(task)
+    assert house.store.get("celery-id").result.attempts == 3
+
+
+def test_given_a_retry_that_cannot_be_sent_the_message_stays() -> None:
+    house = House(Fault(ErrorCode.HTTP_5XX))
+    with pytest.raises(Reject) as rejected:
+        house.deliver(FakeTask(broker_away=True))
+    assert rejected.value.requeue
+
+
+@pytest.mark.parametrize(
+    ("came_by", "goes_to"),
+    [
+        pytest.param("captionq.match", "captionq.match", id="a queue consumed here"),
+        pytest.param("elsewhere", "celery", id="a routing key that leads nowhere"),
+        pytest.param(None, "celery", id="no routing key"),
+    ],
+)
+def test_given_a_retry_it_goes_to_a_queue_that_is_consumed_here(
+    came_by: str | None, goes_to: str
+) -> None:
+    house, task = House(Fault(ErrorCode.HTTP_5XX)), FakeTask(queue=came_by)
+    with pytest.raises(Retry):
+        house.deliver(task)
+    assert task.options["queue"] == goes_to
+
+
+def test_given_a_signed_url_its_signature_is_shown_nowhere() -> None:
+    signed = "https://example.com/cat.jpg?X-Amz-Signature=5ecret"
+    house, task = House(Fault(ErrorCode.HTTP_5XX), None), FakeTask()
+    with pytest.raises(Retry):
+        house.deliver(task, image=signed)
+    assert "5ecret" not in repr(task.options)
+    assert house.deliver(task.again(), image=signed)["image_ref"] == "https://example.com/cat.jpg"
+
+
+@pytest.mark.parametrize("job_id", ["x" * 5_000, "", "has spaces", 7, None])
+def test_given_an_id_that_cannot_be_one_the_failure_is_kept_under_celerys(job_id: Any) -> None:
+    house = House()
+    with pytest.raises(JobFailed):
+        house.deliver(job_id=job_id, texts=[])
+    assert house.store.get("celery-id") is not None
+
+
+def test_given_a_job_as_json_text_its_own_id_is_kept() -> None:
+    house = House(None)
+    job = json.dumps({"image": IMAGE, "texts": ["a cat"], "job_id": "mine"})
+    assert house.shell.execute(FakeTask(), "match", (job,), {})["job_id"] == "mine"  # type: ignore[arg-type]
+
+
+def test_given_retries_that_are_no_number_the_job_runs_as_the_first_try() -> None:
+    assert House(None).deliver(FakeTask(retries="many"))["attempts"] == 1
 
 
 def test_given_a_job_for_another_model_it_is_sent_on_to_that_models_queue() -> None:

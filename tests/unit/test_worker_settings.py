@@ -60,5 +60,5 @@ def test_given_a_password_in_a_url_printing_the_settings_hides_it(tmp_path: Path
         check=True,
     )
     rows = {row["variable"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert rows["CAPTIONQ_BROKER_URL"]["value"] == "redis://:***@localhost:1/0"
+    assert rows["CAPTIONQ_BROKER_URL"]["value"] == "redis://***@localhost:1/0"
     assert set(rows) == {f"CAPTIONQ_{name.upper()}" for name in WorkerSettings.model_fields}
