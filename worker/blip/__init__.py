@@ -4,7 +4,14 @@ Needs torch, transformers, numpy, Pillow and safetensors; nothing of the queue.
 """
 
 from worker.blip.engine import EncodedImages, Engine
-from worker.blip.errors import BlipError, CheckpointError, DeviceLost, OutOfMemory
+from worker.blip.errors import (
+    BlipError,
+    CheckpointError,
+    DeviceLost,
+    DeviceUnavailable,
+    InputError,
+    OutOfMemory,
+)
 from worker.blip.hub import fetch_model
 from worker.blip.options import CaptionOptions
 from worker.blip.results import Caption, Match
@@ -15,8 +22,10 @@ __all__ = [
     "CaptionOptions",
     "CheckpointError",
     "DeviceLost",
+    "DeviceUnavailable",
     "EncodedImages",
     "Engine",
+    "InputError",
     "Match",
     "OutOfMemory",
     "fetch_model",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.decoding import decode
-from worker.blip.errors import CheckpointError, device_errors
+from worker.blip.errors import CheckpointError, DeviceUnavailable, InputError, device_errors
 from worker.blip.hub import resolve
 from worker.blip.images import Images, normalise, stack
 from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
@@ -42,7 +42,8 @@ class Engine:
     """A BLIP checkpoint on one device. Not thread-safe: one thread calls it.
 
     A call is one batch; the caller bounds its size. Errors: ValueError for a wrong argument,
-    CheckpointError for a task that the checkpoint was not loaded for, OutOfMemory, DeviceLost.
+    InputError (a ValueError) for a prompt or text that this checkpoint can never take,
+    CheckpointError for a task that it was not loaded for, OutOfMemory, DeviceLost.
     """
 
     def __init__(self, checkpoint: Checkpoint, dtype: str, device: torch.device) -> None:
@@ -75,13 +76,12 @@ class Engine:
 
         device: "cpu", "cuda", "cuda:0", or "auto" (a GPU where there is one). dtype: of the
         weights and the arithmetic; "auto" is float32 on a CPU, bfloat16 on a GPU. tasks: "caption"
-        and "match"; None takes what the checkpoint has. Raises CheckpointError.
+        and "match"; None takes what the checkpoint has. Raises CheckpointError, DeviceUnavailable.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        on = _device(device)
         if dtype == "auto":
-            dtype = "float32" if device == "cpu" else "bfloat16"
-        return cls(Checkpoint(resolve(model, revision), tasks), dtype, torch.device(device))
+            dtype = "float32" if on.type == "cpu" else "bfloat16"
+        return cls(Checkpoint(resolve(model, revision), tasks), dtype, on)
 
     def encode(self, images: Images) -> EncodedImages:
         """Run the ViT once, for several calls on the same images."""
@@ -133,10 +133,10 @@ class Engine:
     def match(
         self,
         images: Images | EncodedImages,
-        texts: Sequence[Text] | Sequence[Sequence[Text]],
+        texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None = None,
     ) -> list[list[Match]]:
-        """Match each image with its texts: one list for all images, or one list per image.
+        """Match each image with its texts: one text or list for all images, or one list per image.
 
         A text is a str or its token ids. position_zero: what ITM reads its answer from; "enc" as
         in the paper's code, "cls" as in transformers; None is "enc" where the tokenizer has it.
@@ -157,7 +157,7 @@ class Engine:
     def embed(
         self,
         images: Images | EncodedImages | None = None,
-        texts: Sequence[Text] | None = None,
+        texts: str | Sequence[Text] | None = None,
     ) -> Tensor:
         """ITC projections of images or of texts: float32 unit vectors [N, 256], on the CPU."""
         matcher = self._matcher()
@@ -167,7 +167,8 @@ class Engine:
             embeddings = self._encode(images)
             with device_errors(self._device):
                 return matcher.embed_images(embeddings).cpu()
-        token_ids = [self._text_ids(text) for text in texts or ()]
+        rows = [texts] if isinstance(texts, str) else texts or ()
+        token_ids = [self._text_ids(text) for text in rows]
         vectors = [torch.empty(0, matcher.text_proj.out_features)]
         with device_errors(self._device):
             for part in batched(token_ids, MAX_PAIRS):
@@ -201,7 +202,7 @@ class Engine:
 
     def _check_length(self, tokens: int, what: str) -> None:
         if tokens > self._text.max_positions:
-            raise ValueError(
+            raise InputError(
                 f"{what}: {tokens} tokens, the model has {self._text.max_positions} positions"
             )
 
@@ -223,14 +224,27 @@ class Engine:
         return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")
 
 
+def _device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises DeviceUnavailable."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise DeviceUnavailable(f"device must be auto, cpu, cuda or cuda:N, not {name!r}") from exc
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise DeviceUnavailable(f"no device {name}: torch finds {count} CUDA devices here")
+    return device
+
+
 def _rows(
     options: CaptionOptions | Sequence[CaptionOptions] | None, names: dict[str, Any], images: int
 ) -> list[CaptionOptions]:
     """The options of each image."""
-    if options is None or isinstance(options, CaptionOptions):
-        rows = [options or CaptionOptions()] * images
-    else:
-        rows = list(options)
+    if options is None:
+        return [CaptionOptions(**names)] * images
+    rows = [options] * images if isinstance(options, CaptionOptions) else list(options)
     if len(rows) != images:
         raise ValueError(f"{len(rows)} options for {images} images")
     return [replace(row, **names) for row in rows] if names else rows

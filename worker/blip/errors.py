@@ -2,10 +2,12 @@
 
     BlipError
       CheckpointError    the checkpoint is missing something, or says something we refuse
+      InputError         a prompt or text that this checkpoint can never take; a ValueError too
+      DeviceUnavailable  the device that was asked for is not here; a ValueError too
       OutOfMemory        the batch did not fit; a smaller one may
       DeviceLost         the device context is dead; only a new process helps
 
-Mistakes of the caller (a wrong shape, an option out of range) are plain ValueErrors.
+Other mistakes of the caller (a wrong shape, an option out of range) are plain ValueErrors.
 """
 
 from collections.abc import Iterator
@@ -22,6 +24,14 @@ class BlipError(Exception):
 
 class CheckpointError(BlipError):
     """The checkpoint cannot be used; the message says what is missing or wrong, in one sentence."""
+
+
+class InputError(BlipError, ValueError):
+    """The input exceeds a limit of the checkpoint, which the message names; it can never work."""
+
+
+class DeviceUnavailable(BlipError, ValueError):  # noqa: N818 - as below
+    """torch has no such device here."""
 
 
 class OutOfMemory(BlipError):  # noqa: N818 - what happened, not what kind of thing it is

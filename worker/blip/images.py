@@ -1,22 +1,26 @@
 """Images in all their forms to the ViT's input, as BlipImageProcessor's PIL path makes it.
 
 RGB (transparency on white), squashed to the checkpoint's size with its resampling filter, all in
-uint8. Rescaling and normalisation are left to the device: a quarter of the bytes travel.
+uint8. Rescaling and normalisation are left to the device: a quarter of the bytes travel. Tensors
+of the right size need no Pillow, so it is imported where it is used: the benchmark runs without.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from worker.blip.config import Preprocessing
 
-ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+if TYPE_CHECKING:
+    from PIL import Image
+
+ImageLike = Union[str, os.PathLike[str], "Image.Image", NDArray[np.uint8]]
 Images = ImageLike | Sequence[ImageLike] | Tensor
 
 
@@ -31,6 +35,8 @@ def stack(images: Images, preprocessing: Preprocessing) -> Tensor:
     """
     if isinstance(images, Tensor):
         return _checked(images, preprocessing)
+    from PIL import Image
+
     if isinstance(images, str | os.PathLike | Image.Image):
         images = [images]
     elif isinstance(images, np.ndarray):
@@ -42,8 +48,10 @@ def stack(images: Images, preprocessing: Preprocessing) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def open_rgb(image: ImageLike) -> Image.Image:
+def open_rgb(image: ImageLike) -> "Image.Image":
     """Any one image as PIL RGB, of its own size."""
+    from PIL import Image, ImageOps
+
     if isinstance(image, str | os.PathLike):
         with Image.open(Path(image)) as file:
             return _rgb(ImageOps.exif_transpose(file))
@@ -57,12 +65,10 @@ def open_rgb(image: ImageLike) -> Image.Image:
     return _rgb(Image.fromarray(image))
 
 
-def resize(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def resize(image: "Image.Image", preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Squash to the checkpoint's size, aspect ratio not kept: uint8 [H, W, 3]."""
     height, width = preprocessing.size
-    return np.asarray(
-        image.resize((width, height), resample=Image.Resampling(preprocessing.resample))
-    )
+    return np.asarray(image.resize((width, height), resample=preprocessing.resample))
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -74,7 +80,9 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (pixels.float() * preprocessing.scale - mean) / std
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from worker.blip.errors import CheckpointError
+from worker.blip.errors import CheckpointError, InputError
 
 Text = str | Sequence[int]
 
@@ -74,7 +74,7 @@ class Tokenizer:
             return [int(token_id) for token_id in encoded["input_ids"]]
         token_ids = [int(token_id) for token_id in text]
         if any(not 0 <= token_id < self.vocab_size for token_id in token_ids):
-            raise ValueError(f"token ids must be 0 to {self.vocab_size - 1}")
+            raise InputError(f"token ids must be 0 to {self.vocab_size - 1}")
         while token_ids and token_ids[-1] == self.pad_id:
             token_ids.pop()
         if token_ids and token_ids[-1] == self.sep_id:
@@ -85,10 +85,13 @@ class Tokenizer:
 
 
 def texts_per_image(
-    texts: Sequence[Text] | Sequence[Sequence[Text]], images: int
+    texts: str | Sequence[Text] | Sequence[Sequence[Text]], images: int
 ) -> list[list[Text]]:
-    """One list of texts for all images, or one list per image; always as one list per image."""
-    rows: list[Any] = list(texts)
+    """A text or a list of texts for all images, or one list per image; always one list per image.
+
+    A lone text is a str: a list of token ids alone is not told from a list of texts.
+    """
+    rows: list[Any] = [texts] if isinstance(texts, str) else list(texts)
     if all(_is_text(text) for text in rows):
         return [rows for _ in range(images)]
     if any(isinstance(row, str) or not all(_is_text(text) for text in row) for row in rows):

@@ -10,7 +10,14 @@ import torch
 from PIL import Image
 
 from tests.blip_checkpoints import BOTH, TINY, Retriever, noise_images, write_random_checkpoint
-from worker.blip import CaptionOptions, CheckpointError, Engine
+from worker.blip import (
+    BlipError,
+    CaptionOptions,
+    CheckpointError,
+    DeviceUnavailable,
+    Engine,
+    InputError,
+)
 
 
 def ids(rows: list[list[Any]]) -> list[list[int]]:
@@ -83,6 +90,7 @@ def test_given_names_of_options_when_captioned_then_they_override_the_options(
     assert ids(tiny_engine.caption(image, options, num_beams=1)) == ids(
         tiny_engine.caption(image, num_beams=1, max_new_tokens=6)
     )
+    assert len(ids(tiny_engine.caption(image, max_new_tokens=4))[0]) <= 4
 
 
 def test_given_a_prompt_as_ids_when_captioned_then_special_tokens_round_it_do_not_matter(
@@ -175,9 +183,6 @@ def test_given_a_half_precision_when_captioned_and_matched_then_scores_stay_near
     [
         (lambda e: e.caption(noise_images(2), [CaptionOptions()]), "1 options for 2 images"),
         (lambda e: e.caption(noise_images(1), num_beams=11), "num_beams must be 1 to 10"),
-        (lambda e: e.caption(noise_images(1), prompt="a " * 600), "620|621 tokens"),
-        (lambda e: e.caption(noise_images(1), prompt=[100000]), "token ids must be"),
-        (lambda e: e.match(noise_images(1), ["a " * 600]), "602 tokens"),
         (lambda e: e.match(noise_images(1), [["a"], ["b"]]), "2 lists of texts for 1 images"),
         (lambda e: e.match(noise_images(2), [["a"], "b"]), "one list for all images"),
         (lambda e: e.match(noise_images(1), ["a"], position_zero="x"), "position_zero"),
@@ -190,6 +195,48 @@ def test_given_a_wrong_argument_when_called_then_the_error_names_it(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         call(tiny_engine)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e.caption(noise_images(1), prompt="a " * 600), "621 tokens, .* 512 positions"),
+        (lambda e: e.caption(noise_images(1), max_new_tokens=512), "513 tokens, .* 512 positions"),
+        (lambda e: e.caption(noise_images(1), prompt=[100000]), "token ids must be 0 to 199"),
+        (lambda e: e.match(noise_images(1), ["a", "a " * 600]), "602 tokens, .* 512 positions"),
+        (lambda e: e.match(noise_images(1), [[7] * 511]), "513 tokens, .* 512 positions"),
+        (lambda e: e.embed(texts=["a " * 600]), "602 tokens, .* 512 positions"),
+    ],
+)
+def test_given_what_the_checkpoint_can_never_take_when_called_then_an_input_error_names_the_limit(
+    tiny_engine: Engine, call: Callable[[Engine], Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        call(tiny_engine)
+    assert isinstance(caught.value, BlipError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_given_a_prompt_that_just_fits_when_captioned_then_it_is_taken(tiny_engine: Engine) -> None:
+    [[caption]] = tiny_engine.caption(noise_images(1), prompt=[105] * 507, max_new_tokens=4)
+    assert 1 <= len(caption.token_ids) <= 4
+
+
+def test_given_a_text_alone_then_it_is_one_text(tiny_engine: Engine) -> None:
+    images = noise_images(2)
+    assert tiny_engine.match(images, "a cat") == tiny_engine.match(images, ["a cat"])
+    assert tiny_engine.embed(texts="a cat").equal(tiny_engine.embed(texts=["a cat"]))
+
+
+def test_given_no_such_device_when_loaded_then_one_sentence_says_so(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for device in ("cuda", "cuda:7"):
+        with pytest.raises(DeviceUnavailable, match=f"no device {device}: torch finds 0 CUDA"):
+            Engine.load(tiny, device=device)
+    with pytest.raises(DeviceUnavailable, match="auto, cpu, cuda or cuda:N, not 'gpu'"):
+        Engine.load(tiny, device="gpu")
 
 
 def test_given_an_unknown_option_when_called_then_it_is_no_argument(tiny_engine: Engine) -> None:

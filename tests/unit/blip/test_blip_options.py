@@ -13,6 +13,13 @@ def test_given_no_options_then_they_are_the_papers() -> None:
     assert (options.length_penalty, options.early_stopping, options.prompt) == (1.0, False, None)
 
 
+@pytest.mark.parametrize(("most", "fewest"), [(1, 1), (4, 4), (5, 5), (511, 5)])
+def test_given_the_most_tokens_alone_then_the_fewest_are_five_or_as_many(
+    most: int, fewest: int
+) -> None:
+    assert CaptionOptions(max_new_tokens=most).min_new_tokens == fewest
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -23,6 +30,11 @@ def test_given_no_options_then_they_are_the_papers() -> None:
         ({"num_return_sequences": 0}, "num_return_sequences must be 1 to num_beams"),
         ({"num_return_sequences": 4}, "num_return_sequences must be 1 to num_beams"),
         ({"max_new_tokens": 0, "min_new_tokens": 0}, "max_new_tokens must be 1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be 1 or more, not 0"),
+        ({"max_new_tokens": -3}, "max_new_tokens must be 1 or more, not -3"),
+        ({"max_new_tokens": None}, "max_new_tokens must be a whole number, not None"),
+        ({"min_new_tokens": 2.5}, "min_new_tokens must be a whole number, not 2.5"),
+        ({"max_new_tokens": 4, "min_new_tokens": 5}, r"0 to max_new_tokens \(4\), not 5"),
         ({"min_new_tokens": -1}, "min_new_tokens must be 0 to max_new_tokens"),
         ({"min_new_tokens": 21}, "min_new_tokens must be 0 to max_new_tokens"),
         ({"length_penalty": float("nan")}, "length_penalty must be"),
