@@ -129,9 +129,11 @@ def submit(
                     show({"job_id": job_id, "image": image}, f"{job_id}  {image}", as_json)
                 return
             failed = False
-            for result in with_progress(client.as_completed(handles, timeout_s), len(handles)):
-                show(result, f"{names[result.job_id]}: {outcome(result)}", as_json)
-                failed = failed or result.state is not JobState.SUCCEEDED
+            results = with_progress(client.as_completed(handles, timeout_s), len(handles))
+            with _naming_the_rest(names):
+                for result in results:
+                    show(result, f"{names.pop(result.job_id)}: {outcome(result)}", as_json)
+                    failed = failed or result.state is not JobState.SUCCEEDED
         if failed:
             raise typer.Exit(JOB_FAILED)
 
@@ -217,6 +219,17 @@ def _ended(client: Client, job_id: str) -> JobResult:
     if record.result is None:
         raise TimeoutError(f"The job has not ended: it is {record.state}.")
     return record.result
+
+
+@contextmanager
+def _naming_the_rest(names: dict[str, str]) -> Iterator[None]:
+    """When the wait is cut short, say on stderr which jobs (ids to images) have not ended."""
+    try:
+        yield
+    except (TimeoutError, BrokerUnavailable, KeyboardInterrupt):
+        for job_id, image in names.items():
+            typer.echo(f"not ended: {job_id}  {image}", err=True)
+        raise
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from producer import cli
-from producer.contract import ErrorCode, Job, JobError, JobFailed, JobResult, JobState
+from producer.client import Client, JobHandle
+from producer.contract import CaptionJob, ErrorCode, Job, JobError, JobFailed, JobResult, JobState
 from producer.embedded import RedisServer
 from producer.upload import Uploader, UploadFailed, key_for, local_path
 from tests.stand_in_worker import StandInWorker, messages, succeeded
@@ -151,6 +152,36 @@ def test_a_time_out_ends_with_4_and_says_what_to_look_at(captionq: Captionq) -> 
     assert result.exit_code == 4
     assert result.stdout == ""
     assert "captionq: 1 job has not ended within 0.1 s. Is a worker running?" in result.stderr
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("cut_short", "code"), [(TimeoutError("Too late."), 4), (KeyboardInterrupt(), 130)]
+)
+def test_given_a_wait_cut_short_the_ids_that_have_not_ended_are_on_stderr(
+    captionq: Captionq,
+    broker: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_short: BaseException,
+    code: int,
+    as_json: list[str],
+) -> None:
+    def one_and_no_more(
+        _: Client, handles: list[JobHandle], timeout_s: float
+    ) -> Iterator[JobResult]:
+        yield succeeded(CaptionJob(job_id=handles[0].job_id, image=IMAGE))
+        raise cut_short
+
+    monkeypatch.setattr(Client, "as_completed", one_and_no_more)
+
+    result = captionq("submit", IMAGE, "s3://photos/dog.jpg", "--wait", *as_json)
+
+    ended, missing = (m["headers"]["id"] for m in messages(broker, "captionq.caption"))
+    assert result.exit_code == code
+    assert f"not ended: {missing}  s3://photos/dog.jpg\n" in result.stderr
+    assert ended not in result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    assert not as_json or documents(result)[0]["job_id"] == ended
 
 
 def test_the_way_of_a_job_can_be_followed(captionq: Captionq, redis_server: RedisServer) -> None:
