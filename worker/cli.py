@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,6 +19,15 @@ from worker.settings import (
     load_settings,
     model_path,
 )
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from worker.blip import Engine
+
+BATCH = 16  # images answered together; their lines are printed before the next are read
+UNREADABLE = 1  # exit status when an image file could not be read
+Answer = TypeVar("Answer")
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -57,8 +66,12 @@ def checked_settings() -> WorkerSettings:
 @cli.command()
 def run(
     devices: Annotated[
-        str, typer.Option(help="auto (every CUDA device, else the CPU), cpu, or indices: 0,1.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="auto (every CUDA device, else the CPU), cpu, or indices: 0,1. "
+            "Without it, CAPTIONQ_DEVICE decides."
+        ),
+    ] = None,
 ) -> None:
     """Run one worker process per device until SIGTERM, which finishes what runs.
 
@@ -70,7 +83,7 @@ def run(
 
     settings = checked_settings()
     try:
-        names = device_names(devices, _cuda_devices)
+        names = device_names(devices or settings.device, _cuda_devices)
     except ValueError as exc:
         raise fail(str(exc)) from None
     extra = ["--loglevel", settings.log_level]
@@ -117,14 +130,17 @@ def caption(
     dtype: Dtype = "float32",
     device: Device = "auto",
     beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 3,
-    min_tokens: Annotated[int, typer.Option(help="Fewest new tokens.")] = 5,
+    min_tokens: Annotated[
+        int | None, typer.Option(help="Fewest new tokens; by default 5, or --max-tokens if less.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Most new tokens.")] = 20,
     prompt: Annotated[str | None, typer.Option(help="Words the caption continues.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Caption image files without a queue.
 
-    The default is BLIP's reference decoding: 3 beams, 5 to 20 tokens.
+    The default is BLIP's reference decoding: 3 beams, 5 to 20 tokens. A file that cannot be read
+    is reported on stderr, the others are captioned, and the exit status is 1.
     """
     from worker.blip import CaptionOptions
 
@@ -133,21 +149,21 @@ def caption(
             num_beams=beams, min_new_tokens=min_tokens, max_new_tokens=max_tokens, prompt=prompt
         )
         engine = _engine(model, device, dtype, "caption")
-        for image, captions in zip(images, engine.caption(images, options), strict=True):
+        for image, found in answers(engine, images, lambda read: engine.caption(read, options)):
             rows = [
                 {
-                    "text": found.text,
-                    "token_ids": list(found.token_ids),
-                    "logprob": found.logprob,
-                    "mean_logprob": found.mean_logprob,
-                    "finish_reason": found.finish_reason,
+                    "text": one.text,
+                    "token_ids": list(one.token_ids),
+                    "logprob": one.logprob,
+                    "mean_logprob": one.mean_logprob,
+                    "finish_reason": one.finish_reason,
                 }
-                for found in captions
+                for one in found
             ]
             if as_json:
-                print(json.dumps({"image": str(image), "captions": rows}))
+                print(json.dumps({"image": str(image), "captions": rows}), flush=True)
             else:
-                print(f"{image}\t{rows[0]['text']}\t{rows[0]['logprob']:.3f}")
+                print(f"{image}\t{found[0].text}\t{found[0].logprob:.3f}", flush=True)
 
 
 @cli.command()
@@ -158,32 +174,36 @@ def match(
     dtype: Dtype = "float32",
     device: Device = "auto",
     position_zero: Annotated[
-        str | None,
+        Literal["enc", "cls"] | None,
         typer.Option(help="enc (the paper's, default) or cls (Hugging Face's) before the text."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Match image files with texts without a queue: ITM probability and ITC cosine of each."""
+    """Match image files with texts without a queue: ITM probability and ITC cosine of each.
+
+    A file that cannot be read is reported on stderr, the others are matched, and the exit status
+    is 1.
+    """
     with clear_errors():
         engine = _engine(model, device, dtype, "match")
-        found = engine.match(images, text, position_zero=position_zero)
-        for image, matches in zip(images, found, strict=True):
+        for image, found in answers(
+            engine, images, lambda read: engine.match(read, text, position_zero=position_zero)
+        ):
             rows = [
                 {
-                    "text": found.text,
-                    "itm_probability": found.itm_probability,
-                    "itm_logit": found.itm_logit,
-                    "itc_cosine": found.itc_cosine,
+                    "text": one.text,
+                    "itm_probability": one.itm_probability,
+                    "itm_logit": one.itm_logit,
+                    "itc_cosine": one.itc_cosine,
                 }
-                for found in matches
+                for one in found
             ]
             if as_json:
-                print(json.dumps({"image": str(image), "matches": rows}))
+                print(json.dumps({"image": str(image), "matches": rows}), flush=True)
                 continue
-            for row in rows:
-                print(
-                    f"{image}\t{row['text']}\t{row['itm_probability']:.3f}\t{row['itc_cosine']:.3f}"
-                )
+            for one in found:
+                scores = f"{one.itm_probability:.3f}\t{one.itc_cosine:.3f}"
+                print(f"{image}\t{one.text}\t{scores}", flush=True)
 
 
 @cli.command("fetch-model")
@@ -226,7 +246,41 @@ def demo(
     raise typer.Exit(demonstration.main(images or [], svg))
 
 
-def _engine(model: str, device: str, dtype: str, task: str) -> Any:
+def answers(
+    engine: "Engine",
+    images: list[Path],
+    ask: "Callable[[list[Image.Image]], list[Answer]]",
+) -> Iterator[tuple[Path, Answer]]:
+    """Each image file that can be read with its answer, `BATCH` files at a time.
+
+    The others are reported on stderr; then, after the last answer, the exit status is UNREADABLE.
+    """
+    failed = False
+    for start in range(0, len(images), BATCH):
+        read: list[tuple[Path, Image.Image]] = []
+        for path in images[start : start + BATCH]:
+            try:
+                read.append((path, _squashed(path, engine)))
+            except Exception as exc:  # noqa: BLE001 - Pillow's readers raise what they like
+                reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+                print(f"captionq-worker: cannot read {path}: {reason}", file=sys.stderr)
+                failed = True
+        if read:
+            found = ask([image for _, image in read])
+            yield from zip([path for path, _ in read], found, strict=True)
+    if failed:
+        raise typer.Exit(UNREADABLE)
+
+
+def _squashed(path: Path, engine: "Engine") -> "Image.Image":
+    """An image file at the checkpoint's size, so that no batch holds full-sized pictures."""
+    from worker.blip.images import open_rgb
+
+    height, width = engine.image_size
+    return open_rgb(path).resize((width, height), engine.resample)
+
+
+def _engine(model: str, device: str, dtype: str, task: str) -> "Engine":
     from worker.blip import Engine
 
     return Engine.load(model_path(model), device=device, dtype=dtype, tasks=(task,))
@@ -239,6 +293,8 @@ def clear_errors() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:  # the reader of our output has gone: typer ends quietly
+        raise
     except (BlipError, ValueError, OSError) as exc:
         raise fail(str(exc)) from None
 

@@ -1,0 +1,168 @@
+"""`captionq-worker caption` and `match`: what they print, as they go, and how they end."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
+from worker import cli
+from worker.blip import CaptionOptions, Engine
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_checkpoint(tmp_path_factory.mktemp("tiny"), TINY, BOTH, spread=3.0)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"{number}.png" for number in range(20)]
+    for path, image in zip(paths, noise_images(20), strict=True):
+        image.save(path)
+    return paths
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> list[Path]:
+    """No image, a truncated one, one of too many pixels for Pillow, and no file."""
+    note, half, bomb = tmp_path / "note.png", tmp_path / "half.png", tmp_path / "bomb.pgm"
+    note.write_text("hello")
+    noise_images(1)[0].save(half)
+    half.write_bytes(half.read_bytes()[:-40])
+    bomb.write_bytes(b"P5 30000 12000 255\n")
+    return [note, half, bomb, tmp_path / "none.png"]
+
+
+def captionq_worker(*words: object) -> Result:
+    return CliRunner().invoke(cli.cli, [str(word) for word in words])
+
+
+def documents(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_given_more_images_than_a_batch_when_captioned_then_each_has_its_document(
+    checkpoint: Path, images: list[Path]
+) -> None:
+    result = captionq_worker("caption", *images, "--model", checkpoint, "--device", "cpu", "--json")
+
+    engine = Engine.load(checkpoint, tasks=["caption"])
+    assert result.exit_code == 0
+    found = documents(result)
+    assert [document["image"] for document in found] == [str(path) for path in images]
+    for path, document in zip(images, found, strict=True):
+        [[caption]] = engine.caption(path)
+        assert document == {
+            "image": str(path),
+            "captions": [
+                {
+                    "text": caption.text,
+                    "token_ids": caption.token_ids,
+                    "logprob": pytest.approx(caption.logprob, abs=1e-4),
+                    "mean_logprob": pytest.approx(caption.mean_logprob, abs=1e-4),
+                    "finish_reason": caption.finish_reason,
+                }
+            ],
+        }
+
+
+def test_given_texts_when_matched_then_each_image_has_a_document_with_each_text(
+    checkpoint: Path, images: list[Path]
+) -> None:
+    texts = ["--text", "a b", "--text", "word7"]
+    options = ["--model", checkpoint, "--device", "cpu", "--json"]
+    result = captionq_worker("match", *images[:2], *texts, *options)
+
+    assert result.exit_code == 0
+    expected = Engine.load(checkpoint, tasks=["match"]).match(images[:2], ["a b", "word7"])
+    assert documents(result) == [
+        {
+            "image": str(path),
+            "matches": [
+                {
+                    "text": match.text,
+                    "itm_probability": pytest.approx(match.itm_probability, abs=1e-4),
+                    "itm_logit": pytest.approx(match.itm_logit, abs=1e-4),
+                    "itc_cosine": pytest.approx(match.itc_cosine, abs=1e-4),
+                }
+                for match in row
+            ],
+        }
+        for path, row in zip(images, expected, strict=False)
+    ]
+
+
+@pytest.mark.parametrize("command", [["caption"], ["match", "--text", "a b"]], ids=lambda c: c[0])
+def test_given_files_that_cannot_be_read_then_each_is_reported_and_the_others_are_answered(
+    checkpoint: Path, images: list[Path], broken: list[Path], command: list[str]
+) -> None:
+    paths = [broken[0], images[0], *broken[1:3], images[1], broken[3]]
+    result = captionq_worker(*command, *paths, "--model", checkpoint, "--device", "cpu")
+
+    assert result.exit_code == 1
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
+        str(images[0]),
+        str(images[1]),
+    ]
+    complaints = result.stderr.splitlines()
+    assert [line.split(": ")[1] for line in complaints] == [f"cannot read {p}" for p in broken]
+    assert complaints[3] == f"captionq-worker: cannot read {broken[3]}: No such file or directory"
+
+
+def test_given_no_file_that_can_be_read_then_nothing_is_printed_and_the_status_is_1(
+    checkpoint: Path, broken: list[Path]
+) -> None:
+    result = captionq_worker("caption", broken[0], "--model", checkpoint, "--device", "cpu")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_given_many_images_when_captioned_then_a_batch_is_printed_before_the_next_is_asked_for(
+    checkpoint: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    caption = Engine.caption
+
+    def counted(engine: Engine, images: Sequence[Any], options: CaptionOptions) -> Any:
+        print(f"asked for {len(images)}")
+        asked.append(len(images))
+        return caption(engine, images, options)
+
+    monkeypatch.setattr(Engine, "caption", counted)
+    result = captionq_worker("caption", *images, "--model", checkpoint, "--device", "cpu")
+    assert asked == [16, 4]
+    lines = result.stdout.splitlines()
+    assert lines.index("asked for 4") == 17
+
+
+def test_given_few_tokens_alone_when_captioned_then_the_fewest_follow(
+    checkpoint: Path, images: list[Path]
+) -> None:
+    options = ["--model", checkpoint, "--device", "cpu", "--json"]
+    result = captionq_worker("caption", images[0], "--max-tokens", 4, *options)
+    assert result.exit_code == 0
+    [document] = documents(result)
+    assert len(document["captions"][0]["token_ids"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--device", "cuda:99"], "captionq-worker: no device cuda:99: torch finds"),
+        (["--max-tokens", "4", "--min-tokens", "5"], "captionq-worker: min_new_tokens must be"),
+        (["--max-tokens", "600"], "captionq-worker: prompt and max_new_tokens: 601 tokens"),
+    ],
+)
+def test_given_a_mistake_when_captioned_then_one_sentence_says_so_and_the_status_is_2(
+    checkpoint: Path, images: list[Path], words: list[str], sentence: str
+) -> None:
+    result = captionq_worker("caption", images[0], "--model", checkpoint, *words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
