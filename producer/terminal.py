@@ -8,8 +8,14 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from producer.contract import JobResult
+from producer.contract import ErrorCode, JobResult
 from producer.store import Record
+
+HINTS = {
+    ErrorCode.FILE_NOT_ALLOWED: "The worker reads file:// only under its CAPTIONQ_FILE_ROOT; or "
+    "set CAPTIONQ_UPLOAD_URL here, and files are uploaded."
+}
+"""What to do about an error, told to people alone."""
 
 
 def show(document: BaseModel | dict[str, str], words: str, as_json: bool) -> None:
@@ -32,7 +38,8 @@ def standing(record: Record) -> str:
 def outcome(result: JobResult) -> str:
     """What became of a job, in words: captions, or texts from the best on, or the error."""
     if result.error is not None:
-        return f"{result.error.code}: {result.error.message}"
+        words = f"{result.error.code}: {result.error.message}"
+        return f"{words} {HINTS[result.error.code]}" if result.error.code in HINTS else words
     if result.captions is not None:
         return " | ".join(caption.text for caption in result.captions)
     best_first = sorted(result.matches or (), key=lambda m: m.itm_probability, reverse=True)

@@ -146,6 +146,23 @@ def test_a_job_that_fails_is_printed_and_ends_with_1(
     assert result.stdout == f"{IMAGE}: job_cancelled: The job was cancelled.\n"
 
 
+def test_given_a_file_outside_the_workers_folder_people_are_told_what_to_set(
+    captionq: Captionq, redis_server: RedisServer
+) -> None:
+    def refuse(job: Job) -> JobResult:
+        error = JobError.of(JobFailed(ErrorCode.FILE_NOT_ALLOWED))
+        update = {"state": JobState.FAILED, "captions": None, "error": error}
+        return succeeded(job).model_copy(update=update)
+
+    with StandInWorker(redis_server.url, refuse):
+        told = captionq("submit", "file:///srv/cat.jpg", "--wait")
+        as_json = captionq("submit", "file:///srv/cat.jpg", "--wait", "--json")
+
+    assert (told.exit_code, as_json.exit_code) == (1, 1)
+    assert "under its CAPTIONQ_FILE_ROOT; or set CAPTIONQ_UPLOAD_URL" in told.stdout
+    assert "CAPTIONQ" not in as_json.output
+
+
 def test_a_time_out_ends_with_4_and_says_what_to_look_at(captionq: Captionq) -> None:
     result = captionq("submit", IMAGE, "--wait", "--timeout", "0.1")
 
@@ -275,6 +292,7 @@ def test_a_wrong_setting_ends_with_2_and_names_it(
 def test_the_help_teaches(captionq: Captionq) -> None:
     assert "captionq submit cat.jpg --wait" in captionq("--help").stdout
     shown = captionq("submit", "--help").stdout
+    assert "--beams 5 --prompt 'a picture of'" in shown
     assert "--task match --text 'a cat'" in shown
     assert "Exit codes: 0 all went well" in shown
 
