@@ -74,14 +74,16 @@ def _image_ref(uri: str) -> str:
 def public_uri(uri: str) -> str:
     """The URI as it may be shown in logs, events and results: http(s) without query and fragment.
 
-    A presigned URL's query is a credential.
+    A presigned URL's query is a credential. Whatever is neither s3:// nor file:// counts as http,
+    for what is shown may not have been validated.
 
     >>> public_uri("https://example.com/cat.jpg?X-Amz-Signature=abc")
     'https://example.com/cat.jpg'
     >>> public_uri("s3://photos/cat.jpg?versionId=1")
     's3://photos/cat.jpg?versionId=1'
     """
-    return re.split(r"[?#]", uri, maxsplit=1)[0] if uri[:4].lower() == "http" else uri
+    kept_whole = uri.lower().startswith(("s3://", "file://"))
+    return uri if kept_whole else re.split(r"[?#]", uri, maxsplit=1)[0]
 
 
 ImageRef = Annotated[
@@ -100,9 +102,9 @@ Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
 class Model(BaseModel):
-    """Frozen, strict, closed to unknown fields."""
+    """Frozen, strict, closed to unknown fields and to the numbers JSON cannot carry."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class CaptionOptions(Model):
@@ -113,7 +115,12 @@ class CaptionOptions(Model):
 
     num_beams: int = Field(3, ge=1, le=10)
     max_new_tokens: int = Field(20, ge=1, le=511)
-    min_new_tokens: int = Field(5, ge=0, le=511)
+    min_new_tokens: int = Field(
+        default_factory=lambda valid: min(5, valid["max_new_tokens"]),
+        ge=0,
+        le=511,
+        description="5, or max_new_tokens where that is less, when absent",
+    )
     length_penalty: float = Field(1.0, ge=-10, le=10)
     num_return_sequences: int = Field(1, ge=1, le=10)
     prompt: str | None = Field(
@@ -194,6 +201,7 @@ def parse_job(task: str, job: Any) -> Job:
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'job'}: {e['msg']}"
             for e in exc.errors(include_url=False, include_input=False)[:5]
+            if e["type"] != "default_factory_not_called"  # it follows from another fault
         )
         raise JobFailed(
             ErrorCode.JOB_INVALID, f"{PUBLIC_TEXT[ErrorCode.JOB_INVALID]} {faults}"

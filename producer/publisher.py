@@ -10,7 +10,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
-from producer.contract import Job
+from producer.contract import Job, public_uri
 from producer.errors import BrokerFull, BrokerUnavailable
 from producer.queues import TASK_NAMES, queue_for
 
@@ -107,7 +107,7 @@ class Publisher:
                         self._app.send_task(
                             TASK_NAMES[job.task],
                             kwargs={"job": job.model_dump(mode="json")},
-                            kwargsrepr=_shown(job),
+                            kwargsrepr=public_uri(job.image),
                             task_id=job.job_id,
                             queue=queue_for(job.task, job.model),
                             ignore_result=True,
@@ -119,8 +119,3 @@ class Publisher:
                 if producer.connection is not None:
                     producer.connection.collect()
                 raise
-
-
-def _shown(job: Job) -> str:
-    """What task events and Flower show of a job: never the query, which may hold a signature."""
-    return job.image.partition("?")[0]

@@ -12,6 +12,7 @@ from producer.contract import (
     JobResult,
     JobState,
     parse_job,
+    public_uri,
     utcnow,
 )
 from producer.store import Record
@@ -49,7 +50,7 @@ def chunks(jobs: Iterable[Job]) -> list[list[Job]]:
 
 def cancellation(record: Record) -> JobResult:
     """The result that cancels a job which has not ended."""
-    image_ref = parse_job(record.task, record.job).image if record.job else None
+    image_ref = public_uri(parse_job(record.task, record.job).image) if record.job else None
     return JobResult(
         job_id=record.job_id,
         task=record.task,

@@ -122,6 +122,12 @@ def test_a_signed_url_is_not_shown_in_task_events(client: Client, broker: redis.
     assert "secret" in message["kwargs"]["job"]["image"]
 
 
+def test_given_a_signed_url_a_cancelled_jobs_result_does_not_show_it(client: Client) -> None:
+    cancelled = client.submit(CaptionJob(image=f"{IMAGE}?X-Amz-Signature=secret")).cancel()
+
+    assert cancelled.image_ref == IMAGE
+
+
 def test_a_submission_tells_flower(client: Client, broker: redis.Redis) -> None:
     with broker.pubsub() as events:
         events.psubscribe("*celeryev*task.sent*")

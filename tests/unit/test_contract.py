@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from producer.contract import (
+    Caption,
     CaptionJob,
     CaptionOptions,
     ErrorCode,
@@ -17,13 +18,30 @@ from producer.contract import (
     JobFailed,
     JobResult,
     JobState,
+    Match,
     MatchJob,
+    Timings,
     parse_job,
+    public_uri,
     schema,
 )
 from producer.errors import PUBLIC_TEXT, TRANSIENT
 
 IMAGE = "https://example.com/cat.jpg"
+CAPTION: dict[str, Any] = {
+    "text": "a cat",
+    "tokens": ("a", "cat"),
+    "token_logprobs": (-0.5, -0.5),
+    "logprob": -1.0,
+    "mean_logprob": -0.5,
+    "finish_reason": "stop",
+}
+MATCH: dict[str, Any] = {
+    "text": "a cat",
+    "itm_probability": 0.5,
+    "itm_logit": 0.0,
+    "itc_cosine": 0.5,
+}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +121,83 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
 def test_a_job_that_does_not_follow_the_contract_is_refused(job: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         CaptionJob(**job)
+
+
+@pytest.mark.parametrize(
+    ("given", "fewest"),
+    [
+        pytest.param({}, 5, id="neither"),
+        pytest.param({"max_new_tokens": 3}, 3, id="a most below 5"),
+        pytest.param({"max_new_tokens": 30}, 5, id="a most above 5"),
+        pytest.param({"max_new_tokens": 3, "min_new_tokens": 0}, 0, id="both"),
+    ],
+)
+def test_given_no_fewest_tokens_it_is_5_or_the_most(given: dict[str, int], fewest: int) -> None:
+    job = parse_job("caption", {"image": IMAGE, "options": given})
+
+    assert isinstance(job, CaptionJob)
+    assert job.options.min_new_tokens == fewest
+    assert parse_job("caption", job.model_dump(mode="json")) == job
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_new_tokens": 3, "min_new_tokens": 5}, "min_new_tokens is above max_new_tokens"),
+        ({"min_new_tokens": None}, "options.min_new_tokens: Input should be a valid integer"),
+        ({"max_new_tokens": 0}, "options.max_new_tokens: Input should be greater"),
+    ],
+)
+def test_given_token_bounds_that_contradict_the_refusal_names_the_fault_alone(
+    options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(JobFailed) as failure:
+        parse_job("caption", {"image": IMAGE, "options": options})
+
+    assert says in failure.value.message
+    assert "factory" not in failure.value.message
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://example.com/cat.jpg?X-Amz-Signature=abc#top", "https://example.com/cat.jpg"),
+        ("https://example.com/cat.jpg#token=abc?x", "https://example.com/cat.jpg"),
+        ("HTTP://example.com?token=abc", "HTTP://example.com"),
+        (" https://example.com/cat.jpg?token=abc", " https://example.com/cat.jpg"),
+        ("https://example.com/cat.jpg", "https://example.com/cat.jpg"),
+        ("s3://photos/cat.jpg?versionId=1", "s3://photos/cat.jpg?versionId=1"),
+        ("S3://photos/cat.jpg?versionId=1", "S3://photos/cat.jpg?versionId=1"),
+        ("file:///srv/why%3F#1.jpg", "file:///srv/why%3F#1.jpg"),
+        ("", ""),
+    ],
+)
+def test_given_a_signed_url_only_its_place_is_shown(uri: str, shown: str) -> None:
+    assert public_uri(uri) == shown
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("model", "fields", "name"),
+    [
+        (Caption, CAPTION, "logprob"),
+        (Caption, CAPTION, "mean_logprob"),
+        (Match, MATCH, "itm_logit"),
+        (Match, MATCH, "itm_probability"),
+        (Match, MATCH, "itc_cosine"),
+        (Timings, {}, "infer_ms"),
+    ],
+)
+def test_given_a_number_json_cannot_carry_a_result_is_refused(
+    model: type[BaseModel], fields: dict[str, Any], name: str, number: float
+) -> None:
+    with pytest.raises(ValidationError, match=name):
+        model(**{**fields, name: number})
+
+
+def test_given_a_token_with_no_finite_logprob_its_caption_is_refused() -> None:
+    with pytest.raises(ValidationError, match="token_logprobs"):
+        Caption(**{**CAPTION, "token_logprobs": (-0.5, float("-inf"))})
 
 
 @pytest.mark.parametrize("texts", [(), ("",), ("a",) * 257, ("a" * 2_001,)])
