@@ -10,12 +10,12 @@ from typing import Self
 
 from producer import embedded
 from producer.async_redis_store import AsyncRedisStore
-from producer.contract import Job, JobResult
+from producer.contract import Job, JobResult, utcnow
 from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.settings import ProducerSettings
 from producer.store import Record
-from producer.submission import cancellation, chunks
+from producer.submission import cancellation, chunks, to_send
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,8 @@ class AsyncClient:
         deadline_s = time.monotonic() + self._timeout_s
         try:
             known = await self._recorded(store, chunk, deadline_s)
-            new = [job for job, record in zip(chunk, known, strict=True) if record is None]
-            await asyncio.to_thread(publisher.publish, new, deadline_s)
+            due = to_send(chunk, known, utcnow())
+            await asyncio.to_thread(publisher.publish, due, deadline_s)
         except BrokerUnavailable as exc:
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Self
 
 from producer import embedded
-from producer.contract import Job, JobResult
+from producer.contract import Job, JobResult, utcnow
 from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, Store
-from producer.submission import cancellation, chunks
+from producer.submission import cancellation, chunks, to_send
 
 __all__ = [
     "BrokerFull",
@@ -85,6 +85,9 @@ class Client:
 
     def submit(self, job: Job) -> JobHandle:
         """Record a job as queued and send it. An id that is known already is that job.
+
+        If that is still queued after a minute, its message is sent again: the producer that
+        recorded it may have died before sending it.
 
         Tries for the settings' `submit_timeout_s`; when that fails, the job is unknown again
         (unless the results store is lost too), and can be submitted anew.
@@ -174,8 +177,7 @@ class Client:
         deadline_s = time.monotonic() + self._timeout_s
         try:
             known = self._recorded(chunk, deadline_s)
-            new = [job for job, record in zip(chunk, known, strict=True) if record is None]
-            self._publisher.publish(new, deadline_s)
+            self._publisher.publish(to_send(chunk, known, utcnow()), deadline_s)
         except BrokerUnavailable as exc:
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):

@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from producer.contract import MAX_MESSAGE_BYTES, ErrorCode, Job, JobResult
 from producer.embedded import RedisServer, stop
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.publisher import Publisher, pauses
+from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, still_missing
-from producer.submission import CHUNK, cancellation, prepared
+from producer.submission import CHUNK, cancellation, prepared, to_send
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 
 IMAGE = "https://example.com/cat.jpg"
@@ -91,6 +93,47 @@ def test_an_id_submitted_twice_is_one_job(client: Client, broker: redis.Redis) -
 
     assert first == second
     assert [m["headers"]["id"] for m in messages(broker, "captionq.caption")] == ["mine", "other"]
+
+
+async def submitted(kind: type, broker_url: str, results_url: str, job: Job) -> None:
+    if kind is Client:
+        with Client(broker_url, results_url, settings=HURRIED) as client:
+            client.submit(job)
+    else:
+        async with AsyncClient(broker_url, results_url, settings=HURRIED) as client:
+            await client.submit(job)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_given_a_producer_killed_before_it_sent_submitting_again_sends_what_was_recorded(
+    redis_server: RedisServer, broker: redis.Redis, kind: type
+) -> None:
+    with closing(RedisStore(redis_server.url)) as store:
+        two_minutes_ago = datetime.now(UTC) - timedelta(minutes=2)
+        recorded = job("mine", model="org/blip", submitted_at=two_minutes_ago)
+        store.create(recorded)
+
+        await submitted(kind, redis_server.url, redis_server.url, job("mine"))
+
+        (message,) = messages(broker, "captionq.caption.org-blip")
+        assert message["headers"]["id"] == "mine"
+        assert message["kwargs"]["job"] == recorded.model_dump(mode="json")
+        assert broker.llen("captionq.caption") == 0
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_given_an_overdue_job_that_cannot_be_sent_either_its_record_stays(
+    redis_server: RedisServer, kind: type
+) -> None:
+    recorded = job("mine", submitted_at=datetime.now(UTC) - timedelta(minutes=2))
+    with closing(RedisStore(redis_server.url)) as store:
+        store.create(recorded)
+        before = store.get("mine")
+
+        with pytest.raises(BrokerUnavailable):
+            await submitted(kind, NOWHERE, redis_server.url, job("mine"))
+
+        assert store.get("mine") == before
 
 
 def test_an_id_that_has_ended_is_not_run_again(
@@ -408,6 +451,58 @@ def test_pauses_end_with_the_time_and_stay_short(
 def test_a_prepared_job_keeps_its_id_and_gets_one_when_it_has_none() -> None:
     assert prepared(job("mine")).job_id == "mine"
     assert prepared(job()).job_id != prepared(job()).job_id
+
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def record(age_s: float = 61, **fields: Any) -> Record:
+    known: dict[str, Any] = {
+        "job_id": "mine",
+        "task": "caption",
+        "state": JobState.QUEUED,
+        "job": job("mine", model="recorded").model_dump_json(),
+        "created_at": NOW - timedelta(seconds=age_s),
+    }
+    return Record(**{**known, **fields})
+
+
+@pytest.mark.parametrize(
+    ("known", "sent"),
+    [
+        pytest.param([], [], id="nothing"),
+        pytest.param([None], [None], id="new"),
+        pytest.param([record(60)], [], id="queued for a minute"),
+        pytest.param([record(61)], ["recorded"], id="queued for longer"),
+        pytest.param([record(-5)], [], id="queued by a clock that is ahead"),
+        pytest.param([record(61, job=None)], [], id="queued, its job unknown"),
+        pytest.param(
+            [record(61, job='{"schema_version": 9}')], [], id="queued by a newer producer"
+        ),
+        pytest.param([record(61, state=JobState.RUNNING)], [], id="running"),
+        *(
+            pytest.param([record(61, state=state)], [], id=state.value)
+            for state in JobState
+            if state.terminal
+        ),
+        pytest.param([record(61), record(61)], ["recorded"], id="queued for longer, named twice"),
+        pytest.param([None, record(0)], [None], id="new, named twice"),
+    ],
+)
+def test_given_what_is_known_of_an_id_its_message_is_sent_or_not(
+    known: list[Record | None], sent: list[str | None]
+) -> None:
+    jobs = [job("mine") for _ in known]
+
+    assert [one.model for one in to_send(jobs, known, NOW)] == sent
+
+
+def test_given_several_ids_the_messages_keep_their_order() -> None:
+    jobs = [job("new"), job("mine"), job("other")]
+
+    ids = [one.job_id for one in to_send(jobs, [None, record(61), None], NOW)]
+
+    assert ids == ["new", "mine", "other"]
 
 
 def test_a_plain_celery_clients_job_can_be_cancelled_without_knowing_its_image() -> None:
