@@ -77,8 +77,10 @@ def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each
             while not (web.hits("/1.png") and web.hits("/2.png")):
                 time.sleep(0.01)
             results.stop()
-            threading.Timer(10, results.restart).start()
+            outage = threading.Timer(10, results.restart)
+            outage.start()
             worker.wait_for_log("the results store is away", 30)
+            outage.join()
             assert handle.result(60).state is JobState.SUCCEEDED
             assert handle.result().attempts == 1
             assert theirs.get(timeout=60)["state"] == "succeeded"
