@@ -13,8 +13,9 @@ tags: [blip, image-captioning, image-text-matching, synthetic]
 # BLIP on drawn scenes
 
 A small BLIP (Li et al. 2022, https://arxiv.org/abs/2201.12086) that captions pictures of one or
-two shapes: "{example}". captionq ships it so that every path of the service can run, and be
-tested, without a download. **It knows nothing of photographs**: on anything but such scenes its
+two shapes: "{example}".
+captionq ships it so that every path of the service can run, and be tested, without a download.
+**It knows nothing of photographs**: on anything but such scenes its
 captions mean nothing. Use `Salesforce/blip-image-captioning-base` and the like for real images.
 
 One ViT (4 layers of 128, MLP 256, 4 heads, 8 x 8 patches of 12 pixels) serves a text decoder that
@@ -25,10 +26,16 @@ names of `BlipForConditionalGeneration` and of `BlipForImageTextRetrieval`: both
 
 ## The scenes
 
-Shapes: {kinds}; colours: {colours}; sizes: {sizes}; backgrounds: {backgrounds}; relations:
-{relations}. The left or the upper shape comes first, so that each scene has one right caption.
-`worker/training/scenes.py` draws them, with the box of each shape. Ten of the 96 combinations of
-size, colour and kind never occur in training, neither drawn nor in a false caption: {held_out}.
+- Kinds: {kinds}.
+- Colours: {colours}.
+- Sizes: {sizes}. Backgrounds: {backgrounds}.
+- Relations: {relations}. The left or the upper shape comes first, so that each scene has one
+  right caption.
+
+`worker/training/scenes.py` draws them, with the box of each shape. Of the 96 combinations of size,
+colour and kind these never occur in training, neither drawn nor in a false caption:
+
+{held_out}
 
 ## Figures
 
@@ -103,7 +110,7 @@ def model_card(figures: dict[str, float], log: str, settings: dict[str, int]) ->
         sizes=", ".join(SIZES),
         backgrounds=", ".join(BACKGROUNDS),
         relations=", ".join(RELATIONS),
-        held_out="; ".join(" ".join(combination) for combination in HELD_OUT),
+        held_out="\n".join(f"- {' '.join(combination)}" for combination in HELD_OUT),
         figures=report(figures),
         log=log.strip(),
         **settings,

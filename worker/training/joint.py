@@ -162,7 +162,7 @@ class Joint(nn.Module):
         width = captions.shape[1]
         length = max(pairs.shape[1], width)
         pairs, captions = (functional.pad(x, (0, length - x.shape[1])) for x in (pairs, captions))
-        split = (len(pairs), len(captions))
+        split = [len(pairs), len(captions)]
         owners = torch.cat((owners, torch.arange(len(captions))))
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         mask = torch.cat(
@@ -181,8 +181,8 @@ class Joint(nn.Module):
                 torch.cat([getattr(a.self, name)(h) for h, a in halves])
                 for name in ("query", "key", "value")
             )
-            attended = torch.split(attend(q, k, v, mask), split)
-            hidden = torch.cat([a.output(x, h) for x, (h, a) in zip(attended, halves, strict=True)])
+            contexts = torch.split(attend(q, k, v, mask), split)
+            hidden = torch.cat([a.output(x, h) for x, (h, a) in zip(contexts, halves, strict=True)])
             cross = two.crossattention
             keys, values = cross.self.key(images)[owners], cross.self.value(images)[owners]
             attended = attend(cross.self.query(hidden), keys, values)

@@ -82,7 +82,7 @@ def pretrain(directory: Path, steps: int = STEPS, size: int = 32, seed: int = 20
         for group in optimizer.param_groups:
             group["lr"] = at(scaled, RATE)
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(parts.values())).sum().backward()
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         for name, loss in parts.items():
