@@ -59,6 +59,7 @@ class Captioner:
         self.bos, self.sep, self.pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
         self.pixels = pixel_values(folder, images)
         self.embeddings = remember_images(self.model, self.pixels)
+        remember_projections(self.model.text_decoder.bert, self.embeddings)
 
     def generate(self, prompt: Sequence[int] = (), **options: Any) -> tuple[list[list[int]], Any]:
         """Token ids per hypothesis, after the prompt, [SEP] included; and the raw output."""
@@ -85,7 +86,8 @@ class Retriever:
         self.model = load_quietly(BlipForImageTextRetrieval, folder)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.pixels = pixel_values(folder, images)
-        remember_images(self.model, self.pixels, embeddings)
+        embeddings = remember_images(self.model, self.pixels, embeddings)
+        remember_projections(self.model.text_encoder, embeddings)
 
     @torch.inference_mode()
     def scores(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -129,6 +131,29 @@ class _Remembered(torch.nn.Module):
 
     def forward(self, **_: Any) -> BaseModelOutput:
         return BaseModelOutput(last_hidden_state=self.embeddings)
+
+
+@torch.inference_mode()
+def remember_projections(text: Any, embeddings: Tensor) -> None:
+    """Run the reference's cross-attention keys and values once per image.
+
+    transformers runs them anew in every call, and once per beam: most of its time.
+    """
+    for layer in text.encoder.layer:
+        attention = layer.crossattention.self
+        attention.key = _Projected(attention.key, embeddings)
+        attention.value = _Projected(attention.value, embeddings)
+
+
+class _Projected(torch.nn.Module):
+    def __init__(self, linear: torch.nn.Module, embeddings: Tensor) -> None:
+        super().__init__()
+        self.embeddings, self.projected = embeddings, linear(embeddings)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        beams = len(hidden) // len(self.embeddings)
+        assert hidden[::beams].equal(self.embeddings)
+        return self.projected.repeat_interleave(beams, dim=0)
 
 
 def edit_config(folder: Path, section: str | None, **values: Any) -> None:

@@ -26,6 +26,7 @@ _CLASSES: dict[str, Any] = {
     "caption": BlipForConditionalGeneration,
     "match": BlipForImageTextRetrieval,
 }
+_POOL = 4_194_301  # a prime: rows and layers that read the pool again start elsewhere in it
 _SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 
 
@@ -63,7 +64,7 @@ def write_random_checkpoint(
     logits, and the cross-attention's output; `end_bias` makes [SEP] likelier.
     """
     config = _config(shape)
-    generator = torch.Generator().manual_seed(seed)
+    normal = _Normal(seed)
     state: dict[str, Tensor] = {}
     for task in tasks:
         with torch.device("meta"):
@@ -72,7 +73,7 @@ def write_random_checkpoint(
             # The head is tied, so absent; the second task shares the first one's ViT.
             if "cls.predictions.decoder." not in name and name not in state:
                 width = shape.vision_width if name.startswith("vision_") else shape.text_width
-                state[name] = _filled(name, empty.shape, width, generator)
+                state[name] = _filled(name, empty.shape, width, normal)
     for name, tensor in state.items():
         if name.endswith(("word_embeddings.weight", "crossattention.output.dense.weight")):
             tensor.mul_(spread)
@@ -87,7 +88,27 @@ def write_random_checkpoint(
     return folder
 
 
-def _filled(name: str, shape: torch.Size, width: int, generator: torch.Generator) -> Tensor:
+class _Normal:
+    """Standard normal numbers: a few million are drawn, and read round and round.
+
+    Drawing each of BLIP-base's 224 million would take longer than all else that a test does.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._pool = torch.randn(_POOL, generator=torch.Generator().manual_seed(seed))
+        self._at = 0
+
+    def __call__(self, shape: torch.Size) -> Tensor:
+        pieces, missing = [], shape.numel()
+        while missing:
+            piece = self._pool[self._at : self._at + missing]
+            self._at = (self._at + len(piece)) % _POOL
+            pieces.append(piece)
+            missing -= len(piece)
+        return torch.cat(pieces).view(shape)
+
+
+def _filled(name: str, shape: torch.Size, width: int, normal: _Normal) -> Tensor:
     """BLIP's initialisation: LayerNorms neutral, biases 0, the rest normal.
 
     The deviation is 0.02 at the published width, and as lively at others. (BlipVisionConfig's own
@@ -96,7 +117,7 @@ def _filled(name: str, shape: torch.Size, width: int, generator: torch.Generator
     if len(shape) == 1:
         return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
     deviation = 0.02 * (BASE.vision_width / width) ** 0.5
-    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
+    return normal(shape).mul_(deviation)
 
 
 def _config(shape: Shape) -> Any:

@@ -46,13 +46,15 @@ def test_given_prompts_of_many_lengths_in_one_batch_then_each_row_is_transformer
     engine = Engine.load(shallow, tasks=["caption"])
     images = noise_images(4, seed=5)
     prompts = ["", "a", "a b c d", "word7 word8 word9 word10 word11 word12 word13"]
-    together = engine.caption(images, [CaptionOptions(prompt=prompt) for prompt in prompts])
-    for image, prompt, [caption] in zip(images, prompts, together, strict=True):
-        reference = Captioner(shallow, [image])
-        [expected], _ = reference.generate(
-            engine._tokenizer.prompt(prompt)[1:], num_beams=3, max_new_tokens=20, min_new_tokens=5
+    together = engine.caption(
+        images, [CaptionOptions(prompt=prompt, max_new_tokens=9) for prompt in prompts]
+    )
+    reference = Captioner(shallow, images)
+    for row, (prompt, [caption]) in enumerate(zip(prompts, together, strict=True)):
+        expected, _ = reference.generate(  # one prompt for all images: no pads
+            engine._tokenizer.prompt(prompt)[1:], num_beams=3, max_new_tokens=9, min_new_tokens=5
         )
-        assert caption.token_ids == expected
+        assert caption.token_ids == expected[row]
 
 
 def test_given_texts_of_many_lengths_when_matched_then_each_pair_is_as_alone(
