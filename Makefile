@@ -6,6 +6,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 IMAGES ?=
 
+# Threads of torch that wait by spinning starve each other where processes share cores.
+export OMP_WAIT_POLICY ?= passive
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench train-bundled clean
 
@@ -24,7 +27,7 @@ demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https:/
 	$(BIN)/captionq-worker demo $(IMAGES)
 
 test: $(READY) ## All tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(READY) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

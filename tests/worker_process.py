@@ -33,7 +33,7 @@ class WorkerProcess:
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [*command, "-n", f"{name}@localhost", "--loglevel", "INFO"],
-                env=clean | models | {"PYTHONFAULTHANDLER": "1"} | environment,
+                env=clean | models | {"OMP_NUM_THREADS": "1"} | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )

@@ -102,7 +102,7 @@ class House:
 
     def __init__(self, settings: WorkerSettings, broker_url: str) -> None:
         from worker.blip import CaptionOptions
-        from worker.blip.errors import DeviceLost, OutOfMemory
+        from worker.blip.errors import DeviceLost, InputError, OutOfMemory
 
         models = Models(load_engines(settings), settings.models, CaptionOptions)
         if settings.warmup:
@@ -131,6 +131,7 @@ class House:
             engine_errors={
                 OutOfMemory: ErrorCode.OUT_OF_MEMORY,
                 DeviceLost: ErrorCode.DEVICE_LOST,
+                InputError: ErrorCode.JOB_INVALID,
             },
         )
         self.shell = Shell(

@@ -229,18 +229,16 @@ class Shell:
         queue = delivery.queue if delivery.queue in self.queues else DEFAULT_QUEUE
         headers = {**(task.request.headers or {}), BOUNCES: delivery.bounces + bounced}
         shown = {"job": {"job_id": delivery.job_id, "image": delivery.image_ref}}
+        options: dict[str, Any] = {
+            "queue": queue,
+            "headers": headers,
+            "argsrepr": "()",
+            "kwargsrepr": repr(shown),
+        }
         try:
-            return task.retry(
-                exc=failure,
-                countdown=wait_s,
-                throw=False,
-                queue=queue,
-                headers=headers,
-                argsrepr="()",
-                kwargsrepr=repr(shown),
-            )
+            return task.retry(exc=failure, countdown=wait_s, throw=False, **options)
         except Reject as rejected:
-            raise Reject(rejected.reason, requeue=True) from rejected
+            raise Reject(repr(rejected), requeue=True) from rejected
 
 
 def _failure(exc: BaseException) -> JobFailed:

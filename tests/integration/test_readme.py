@@ -1,18 +1,14 @@
 """What the README shows works as shown."""
 
 import os
-import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from producer.embedded import RedisServer
-from tests.worker_process import WorkerProcess
-from worker.training import scenes
+from tests.house import PNG, House
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -26,15 +22,11 @@ COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A folder with scene.png, and the environment of a shell whose broker has a worker."""
-    folder = tmp_path_factory.mktemp("desk")
-    scenes.draw(scenes.sample(random.Random(2), shapes=1), side=200).save(folder / "scene.png")
-    with RedisServer(folder / "redis") as broker:
-        settings = {"CAPTIONQ_BROKER_URL": broker.url, "CAPTIONQ_FILE_ROOT": str(folder)}
-        with WorkerProcess(folder / "worker.log", settings):
-            path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-            yield folder, os.environ | settings | {"PATH": path, "PYTHONPATH": str(ROOT)}
+def desk(house: House) -> tuple[Path, dict[str, str]]:
+    """A folder with scene.png that workers may read, and the environment of a shell."""
+    (house.files / "scene.png").write_bytes(PNG)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return house.files, os.environ | house.environment | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

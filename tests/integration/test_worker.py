@@ -8,82 +8,26 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
+from rich.console import Console
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
-from producer.embedded import RedisServer
 from producer.queues import DEFAULT_QUEUE
-from tests.servers import Reply, ScriptedHttp
-from tests.worker_process import WorkerProcess
-from worker.embedded_s3 import S3Server
+from tests.house import PNG, SCENE, House, picture
+from tests.servers import Reply
+from worker import demo
 from worker.training import scenes
 
 RESULT_TIMEOUT_S = 60
 
 
-def picture(seed: int, kind: str = "PNG") -> tuple[bytes, scenes.Scene]:
-    """A drawn scene as an image file, and what is true of it."""
-    scene = scenes.sample(random.Random(seed), shapes=1)
-    out = BytesIO()
-    scenes.draw(scene, side=192).save(out, kind)
-    return out.getvalue(), scene
-
-
-PNG, SCENE = picture(1)
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    folder = tmp_path_factory.mktemp("house")
-    files = folder / "files"
-    files.mkdir()
-    routes = {
-        "/ok.png": [Reply(200, PNG)],
-        "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
-        "/missing.png": [Reply(404)],
-        "/damaged.png": [Reply(200, PNG[: len(PNG) // 2])],
-    }
-    with (
-        RedisServer(folder / "redis") as broker,
-        S3Server(folder / "s3") as s3,
-        ScriptedHttp(routes) as web,
-    ):
-        environment = {
-            "CAPTIONQ_BROKER_URL": broker.url,
-            "CAPTIONQ_FILE_ROOT": str(files),
-            "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
-            "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
-            "CAPTIONQ_MAX_BATCH": "8",
-            "AWS_ACCESS_KEY_ID": s3.access_key,
-            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        bucket = folder / "s3" / "photos"
-        bucket.mkdir(parents=True)
-        with (
-            WorkerProcess(folder / "worker.log", environment) as worker,
-            Client(broker.url) as client,
-        ):
-            yield SimpleNamespace(
-                broker=broker,
-                web=web,
-                files=files,
-                bucket=bucket,
-                worker=worker,
-                client=client,
-                environment=environment,
-            )
-
-
 @pytest.fixture
-def celery_client(house: SimpleNamespace) -> Iterator[Celery]:
+def celery_client(house: House) -> Iterator[Celery]:
     """Someone who knows Celery and our task names, but not `producer`."""
     app = Celery("theirs", broker=house.broker.url, backend=house.broker.url, set_as_current=False)
     yield app
@@ -97,7 +41,7 @@ def wait(job: Any, client: Client) -> Any:
 @pytest.mark.parametrize("scheme", ["http", "s3", "file"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
-    house: SimpleNamespace, scheme: str, kind: str
+    house: House, scheme: str, kind: str
 ) -> None:
     data, scene = picture(7, kind)
     name = f"seven.{kind.lower()}"
@@ -123,7 +67,7 @@ def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
     assert result.timings.queue_ms >= 0
 
 
-def test_given_a_true_and_a_false_text_the_match_tells_them_apart(house: SimpleNamespace) -> None:
+def test_given_a_true_and_a_false_text_the_match_tells_them_apart(house: House) -> None:
     false = scenes.change(SCENE, "colour", random.Random(0)).caption
     job = MatchJob(image=house.web.url("/ok.png"), texts=(SCENE.caption, false))
     yes, no = wait(job, house.client).raise_for_state().matches
@@ -132,7 +76,7 @@ def test_given_a_true_and_a_false_text_the_match_tells_them_apart(house: SimpleN
 
 
 def test_given_a_job_that_names_the_model_the_worker_that_has_it_takes_it(
-    house: SimpleNamespace, celery_client: Celery
+    house: House, celery_client: Celery
 ) -> None:
     job = CaptionJob(image=house.web.url("/ok.png"), model="bundled")
     assert wait(job, house.client).raise_for_state().model.id == "bundled"
@@ -142,7 +86,7 @@ def test_given_a_job_that_names_the_model_the_worker_that_has_it_takes_it(
     assert sent.get(timeout=RESULT_TIMEOUT_S)["model"]["id"] == "bundled"
 
 
-def test_given_many_jobs_at_once_they_share_batches(house: SimpleNamespace) -> None:
+def test_given_many_jobs_at_once_they_share_batches(house: House) -> None:
     jobs = [CaptionJob(image=house.web.url("/ok.png")) for _ in range(40)]
     handles = house.client.submit_many(jobs)
     results = list(house.client.as_completed(handles, RESULT_TIMEOUT_S))
@@ -152,7 +96,7 @@ def test_given_many_jobs_at_once_they_share_batches(house: SimpleNamespace) -> N
 
 
 def test_given_a_source_that_is_busy_twice_when_it_recovers_the_job_took_three_attempts(
-    house: SimpleNamespace,
+    house: House,
 ) -> None:
     result = wait(CaptionJob(image=house.web.url("/busy.png")), house.client)
     assert result.state is JobState.SUCCEEDED
@@ -161,30 +105,37 @@ def test_given_a_source_that_is_busy_twice_when_it_recovers_the_job_took_three_a
 
 
 def test_given_a_source_that_has_no_such_image_one_attempt_is_enough(
-    house: SimpleNamespace,
+    house: House,
 ) -> None:
-    result = wait(CaptionJob(image=house.web.url("/missing.png")), house.client)
+    result = wait(CaptionJob(image=house.web.url("/gone.png")), house.client)
     assert (result.state, result.attempts) == (JobState.FAILED, 1)
     assert result.error.code is ErrorCode.HTTP_4XX
-    assert house.web.hits("/missing.png") == 1
+    assert house.web.hits("/gone.png") == 1
 
 
-def test_given_a_damaged_image_it_fails_typed_and_stops_nothing(house: SimpleNamespace) -> None:
+def test_given_a_damaged_image_it_fails_typed_and_stops_nothing(house: House) -> None:
     result = wait(CaptionJob(image=house.web.url("/damaged.png")), house.client)
     assert result.error.code is ErrorCode.IMAGE_CORRUPT
     assert wait(CaptionJob(image=house.web.url("/ok.png")), house.client).raise_for_state()
 
 
-def test_given_a_file_outside_the_root_it_is_refused(
-    house: SimpleNamespace, tmp_path: Path
+def test_given_a_text_longer_than_the_model_takes_the_job_is_invalid_at_once(
+    house: House,
 ) -> None:
+    job = MatchJob(image=house.web.url("/ok.png"), texts=("a " * 400,))
+    result = wait(job, house.client)
+    assert result.error.code is ErrorCode.JOB_INVALID
+    assert result.attempts == 1
+
+
+def test_given_a_file_outside_the_root_it_is_refused(house: House, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(PNG)
     result = wait(CaptionJob(image=(tmp_path / "secret.png").as_uri()), house.client)
     assert result.error.code is ErrorCode.FILE_NOT_ALLOWED
 
 
 def test_given_a_plain_celery_client_its_async_result_is_the_result(
-    house: SimpleNamespace, celery_client: Celery
+    house: House, celery_client: Celery
 ) -> None:
     job = {"image": house.web.url("/ok.png")}
     sent = celery_client.send_task("captionq.caption", kwargs={"job": job})
@@ -195,7 +146,7 @@ def test_given_a_plain_celery_client_its_async_result_is_the_result(
 
 
 def test_given_a_plain_celery_client_its_failed_job_raises_code_and_public_text(
-    house: SimpleNamespace, celery_client: Celery
+    house: House, celery_client: Celery
 ) -> None:
     job = {"image": house.web.url("/missing.png")}
     sent = celery_client.send_task("captionq.caption", kwargs={"job": job})
@@ -207,7 +158,7 @@ def test_given_a_plain_celery_client_its_failed_job_raises_code_and_public_text(
 
 
 def test_given_a_plain_celery_clients_cancelled_job_it_raises_too(
-    house: SimpleNamespace, celery_client: Celery
+    house: House, celery_client: Celery
 ) -> None:
     job_id = uuid.uuid4().hex
     job = {"image": house.web.url("/ok.png"), "job_id": job_id}
@@ -220,7 +171,7 @@ def test_given_a_plain_celery_clients_cancelled_job_it_raises_too(
 
 @pytest.mark.parametrize("positional", [True, False], ids=["positional", "keyword"])
 def test_given_a_celery_client_of_another_language_its_job_is_served(
-    house: SimpleNamespace, positional: bool
+    house: House, positional: bool
 ) -> None:
     """The message is written byte by byte as the Celery message protocol 2 says."""
     task_id = str(uuid.uuid4())
@@ -253,8 +204,22 @@ def test_given_a_celery_client_of_another_language_its_job_is_served(
     assert meta["result"]["matches"][0]["itm_probability"] > 0.5
 
 
+def test_given_images_of_ones_own_the_demo_captions_and_matches_them(
+    house: House, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.png").write_bytes(PNG)
+    images = [str(tmp_path / "mine.png"), house.web.url("/missing.png")]
+    mine, missing = demo._run_jobs(house.client, demo._own(images, house.files), Console())
+    assert mine.caption.captions[0].text == SCENE.caption
+    assert mine.match.matches[0].text == SCENE.caption
+    assert mine.match.matches[0].itm_probability > 0.5 > mine.match.matches[1].itm_probability
+    assert demo._as_expected(mine)
+    assert missing.match is None
+    assert not demo._as_expected(missing)
+
+
 def test_given_the_command_line_when_a_file_is_submitted_its_caption_is_printed(
-    house: SimpleNamespace,
+    house: House,
 ) -> None:
     (house.files / "cli.png").write_bytes(PNG)
     command = [sys.executable, "-m", "producer.cli", "submit", "--wait", "--json"]

@@ -1,0 +1,73 @@
+"""A whole house for tests: Redis, S3, HTTP and a worker, all real, and a client."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from producer import Client
+from producer.embedded import RedisServer
+from tests.servers import Reply, ScriptedHttp
+from tests.worker_process import WorkerProcess
+from worker.embedded_s3 import S3Server
+from worker.training import scenes
+
+
+def picture(seed: int, kind: str = "PNG") -> tuple[bytes, scenes.Scene]:
+    """A drawn scene as an image file, and what is true of it."""
+    scene = scenes.sample(random.Random(seed), shapes=1)
+    out = BytesIO()
+    scenes.draw(scene, side=192).save(out, kind)
+    return out.getvalue(), scene
+
+
+PNG, SCENE = picture(1)
+
+
+@dataclass(frozen=True)
+class House:
+    """`files` is what the worker may read by file://, `bucket` the folder of s3://photos."""
+
+    broker: RedisServer
+    web: ScriptedHttp
+    files: Path
+    bucket: Path
+    environment: dict[str, str]
+    worker: WorkerProcess
+    client: Client
+
+
+@contextmanager
+def open_house(folder: Path) -> Iterator[House]:
+    """A house whose data lies in `folder`, until the block ends."""
+    files, bucket = folder / "files", folder / "s3" / "photos"
+    files.mkdir()
+    bucket.mkdir(parents=True)
+    routes = {
+        "/ok.png": [Reply(200, PNG)],
+        "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
+        "/missing.png": [Reply(404)],
+        "/damaged.png": [Reply(200, PNG[: len(PNG) // 2])],
+    }
+    with (
+        RedisServer(folder / "redis") as broker,
+        S3Server(folder / "s3") as s3,
+        ScriptedHttp(routes) as web,
+    ):
+        environment = {
+            "CAPTIONQ_BROKER_URL": broker.url,
+            "CAPTIONQ_FILE_ROOT": str(files),
+            "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
+            "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
+            "CAPTIONQ_MAX_BATCH": "8",
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        with (
+            WorkerProcess(folder / "worker.log", environment) as worker,
+            Client(broker.url) as client,
+        ):
+            yield House(broker, web, files, bucket, environment, worker, client)
