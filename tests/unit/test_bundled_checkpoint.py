@@ -15,8 +15,7 @@ from transformers import (
     BlipProcessor,
 )
 
-from worker.training.evaluate import BUNDLED, auc, evaluate_model
-from worker.training.reference import Model, reference
+from worker.training.evaluate import BARS, BUNDLED, auc, evaluate
 from worker.training.scenes import draw, sample
 from worker.training.vocabulary import PROMPT, words
 
@@ -28,11 +27,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return reference(BUNDLED)
 
 
 def test_given_the_folder_then_it_is_whole_and_its_weights_are_under_8_megabytes() -> None:
@@ -89,15 +83,17 @@ def test_given_the_configuration_then_its_ids_are_the_tokenizers_and_its_heads_a
     )
 
 
-def test_given_200_unseen_scenes_then_captions_matching_and_retrieval_hold_their_bars(
-    model: Model,
-) -> None:
-    figures = evaluate_model(model, 200, "a seed that nothing else uses")
+def test_given_unseen_scenes_then_captions_matching_and_retrieval_hold_their_bars() -> None:
+    """The bars are those of 2,000 scenes (`captionq-worker evaluate`); fewer are drawn here, and
+    each share may fall short by two standard errors of so small a sample."""
+    scenes = 400
+    figures = evaluate(BUNDLED, scenes)
 
-    assert figures["caption_exact"] >= 0.9
-    assert figures["caption_exact_held_out"] >= 0.85
-    assert figures["itm_auc"] >= 0.97
-    assert figures["itc_recall_at_1"] >= 0.85
+    def least(name: str) -> float:
+        sample = scenes // 2 if name.endswith("held_out") else scenes
+        return BARS[name] - 2 * (BARS[name] * (1 - BARS[name]) / sample) ** 0.5
+
+    assert {name: figures[name] for name in BARS if figures[name] < least(name)} == {}
 
 
 def test_given_a_prompt_when_captioning_then_the_caption_follows_it() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.training.reference import Model, reference
+from worker.blip import Engine
+from worker.training.evaluated import Model, served
 from worker.training.scenes import ATTRIBUTES, HELD_OUT, SEEN, Scene, change, draw, sample
 
 BUNDLED = Path(__file__).parents[1] / "checkpoints" / "scenes"
@@ -29,8 +30,8 @@ BARS = {
 
 
 def evaluate(directory: Path | str, scenes: int = 2000, seed: str = SEED) -> dict[str, float]:
-    """The figures of a model folder, run by transformers in float32 on the CPU."""
-    return evaluate_model(reference(directory), scenes, seed)
+    """The figures of a model folder, run by the engine in float32 on the CPU."""
+    return evaluate_model(served(Engine.load(directory)), scenes, seed)
 
 
 def evaluate_model(model: Model, scenes: int = 2000, seed: str = SEED) -> dict[str, float]:

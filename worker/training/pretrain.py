@@ -15,9 +15,9 @@ import torch
 
 from worker.training.dataset import batch, normalise
 from worker.training.evaluate import evaluate_model
+from worker.training.evaluated import over
 from worker.training.export import export
 from worker.training.joint import Joint, configuration
-from worker.training.reference import over
 from worker.training.vocabulary import tokenizer
 
 STATE, LOG = "training.pt", "training.log"

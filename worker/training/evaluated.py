@@ -1,8 +1,7 @@
-"""What the evaluation is given by default: BLIP run by transformers' own classes."""
+"""What is evaluated: the four callables, over the engine or over a model in training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    BlipForConditionalGeneration,
-    BlipForImageTextRetrieval,
-)
+
+from worker.blip import Engine
 
 MAX_TOKENS = 24
 
@@ -39,19 +34,24 @@ class Model:
     embed_texts: Callable[[Texts], Floats]
 
 
-def reference(directory: Path | str) -> Model:
-    """The model of a folder, in float32, with the folder's own tokenizer and preprocessing."""
-    processor = AutoImageProcessor.from_pretrained(directory)
+def served(engine: Engine) -> Model:
+    """A `Model` over the engine, as captionq serves it: greedy captions, [ENC] for ITM."""
 
-    def prepare(images: Images) -> Tensor:
-        pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return pixels
+    def caption(images: Images) -> list[str]:
+        found = engine.caption(
+            list(images), num_beams=1, min_new_tokens=0, max_new_tokens=MAX_TOKENS
+        )
+        return [captions[0].text for captions in found]
 
-    return over(
-        BlipForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval(),
-        BlipForImageTextRetrieval.from_pretrained(directory, dtype=torch.float32).eval(),
-        AutoTokenizer.from_pretrained(directory),
-        prepare,
+    def match(images: Images, texts: Texts) -> list[float]:
+        pairs = engine.match(list(images), [[text] for text in texts])
+        return [found[0].itm_probability for found in pairs]
+
+    return Model(
+        caption,
+        match,
+        lambda images: engine.embed(images=list(images)).numpy(),
+        lambda texts: engine.embed(texts=list(texts)).numpy(),
     )
 
 
