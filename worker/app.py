@@ -180,10 +180,10 @@ def make_fetcher(settings: WorkerSettings) -> Fetcher:
 def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
     """One engine per task; tasks on the same checkpoint share theirs.
 
-    Ends the process when a checkpoint cannot be loaded.
+    Ends the process when a checkpoint cannot be loaded, or not on the device.
     """
     from worker.blip import Engine
-    from worker.blip.errors import CheckpointError
+    from worker.blip.errors import BlipError
 
     tasks_by_model: dict[tuple[str, str | None], list[str]] = {}
     for task, model in settings.models.items():
@@ -198,7 +198,7 @@ def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
                 revision=revision,
                 tasks=tasks,
             )
-        except CheckpointError as exc:
+        except BlipError as exc:
             refuse(f"cannot load {model}: {exc}")
         log.info("%s by %s on %s in %s", " and ".join(tasks), model, engine.device, engine.dtype)
         engines |= dict.fromkeys(tasks, engine)
