@@ -27,7 +27,7 @@ demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https:/
 	$(BIN)/captionq-worker demo $(IMAGES)
 
 test: $(READY) ## All tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 check: $(READY) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,9 +1,11 @@
 """Fixtures for all tests: a real Redis server, a whole house; which tests share a process."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
+from xdist.scheduler import LoadScopeScheduling
 
 from producer.embedded import RedisServer
 from tests.house import House, open_house
@@ -11,11 +13,16 @@ from tests.house import House, open_house
 SHARING_A_HOUSE = ("test_worker.py", "test_readme.py", "test_flower.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):
     """With several test processes, a file's tests stay together, as do those that share a house."""
-    for item in items:
-        group = "house" if item.path.name in SHARING_A_HOUSE else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "house" if path.endswith(SHARING_A_HOUSE) else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

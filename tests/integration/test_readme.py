@@ -2,13 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.house import PNG, House
+from worker.cli import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -29,8 +32,8 @@ def desk(house: House) -> tuple[Path, dict[str, str]]:
     return house.files, os.environ | house.environment | {"PATH": path, "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_given_a_command_of_the_readme_it_succeeds(
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("captionq ")])
+def test_given_a_producers_command_of_the_readme_it_succeeds(
     desk: tuple[Path, dict[str, str]], command: str
 ) -> None:
     folder, environment = desk
@@ -39,6 +42,21 @@ def test_given_a_command_of_the_readme_it_succeeds(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("captionq-worker ")])
+def test_given_a_workers_command_of_the_readme_it_succeeds(
+    desk: tuple[Path, dict[str, str]], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where torch is loaded already."""
+    monkeypatch.chdir(desk[0])
+    done = CliRunner().invoke(cli, shlex.split(command)[1:])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip()
+
+
+def test_every_command_of_the_readme_is_run() -> None:
+    assert {command.split()[0] for command in COMMANDS} == {"captionq", "captionq-worker"}
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -260,12 +260,12 @@ def test_an_ended_job_lives_as_long_as_results_do(make_store: MakeStore) -> None
 
 
 def test_an_unfinished_job_lives_on_when_it_starts(make_store: MakeStore) -> None:
-    store = make_store(queued_ttl_s=0.5)
+    store = make_store(queued_ttl_s=1.0)
     store.create_many([job("a"), job("b")])
-    time.sleep(0.3)
+    time.sleep(0.6)
     store.start("a", "caption", 1, "worker@host")
 
-    time.sleep(0.3)
+    time.sleep(0.5)
 
     assert store.get("a") is not None
     assert store.get("b") is None
