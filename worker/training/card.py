@@ -39,7 +39,7 @@ colour and kind these never occur in training, neither drawn nor in a false capt
 
 ## Figures
 
-Of the file beside this card, loaded by transformers in float32, on 2,000 scenes of a seed that
+Of the file beside this card, run by the engine in float32, on 2,000 scenes of a seed that
 training does not use, six in ten with two shapes; shares are 0 to 1:
 
 ```
