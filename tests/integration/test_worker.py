@@ -207,8 +207,8 @@ def test_given_a_celery_client_of_another_language_its_job_is_served(
 def test_given_images_of_ones_own_the_demo_captions_and_matches_them(
     house: House, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.png").write_bytes(PNG)
-    images = [str(tmp_path / "mine.png"), house.web.url("/missing.png")]
+    (tmp_path / "my cat[1].png").write_bytes(PNG)
+    images = [str(tmp_path / "my cat[1].png"), house.web.url("/missing.png?token=secret")]
     mine, missing = demo._run_jobs(house.client, demo._own(images, house.files), Console())
     assert mine.caption.captions[0].text == SCENE.caption
     assert mine.match.matches[0].text == SCENE.caption
@@ -216,6 +216,11 @@ def test_given_images_of_ones_own_the_demo_captions_and_matches_them(
     assert demo._as_expected(mine)
     assert missing.match is None
     assert not demo._as_expected(missing)
+    console = Console(width=demo.WIDTH)
+    with console.capture() as capture:
+        console.print(demo._table([mine, missing]))
+    assert "file my cat[1].png" in capture.get()
+    assert "secret" not in capture.get()
 
 
 def test_given_the_command_line_when_a_file_is_submitted_its_caption_is_printed(
