@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.exceptions import TaskRevokedError
 from rich.console import Console
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
@@ -167,6 +168,28 @@ def test_given_a_plain_celery_clients_cancelled_job_it_raises_too(
     sent = celery_client.send_task("captionq.caption", kwargs={"job": job}, task_id=job_id)
     with pytest.raises(Exception, match="job_cancelled"):
         sent.get(timeout=RESULT_TIMEOUT_S)
+
+
+def test_given_a_job_that_was_revoked_as_flower_does_those_who_wait_learn_of_it(
+    house: House, celery_client: Celery
+) -> None:
+    job_id = uuid.uuid4().hex
+    assert celery_client.control.revoke(job_id, reply=True, timeout=10, limit=1)
+    result = wait(CaptionJob(image=house.web.url("/ok.png"), job_id=job_id), house.client)
+    assert (result.state, result.attempts) == (JobState.CANCELLED, 0)
+    assert result.error.code is ErrorCode.JOB_CANCELLED
+
+
+def test_given_a_message_past_its_expires_its_job_ends_as_expired(
+    house: House, celery_client: Celery
+) -> None:
+    job = {"image": house.web.url("/ok.png")}
+    sent = celery_client.send_task("captionq.caption", kwargs={"job": job}, expires=-1)
+    with pytest.raises(TaskRevokedError):
+        sent.get(timeout=RESULT_TIMEOUT_S)
+    assert next(house.client.as_completed([sent.id], RESULT_TIMEOUT_S)).error.code is (
+        ErrorCode.JOB_EXPIRED
+    )
 
 
 @pytest.mark.parametrize("positional", [True, False], ids=["positional", "keyword"])

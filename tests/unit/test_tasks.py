@@ -21,6 +21,7 @@ from producer.contract import (
     utcnow,
 )
 from producer.store import MemoryStore, StoreUnavailable
+from worker.delivery import Delivery
 from worker.errors import Fault
 from worker.pipeline import Product
 from worker.publish import Publisher
@@ -178,6 +179,38 @@ def test_given_a_job_cancelled_while_it_runs_the_cancellation_is_kept() -> None:
     with pytest.raises(JobFailed) as failure:
         house.deliver(job_id="mine")
     assert failure.value.code is ErrorCode.JOB_CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("expired", "state", "code"),
+    [
+        pytest.param(False, JobState.CANCELLED, ErrorCode.JOB_CANCELLED, id="revoked"),
+        pytest.param(True, JobState.FAILED, ErrorCode.JOB_EXPIRED, id="expired"),
+    ],
+)
+def test_given_a_message_that_celery_dropped_its_job_has_ended(
+    expired: bool, state: JobState, code: ErrorCode
+) -> None:
+    house = House()
+    job = CaptionJob(image=IMAGE, job_id="mine")
+    house.store.create(job)
+    delivery = Delivery.of(FakeTask().request, (), {"job": job.model_dump(mode="json")})
+    house.shell.revoked("caption", delivery, expired)
+    result = house.store.get("mine").result
+    assert (result.state, result.error.code, result.attempts) == (state, code, 0)
+
+
+def test_given_a_job_that_has_ended_when_its_message_is_dropped_its_result_is_kept() -> None:
+    house = House(None)
+    house.deliver()
+    delivery = Delivery.of(FakeTask().request, ({"image": IMAGE},), {})
+    house.shell.revoked("match", delivery, False)
+    assert house.store.get("celery-id").state is JobState.SUCCEEDED
+
+
+def test_given_no_store_when_a_message_is_dropped_celery_goes_on() -> None:
+    house = House(store=FlakyStore(failures=1))
+    house.shell.revoked("match", Delivery.of(FakeTask().request, (), {}), False)
 
 
 def test_given_a_transient_fault_the_job_is_retried_twice_and_then_fails() -> None:
