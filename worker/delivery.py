@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from producer.contract import JOB_ID_PATTERN, public_uri
+from worker.retry import SCHEMA_ATTEMPTS
 
 BOUNCES = "captionq_bounces"
 """Message header: how often the message went back because its contract is newer than a worker's."""
@@ -35,7 +36,7 @@ class Delivery(NamedTuple):
                 payload = json.loads(payload)
         own = payload.get("job_id") if isinstance(payload, dict) else None
         usable = isinstance(own, str) and re.fullmatch(JOB_ID_PATTERN, own)
-        bounces = _count((request.headers or {}).get(BOUNCES))
+        bounces = min(SCHEMA_ATTEMPTS, _count((request.headers or {}).get(BOUNCES)))
         return cls(
             payload=payload,
             job_id=str(own) if usable else str(request.id),
@@ -44,6 +45,11 @@ class Delivery(NamedTuple):
             queue=(request.delivery_info or {}).get("routing_key"),
             worker=str(request.hostname),
         )
+
+    @property
+    def retries(self) -> int:
+        """How often the message was sent again: what it says of itself, where that can be."""
+        return self.attempt - 1 + self.bounces
 
     @property
     def image_ref(self) -> str | None:

@@ -185,6 +185,7 @@ class Shell:
             "argsrepr": "()",
             "kwargsrepr": repr(shown),
         }
+        task.request.retries = delivery.retries  # Celery adds one to it, whatever it was
         try:
             return task.retry(exc=failure, countdown=wait_s, throw=False, **options)
         except Reject as rejected:

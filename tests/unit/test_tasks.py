@@ -21,7 +21,7 @@ from producer.contract import (
     utcnow,
 )
 from producer.store import MemoryStore, StoreUnavailable
-from worker.delivery import Delivery
+from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.pipeline import Product
 from worker.publish import Publisher
@@ -58,13 +58,14 @@ class FakeTask:
         assert not throw
         if self.broker_away:
             raise Reject("away", requeue=False)  # as Celery does
+        self.request.retries += 1  # as Celery does: a TypeError where it is no number
         self.retried.append(countdown)
         self.options = options
         return Retry(exc=exc)
 
     def again(self) -> "FakeTask":
         """The delivery that follows a retry."""
-        return FakeTask(self.request.retries + 1, headers=self.options["headers"])
+        return FakeTask(self.request.retries, headers=self.options["headers"])
 
     def signature_from_request(self, request: Any, queue: str) -> Any:
         return SimpleNamespace(apply_async=lambda: self.sent_on.append(queue))
@@ -336,6 +337,22 @@ def test_given_a_job_as_json_text_its_own_id_is_kept() -> None:
 
 def test_given_retries_that_are_no_number_the_job_runs_as_the_first_try() -> None:
     assert House(None).deliver(FakeTask(retries="many"))["attempts"] == 1
+
+
+@pytest.mark.parametrize("bounces", [0, 10**9, "9"])
+@pytest.mark.parametrize("retries", [None, "1", -(10**9), 0])
+def test_given_counts_that_cannot_be_a_transient_fault_is_still_tried_a_few_times(
+    retries: Any, bounces: Any
+) -> None:
+    house = House(*(Fault(ErrorCode.HTTP_5XX) for _ in range(3)))
+    task = FakeTask(retries=retries, headers={BOUNCES: bounces})
+    for _ in range(2):
+        with pytest.raises(Retry):
+            house.deliver(task)
+        task = task.again()
+    with pytest.raises(JobFailed):
+        house.deliver(task)
+    assert house.runs == 3
 
 
 def test_given_a_job_for_another_model_it_is_sent_on_to_that_models_queue() -> None:
