@@ -1,7 +1,7 @@
 """The batch size for a device: the smallest that is nearly as fast as any that fits.
 
 Batches of 1, 2, 4, ... are run with the worst-case options until the next one would not fit into
-the memory, would take too long to try, or promises no more speed. `next_batch` and `choose` decide,
+the memory, would take too long, or promises no more speed. `next_batch` and `choose` decide,
 `find` runs.
 """
 
@@ -16,15 +16,21 @@ NEAR_PEAK = 0.95
 """The share of the best rate that a smaller batch must reach to be preferred."""
 
 _STEP = 1.25  # a batch that is less than this many times the last one is not worth a try
-_AGAIN_WITHIN_S = 0.3  # a batch faster than this is run again: its first run sets things up
+_SMALL = 8  # batches up to this size may take longer than Bounds.batch_seconds
+_AGAIN_WITHIN_S = 0.2  # a batch faster than this is run again: its first run sets things up
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a search may use: `memory_bytes` beyond the idle models (None: unknown), and time."""
+    """What a search may use.
+
+    memory_bytes: beyond the idle models; None where unknown. seconds: of the whole search.
+    batch_seconds: of one batch, unless it is small: whoever comes next waits for all of it.
+    """
 
     memory_bytes: int | None
     seconds: float = 20.0
+    batch_seconds: float = 1.0
     max_batch: int = 256
 
 
@@ -77,7 +83,10 @@ def next_batch(trials: Sequence[Trial], spent_s: float, bounds: Bounds) -> int |
         candidate -= candidate % 8
     if candidate < _STEP * last.batch:
         return None
-    if spent_s + candidate / last.images_per_s > bounds.seconds:
+    expected_s = candidate / last.images_per_s
+    if spent_s + expected_s > bounds.seconds:
+        return None
+    if candidate > _SMALL and expected_s > bounds.batch_seconds:
         return None
     return candidate
 

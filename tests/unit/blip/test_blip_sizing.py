@@ -11,6 +11,9 @@ GB = 10**9
 ROOM = Bounds(memory_bytes=10 * GB)
 
 
+PATIENT = Bounds(10 * GB, batch_seconds=99.0)
+
+
 def rising(*batches: int, per_image: int = GB // 10) -> list[Trial]:
     """Trials whose rate grows with the batch without end."""
     return [Trial(n, float(n), n * per_image) for n in batches]
@@ -43,6 +46,11 @@ def rising(*batches: int, per_image: int = GB // 10) -> list[Trial]:
         ),
         pytest.param(rising(1, 2), 19.5, ROOM, None, id="no time left"),
         pytest.param([Trial(1, 0.1)], 10.0, ROOM, None, id="two images would take too long"),
+        pytest.param(rising(1, 2, 4, per_image=1), 1.0, ROOM, 8, id="a small batch may be slow"),
+        pytest.param(
+            [Trial(4, 5.0), Trial(8, 9.0)], 1.0, ROOM, None, id="a large one would block others"
+        ),
+        pytest.param([Trial(4, 5.0), Trial(8, 9.0)], 1.0, PATIENT, 16, id="unless they are patient"),
         pytest.param(
             [Trial(1, 3.0), Trial(2, 3.1), Trial(4, 3.15)], 1.0, ROOM, None, id="no more speed"
         ),
@@ -117,7 +125,7 @@ def searched(device: Device, bounds: Bounds = ROOM, least_runs: int = 1) -> list
 
 def test_given_a_device_that_runs_out_of_memory_the_search_goes_on_with_less() -> None:
     device = Device(capacity=25)
-    trials = searched(device, Bounds(None))
+    trials = searched(device, Bounds(None, batch_seconds=9))
     assert [trial.batch for trial in trials] == [1, 2, 4, 8, 16, 32, 24]
     assert trials[-2].images_per_s == 0
     assert choose(trials, Bounds(None)).batch == 24
