@@ -16,7 +16,7 @@ PATIENT = Bounds(10 * GB, batch_seconds=99.0)
 
 def rising(*batches: int, per_image: int = GB // 10) -> list[Trial]:
     """Trials whose rate grows with the batch without end."""
-    return [Trial(n, float(n), n * per_image) for n in batches]
+    return [Trial(n, 100.0 * n, n * per_image) for n in batches]
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,18 @@ def rising(*batches: int, per_image: int = GB // 10) -> list[Trial]:
             [*rising(1, 2, 4, per_image=1), Trial(8, 0.0)], 1.0, ROOM, 6, id="out of memory: less"
         ),
         pytest.param(
-            [*rising(1, 2, 4, per_image=1), Trial(8, 0.0), Trial(6, 5.0)],
+            [*rising(1, 2, 4, per_image=1), Trial(8, 0.0), Trial(6, 500.0)],
             1.0,
             ROOM,
             None,
             id="7 after 6 is no try",
         ),
         pytest.param(
-            [*rising(1, 2, 4, per_image=1), Trial(8, 9.0, 11 * GB)], 1.0, ROOM, 6, id="over"
+            [*rising(1, 2, 4, per_image=1), Trial(8, 900.0, 11 * GB)], 1.0, ROOM, 6, id="over"
         ),
-        pytest.param(rising(1, 2), 19.5, ROOM, None, id="no time left"),
+        pytest.param([Trial(1, 1.0), Trial(2, 2.0)], 18.5, ROOM, None, id="no time left"),
         pytest.param([Trial(1, 0.1)], 10.0, ROOM, None, id="two images would take too long"),
-        pytest.param(rising(1, 2, 4, per_image=1), 1.0, ROOM, 8, id="a small batch may be slow"),
+        pytest.param([Trial(2, 1.0), Trial(4, 2.0)], 9.0, ROOM, 8, id="a small one may be slow"),
         pytest.param(
             [Trial(4, 5.0), Trial(8, 9.0)], 1.0, ROOM, None, id="a large one would block others"
         ),
