@@ -6,7 +6,6 @@ libraries, as long as as much memory is free.
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -89,7 +88,7 @@ class Remembered:
                 "w", dir=self.path.parent, suffix=".new", encoding="utf-8", delete=False
             ) as file:
                 json.dump(record, file, indent=2)
-            os.replace(file.name, self.path)
+            Path(file.name).replace(self.path)
         except OSError as exc:
             log.warning("the batch size will be measured again at the next start: %s", exc)
 

@@ -168,9 +168,7 @@ def test_given_poison_that_is_no_lack_of_memory_the_batches_stay_as_large_as_the
     batcher.close(5)
 
 
-def test_given_too_little_memory_the_failed_batch_lets_go_of_its_tensors_before_its_halves_run() -> (
-    None
-):
+def test_given_too_little_memory_a_failed_batch_frees_its_tensors_before_its_halves_run() -> None:
     class Tensor:
         pass
 

@@ -50,7 +50,7 @@ def rising(*batches: int, per_image: int = GB // 10) -> list[Trial]:
         pytest.param(
             [Trial(4, 5.0), Trial(8, 9.0)], 1.0, ROOM, None, id="a large one would block others"
         ),
-        pytest.param([Trial(4, 5.0), Trial(8, 9.0)], 1.0, PATIENT, 16, id="unless they are patient"),
+        pytest.param([Trial(4, 5.0), Trial(8, 9.0)], 1.0, PATIENT, 16, id="who are patient"),
         pytest.param(
             [Trial(1, 3.0), Trial(2, 3.1), Trial(4, 3.15)], 1.0, ROOM, None, id="no more speed"
         ),
@@ -161,7 +161,6 @@ def test_given_no_memory_for_one_image_the_search_says_so() -> None:
 def test_what_was_tried_is_told_in_one_line() -> None:
     trials = [Trial(1, 20.0, GB // 10), Trial(2, 33.3, GB // 5), Trial(4, 0.0)]
     assert describe(trials, trials[1], ROOM) == (
-        "batch size 2: 33.3 images/s, 0.20 GB of 10.0 GB; "
-        "tried 1: 20.0, 2: 33.3, 4: out of memory"
+        "batch size 2: 33.3 images/s, 0.20 GB of 10.0 GB; tried 1: 20.0, 2: 33.3, 4: out of memory"
     )
     assert "of" not in describe(trials[:1], trials[0], Bounds(None)).partition(";")[0]
