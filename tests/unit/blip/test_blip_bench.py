@@ -1,6 +1,7 @@
 """The benchmark runs, without Pillow too, and prints what it promises."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -57,6 +58,7 @@ def test_given_a_checkpoint_and_no_pillow_when_measured_then_json_has_all_the_fi
         capture_output=True,
         text=True,
         check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     result = json.loads(run.stdout)
     assert run.stderr == ""

@@ -39,7 +39,7 @@ def gemm_peak(
     batch: int,
     dtype: torch.dtype,
     device: torch.device,
-    seconds: float = _SECONDS,
+    seconds: float | None = None,
 ) -> GemmPeak:
     """Measure every shape in every way there is; each is as fast as its fastest call.
 
@@ -52,7 +52,9 @@ def gemm_peak(
             torch.randn(*size, device=device).to(dtype) for size in ((m, k), (n, k), (n,))
         )
         for way, product in _ways(rows, weight, bias):
-            rate = 2 * m * k * n / _fastest(product, device, seconds)
+            rate = (
+                2 * m * k * n / _fastest(product, device, _SECONDS if seconds is None else seconds)
+            )
             best = max(best, GemmPeak(rate, f"{name}, {way}"), key=lambda peak: peak.rate)
     return best
 
