@@ -1,6 +1,9 @@
 # make demo | test | check | bench | train-bundled: each sets up what it needs, once.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+# The first that runs and fits: a command of pyenv or conda may be there and start nothing.
+FITS   := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -19,7 +22,9 @@ help: ## Say what there is
 setup: $(READY) ## Make .venv and install captionq into it
 
 $(READY): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || test -n "$(PYTHON)" || \
+		{ echo "captionq needs Python 3.11 or 3.12: none is on the PATH" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch$$(sed -n 's/^torch//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@

@@ -19,6 +19,8 @@ RUN pip install -c constraints.txt ".[worker]" \
 
 USER captionq
 ENV HF_HOME=/home/captionq/.cache/huggingface
+# A volume is as its mount point was in the image: where there is none, root's alone.
+RUN mkdir -p "$HF_HOME"
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=300s \
     CMD celery -b "$CAPTIONQ_BROKER_URL" inspect ping --timeout 5 | grep -q "@$(hostname): OK"

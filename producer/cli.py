@@ -22,6 +22,7 @@ from producer.contract import (
     JobState,
     MatchJob,
 )
+from producer.embedded import EmbeddedUnavailable
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.settings import ProducerSettings
 from producer.store import Record
@@ -241,6 +242,8 @@ def _exit_codes() -> Iterator[None]:
         raise
     except BrokerFull as exc:
         _fail(UNREACHABLE, f"{exc} Try again when workers have taken some of it.")
+    except EmbeddedUnavailable as exc:
+        _fail(UNREACHABLE, str(exc))
     except BrokerUnavailable as exc:
         _fail(UNREACHABLE, f"{exc} Is it running, and is CAPTIONQ_BROKER_URL right?")
     except UnknownJob as exc:

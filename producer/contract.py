@@ -72,10 +72,10 @@ def _image_ref(uri: str) -> str:
 
 
 def public_uri(uri: str) -> str:
-    """The URI as it may be shown in logs, events and results: http(s) without query and fragment.
+    """The URI as it may be shown in logs, events and results: http(s) to the end of its path.
 
-    A presigned URL's query is a credential. Whatever is neither s3:// nor file:// counts as http,
-    for what is shown may not have been validated.
+    A presigned URL's query is a credential, as are a user and a password before the host. Whatever
+    is neither s3:// nor file:// counts as http, for what is shown may not have been validated.
 
     >>> public_uri("https://example.com/cat.jpg?X-Amz-Signature=abc")
     'https://example.com/cat.jpg'
@@ -83,7 +83,9 @@ def public_uri(uri: str) -> str:
     's3://photos/cat.jpg?versionId=1'
     """
     kept_whole = uri.lower().startswith(("s3://", "file://"))
-    return uri if kept_whole else re.split(r"[?#]", uri, maxsplit=1)[0]
+    if kept_whole:
+        return uri
+    return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", uri, maxsplit=1)[0], count=1)
 
 
 ImageRef = Annotated[

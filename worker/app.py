@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery, Task
-from celery.signals import worker_init, worker_process_init, worker_shutdown
+from celery.signals import task_revoked, worker_init, worker_process_init, worker_shutdown
 from kombu import Exchange, Queue
 from PIL.Image import Resampling
 
@@ -23,6 +23,7 @@ from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
 from worker.batcher import Batcher
+from worker.delivery import Delivery
 from worker.fetch import Fetcher
 from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
@@ -248,6 +249,14 @@ def _refuse_children(**_: Any) -> None:
 def _close(**_: Any) -> None:
     if house is not None:
         house.close()
+
+
+@task_revoked.connect
+def _revoked(sender: Any = None, request: Any = None, expired: bool = False, **_: Any) -> None:
+    kinds = [kind for kind, name in TASK_NAMES.items() if name == sender.name]
+    if house is not None and kinds:
+        delivery = Delivery.of(request, request.args, request.kwargs)
+        house.shell.revoked(kinds[0], delivery, bool(expired))
 
 
 @app.task(name=TASK_NAMES["caption"], bind=True, max_retries=None, throws=(JobFailed,))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from worker.settings import (
@@ -119,9 +120,13 @@ def show_settings(as_json: AsJson = False) -> None:
         for row in rows:
             print(json.dumps(row))
         return
-    table = Table("variable", "value", "meaning", title="captionq-worker settings")
+    table = Table(title="captionq-worker settings")
+    table.add_column("variable", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("meaning", overflow="fold")
     for row in rows:
-        table.add_row(row["variable"], row["value"] or "[dim](empty)[/dim]", row["meaning"])
+        value = escape(row["value"]) or "[dim](empty)[/dim]"
+        table.add_row(row["variable"], value, escape(row["meaning"]))
     Console().print(table)
 
 

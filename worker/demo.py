@@ -20,13 +20,14 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from producer.client import Client, JobHandle
-from producer.contract import CaptionJob, ErrorCode, JobResult, JobState, MatchJob
+from producer.contract import CaptionJob, ErrorCode, JobResult, JobState, MatchJob, public_uri
 from producer.embedded import RedisServer
 from worker.embedded_s3 import S3Server
 from worker.settings import BUNDLED
@@ -164,8 +165,9 @@ def _own(images: list[str], files: Path) -> list[Picture]:
     for n, image in enumerate(images):
         uri = image
         if "://" not in image:
-            copy = files / f"{n}-{Path(image).name}"
+            copy = files / str(n) / Path(image).name
             try:
+                copy.parent.mkdir()
                 shutil.copyfile(image, copy)
             except OSError as exc:
                 raise SystemExit(f"captionq-worker: cannot read {image}: {exc.strerror}") from None
@@ -208,8 +210,8 @@ def _table(shown: list[Shown]) -> Table:
     table.add_column("fetch, decode, infer", justify="right")
     table.add_column("batch", justify="right")
     for picture, caption, match in shown:
-        scheme, _, path = picture.uri.partition("://")
-        name = f"{scheme} {path.rpartition('/')[2] or path}"
+        scheme, _, path = public_uri(picture.uri).partition("://")
+        name = escape(f"{scheme} {unquote(path.rpartition('/')[2] or path)}")
         if caption.captions is None or caption.timings is None:
             reason = (
                 f"[red]{caption.error.code}[/red] {caption.error.message}" if caption.error else ""

@@ -91,7 +91,8 @@ class Pipeline:
             detail = f"no answer from the device in {self._infer_timeout_s} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
         except tuple(self._engine_errors) as exc:
-            raise Fault(self._engine_errors[type(exc)], str(exc)) from exc
+            code = next(code for kind, code in self._engine_errors.items() if isinstance(exc, kind))
+            raise Fault(code, str(exc)) from exc
 
 
 def _ms(seconds: float) -> float:

@@ -5,20 +5,16 @@ no Exception (SystemExit, KeyboardInterrupt) would leak the thread's slot and le
 unacknowledged for good.
 """
 
-import json
 import logging
 import random
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
 from producer.contract import (
-    JOB_ID_PATTERN,
     Caption,
     ErrorCode,
     Job,
@@ -29,11 +25,11 @@ from producer.contract import (
     Match,
     Timings,
     parse_job,
-    public_uri,
     utcnow,
 )
 from producer.queues import DEFAULT_QUEUE, queue_for
 from producer.store import Store, StoreUnavailable
+from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.models import Models
 from worker.pipeline import Product
@@ -41,53 +37,6 @@ from worker.publish import Publisher, patiently
 from worker.retry import delay_s
 
 log = logging.getLogger(__name__)
-
-BOUNCES = "captionq_bounces"
-"""Message header: how often the message went back because its contract is newer than a worker's."""
-
-
-class Delivery(NamedTuple):
-    """One message as Celery handed it over. `bounces` of its tries ended for its newer contract."""
-
-    payload: Any
-    job_id: str
-    attempt: int
-    bounces: int
-    queue: str | None
-    worker: str
-
-    @classmethod
-    def of(cls, request: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
-        """Read the job as first positional or as keyword argument `job`; other arguments refuse it.
-
-        A job without a usable id of its own takes Celery's task id. Never raises.
-        """
-        call = (*args, *(kwargs[name] for name in kwargs if name == "job"))
-        payload = call[0] if len(call) == 1 == len(args) + len(kwargs) else None
-        if isinstance(payload, str):
-            with suppress(ValueError, RecursionError):
-                payload = json.loads(payload)
-        own = payload.get("job_id") if isinstance(payload, dict) else None
-        usable = isinstance(own, str) and re.fullmatch(JOB_ID_PATTERN, own)
-        bounces = _count((request.headers or {}).get(BOUNCES))
-        return cls(
-            payload=payload,
-            job_id=str(own) if usable else str(request.id),
-            attempt=max(1, _count(request.retries) + 1 - bounces),
-            bounces=bounces,
-            queue=(request.delivery_info or {}).get("routing_key"),
-            worker=str(request.hostname),
-        )
-
-    @property
-    def image_ref(self) -> str | None:
-        """The image's URI as it may be shown, if the payload has one."""
-        image = self.payload.get("image") if isinstance(self.payload, dict) else None
-        return public_uri(image) if isinstance(image, str) else None
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +67,18 @@ class Shell:
             log.error("job %s goes back to its queue: no results store", delivery.job_id)
             raise Reject(str(exc), requeue=True) from exc
         return result.raise_for_state().model_dump(mode="json")
+
+    def revoked(self, kind: str, delivery: Delivery, expired: bool) -> None:
+        """Store the end of a `kind` job whose message Celery dropped: it was revoked, as Flower's
+        button does, or `expired` by its own header. Otherwise it would stay queued.
+
+        Tries once: Celery calls this on the thread that takes messages.
+        """
+        failure = JobFailed(ErrorCode.JOB_EXPIRED if expired else ErrorCode.JOB_CANCELLED)
+        try:
+            self.store.finish(_without_result(kind, delivery, failure, delivery.attempt - 1))
+        except StoreUnavailable as exc:
+            log.error("job %s was dropped, and that is not stored: %s", delivery.job_id, exc)
 
     def _result(self, task: "Task[Any, Any]", kind: str, delivery: Delivery) -> JobResult:
         try:
@@ -203,18 +164,7 @@ class Shell:
         )
         if wait_s is not None:
             raise self._again(task, delivery, failure, wait_s, bounced)
-        return self.publisher.publish(
-            JobResult(
-                job_id=delivery.job_id,
-                task=kind,
-                state=JobState.FAILED,
-                attempts=delivery.attempt,
-                image_ref=delivery.image_ref,
-                error=JobError.of(failure),
-                timings=Timings(),
-                finished_at=utcnow(),
-            )
-        )
+        return self.publisher.publish(_without_result(kind, delivery, failure, delivery.attempt))
 
     def _again(
         self,
@@ -235,10 +185,25 @@ class Shell:
             "argsrepr": "()",
             "kwargsrepr": repr(shown),
         }
+        task.request.retries = delivery.retries  # Celery adds one to it, whatever it was
         try:
             return task.retry(exc=failure, countdown=wait_s, throw=False, **options)
         except Reject as rejected:
             raise Reject(repr(rejected), requeue=True) from rejected
+
+
+def _without_result(kind: str, delivery: Delivery, failure: JobFailed, attempts: int) -> JobResult:
+    cancelled = failure.code is ErrorCode.JOB_CANCELLED
+    return JobResult(
+        job_id=delivery.job_id,
+        task=kind,
+        state=JobState.CANCELLED if cancelled else JobState.FAILED,
+        attempts=attempts,
+        image_ref=delivery.image_ref,
+        error=JobError.of(failure),
+        timings=Timings(),
+        finished_at=utcnow(),
+    )
 
 
 def _failure(exc: BaseException) -> JobFailed:

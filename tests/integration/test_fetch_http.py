@@ -183,6 +183,25 @@ def test_given_a_retry_after_when_the_server_fails_then_the_fault_carries_it_cap
     assert failure(source(), server.url()).retry_after_s == wait_s
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(503),
+        Reply(404),
+        Reply(200, BODY, {"X-Robots-Tag": "noai"}),
+        Reply(200, BODY, {"Content-Encoding": "br"}),
+    ],
+    ids=["503", "404", "opted out", "another encoding"],
+)
+def test_given_a_signed_url_when_it_fails_then_the_log_is_not_told_its_signature(
+    server: ScriptedHttp, source: Callable[..., HttpSource], reply: Reply
+) -> None:
+    server.routes["/cat.png?X-Amz-Signature=secret"] = [reply]
+    fault = failure(source(), server.url("/cat.png?X-Amz-Signature=secret"))
+    assert server.url("/cat.png") in fault.detail
+    assert "secret" not in str(fault)
+
+
 # Redirects
 
 

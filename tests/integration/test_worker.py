@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.exceptions import TaskRevokedError
 from rich.console import Console
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
@@ -169,6 +170,28 @@ def test_given_a_plain_celery_clients_cancelled_job_it_raises_too(
         sent.get(timeout=RESULT_TIMEOUT_S)
 
 
+def test_given_a_job_that_was_revoked_as_flower_does_those_who_wait_learn_of_it(
+    house: House, celery_client: Celery
+) -> None:
+    job_id = uuid.uuid4().hex
+    assert celery_client.control.revoke(job_id, reply=True, timeout=10, limit=1)
+    result = wait(CaptionJob(image=house.web.url("/ok.png"), job_id=job_id), house.client)
+    assert (result.state, result.attempts) == (JobState.CANCELLED, 0)
+    assert result.error.code is ErrorCode.JOB_CANCELLED
+
+
+def test_given_a_message_past_its_expires_its_job_ends_as_expired(
+    house: House, celery_client: Celery
+) -> None:
+    job = {"image": house.web.url("/ok.png")}
+    sent = celery_client.send_task("captionq.caption", kwargs={"job": job}, expires=-1)
+    with pytest.raises(TaskRevokedError):
+        sent.get(timeout=RESULT_TIMEOUT_S)
+    assert next(house.client.as_completed([sent.id], RESULT_TIMEOUT_S)).error.code is (
+        ErrorCode.JOB_EXPIRED
+    )
+
+
 @pytest.mark.parametrize("positional", [True, False], ids=["positional", "keyword"])
 def test_given_a_celery_client_of_another_language_its_job_is_served(
     house: House, positional: bool
@@ -207,8 +230,8 @@ def test_given_a_celery_client_of_another_language_its_job_is_served(
 def test_given_images_of_ones_own_the_demo_captions_and_matches_them(
     house: House, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.png").write_bytes(PNG)
-    images = [str(tmp_path / "mine.png"), house.web.url("/missing.png")]
+    (tmp_path / "my cat[1].png").write_bytes(PNG)
+    images = [str(tmp_path / "my cat[1].png"), house.web.url("/missing.png?token=secret")]
     mine, missing = demo._run_jobs(house.client, demo._own(images, house.files), Console())
     assert mine.caption.captions[0].text == SCENE.caption
     assert mine.match.matches[0].text == SCENE.caption
@@ -216,6 +239,11 @@ def test_given_images_of_ones_own_the_demo_captions_and_matches_them(
     assert demo._as_expected(mine)
     assert missing.match is None
     assert not demo._as_expected(missing)
+    console = Console(width=demo.WIDTH)
+    with console.capture() as capture:
+        console.print(demo._table([mine, missing]))
+    assert "file my cat[1].png" in capture.get()
+    assert "secret" not in capture.get()
 
 
 def test_given_the_command_line_when_a_file_is_submitted_its_caption_is_printed(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from producer import cli
 from producer.client import Client, JobHandle
 from producer.contract import CaptionJob, ErrorCode, Job, JobError, JobFailed, JobResult, JobState
-from producer.embedded import RedisServer
+from producer.embedded import EmbeddedUnavailable, RedisServer
 from producer.upload import Uploader, UploadFailed, key_for, local_path
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 from worker.embedded_s3 import S3Server
@@ -252,6 +252,20 @@ def test_a_broker_out_of_reach_ends_with_3_and_says_what_to_check(
     assert result.exit_code == 3
     assert result.stderr.count("\n") == 1
     assert "CAPTIONQ_BROKER_URL" in result.stderr
+
+
+def test_given_no_broker_and_no_server_to_start_it_ends_with_3_and_says_what_to_do(
+    captionq: Captionq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def none() -> str:
+        raise EmbeddedUnavailable("There is no Redis server to start.")
+
+    monkeypatch.delenv("CAPTIONQ_BROKER_URL")
+    monkeypatch.setenv("CAPTIONQ_HOME", str(tmp_path))
+    monkeypatch.setattr("producer.embedded.server_binary", none)
+    told = captionq("status", "any")
+    assert told.exit_code == 3
+    assert told.stderr == "captionq: There is no Redis server to start.\n"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """`captionq-worker caption` and `match`: what they print, as they go, and how they end."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -189,3 +191,12 @@ def test_given_no_such_model_when_benchmarked_then_one_sentence_and_status_2(
     assert result.exit_code == 2
     assert result.stderr.startswith("captionq-worker: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_given_a_base_install_when_the_worker_is_started_then_it_says_what_to_install() -> None:
+    script = "import sys; sys.modules['httpcore2'] = None; from worker.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "captionq-worker: httpcore2 is not installed: pip install 'captionq[worker]'\n"
+    )

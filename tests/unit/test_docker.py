@@ -54,3 +54,14 @@ def test_a_dockerfile_copies_what_exists_and_does_not_run_as_root(dockerfile: Pa
     assert sources
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert re.search(r"^USER (?!root)", text, re.MULTILINE)
+
+
+def test_the_workers_user_may_write_where_its_models_are_kept() -> None:
+    """Docker gives a fresh volume the owner that its mount point has in the image."""
+    (volume,) = COMPOSE["services"]["worker"]["volumes"]
+    text = (ROOT / "docker/worker.Dockerfile").read_text()
+    as_user = text.partition("USER captionq\n")[2]
+    home = re.search(r"^ENV HF_HOME=(.+)$", as_user, re.MULTILINE)
+    assert home is not None
+    assert volume == f"models:{home[1]}"
+    assert 'mkdir -p "$HF_HOME"' in as_user

@@ -101,6 +101,11 @@ def failing(exc: Exception) -> Callable[..., Any]:
             id="decode",
         ),
         pytest.param({"run": failing(NoMemoryError())}, ErrorCode.OUT_OF_MEMORY, id="engine"),
+        pytest.param(
+            {"run": failing(type("NoneAtAll", (NoMemoryError,), {})())},
+            ErrorCode.OUT_OF_MEMORY,
+            id="engine, more exactly",
+        ),
     ],
 )
 def test_given_a_stage_that_fails_the_fault_has_its_code(

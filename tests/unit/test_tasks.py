@@ -21,6 +21,7 @@ from producer.contract import (
     utcnow,
 )
 from producer.store import MemoryStore, StoreUnavailable
+from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.pipeline import Product
 from worker.publish import Publisher
@@ -57,13 +58,14 @@ class FakeTask:
         assert not throw
         if self.broker_away:
             raise Reject("away", requeue=False)  # as Celery does
+        self.request.retries += 1  # as Celery does: a TypeError where it is no number
         self.retried.append(countdown)
         self.options = options
         return Retry(exc=exc)
 
     def again(self) -> "FakeTask":
         """The delivery that follows a retry."""
-        return FakeTask(self.request.retries + 1, headers=self.options["headers"])
+        return FakeTask(self.request.retries, headers=self.options["headers"])
 
     def signature_from_request(self, request: Any, queue: str) -> Any:
         return SimpleNamespace(apply_async=lambda: self.sent_on.append(queue))
@@ -178,6 +180,38 @@ def test_given_a_job_cancelled_while_it_runs_the_cancellation_is_kept() -> None:
     with pytest.raises(JobFailed) as failure:
         house.deliver(job_id="mine")
     assert failure.value.code is ErrorCode.JOB_CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("expired", "state", "code"),
+    [
+        pytest.param(False, JobState.CANCELLED, ErrorCode.JOB_CANCELLED, id="revoked"),
+        pytest.param(True, JobState.FAILED, ErrorCode.JOB_EXPIRED, id="expired"),
+    ],
+)
+def test_given_a_message_that_celery_dropped_its_job_has_ended(
+    expired: bool, state: JobState, code: ErrorCode
+) -> None:
+    house = House()
+    job = CaptionJob(image=IMAGE, job_id="mine")
+    house.store.create(job)
+    delivery = Delivery.of(FakeTask().request, (), {"job": job.model_dump(mode="json")})
+    house.shell.revoked("caption", delivery, expired)
+    result = house.store.get("mine").result
+    assert (result.state, result.error.code, result.attempts) == (state, code, 0)
+
+
+def test_given_a_job_that_has_ended_when_its_message_is_dropped_its_result_is_kept() -> None:
+    house = House(None)
+    house.deliver()
+    delivery = Delivery.of(FakeTask().request, ({"image": IMAGE},), {})
+    house.shell.revoked("match", delivery, False)
+    assert house.store.get("celery-id").state is JobState.SUCCEEDED
+
+
+def test_given_no_store_when_a_message_is_dropped_celery_goes_on() -> None:
+    house = House(store=FlakyStore(failures=1))
+    house.shell.revoked("match", Delivery.of(FakeTask().request, (), {}), False)
 
 
 def test_given_a_transient_fault_the_job_is_retried_twice_and_then_fails() -> None:
@@ -303,6 +337,22 @@ def test_given_a_job_as_json_text_its_own_id_is_kept() -> None:
 
 def test_given_retries_that_are_no_number_the_job_runs_as_the_first_try() -> None:
     assert House(None).deliver(FakeTask(retries="many"))["attempts"] == 1
+
+
+@pytest.mark.parametrize("bounces", [0, 10**9, "9"])
+@pytest.mark.parametrize("retries", [None, "1", -(10**9), 0])
+def test_given_counts_that_cannot_be_a_transient_fault_is_still_tried_a_few_times(
+    retries: Any, bounces: Any
+) -> None:
+    house = House(*(Fault(ErrorCode.HTTP_5XX) for _ in range(3)))
+    task = FakeTask(retries=retries, headers={BOUNCES: bounces})
+    for _ in range(2):
+        with pytest.raises(Retry):
+            house.deliver(task)
+        task = task.again()
+    with pytest.raises(JobFailed):
+        house.deliver(task)
+    assert house.runs == 3
 
 
 def test_given_a_job_for_another_model_it_is_sent_on_to_that_models_queue() -> None:

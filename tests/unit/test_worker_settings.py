@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from worker.cli import cli
 from worker.settings import SettingsError, WorkerSettings, load_settings
 
 
@@ -80,3 +82,16 @@ def test_given_a_password_in_a_url_printing_the_settings_hides_it(tmp_path: Path
     rows = {row["variable"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert rows["CAPTIONQ_BROKER_URL"]["value"] == "redis://***@localhost:1/0"
     assert set(rows) == {f"CAPTIONQ_{name.upper()}" for name in WorkerSettings.model_fields}
+
+
+def test_given_a_narrow_terminal_the_table_still_shows_every_name_and_value_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("CAPTIONQ_FETCH_ALLOW", "[fd00::/8]:*")
+    shown = CliRunner().invoke(cli, ["settings"]).stdout
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines()]
+    names = {f"CAPTIONQ_{name.upper()}" for name in WorkerSettings.model_fields}
+    assert names <= {row[1] for row in rows if len(row) > 1}
+    assert "[fd00::/8]:*" in shown
+    assert "…" not in shown

@@ -13,6 +13,7 @@ from functools import partial
 
 import httpcore2
 
+from producer.contract import public_uri
 from worker.errors import ErrorCode, Fault
 from worker.fetch.body import check_length, collect, gunzip
 from worker.fetch.dial import Deadline, GuardedBackend, lookup
@@ -186,8 +187,9 @@ class HttpSource:
             return [v.decode("latin-1") for k, v in response.headers if k.lower() == name]
 
         if response.status in REDIRECTS and (location := header(b"location")):
-            place = location[0].encode("latin-1").decode("utf-8", "replace")
-            return redirect(target, place, self._ports)
+            there = location[0].encode("latin-1").decode("utf-8", "replace")
+            return redirect(target, there, self._ports)
+        place = public_uri(target.url)  # the query of a signed URL is a credential
         if code := refusal(response.status):
             waits = header(b"retry-after") if code is ErrorCode.HTTP_5XX else []
             wait = (
@@ -195,12 +197,12 @@ class HttpSource:
                 if waits
                 else None
             )
-            raise Fault(code, f"{target.url}: {response.status}", wait)
+            raise Fault(code, f"{place}: {response.status}", wait)
         if self._honour_opt_out and opted_out(header(b"x-robots-tag"), self._agent):
-            raise Fault(ErrorCode.SOURCE_OPTED_OUT, f"{target.url}: X-Robots-Tag")
+            raise Fault(ErrorCode.SOURCE_OPTED_OUT, f"{place}: X-Robots-Tag")
         encoding = ",".join(header(b"content-encoding")).strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
-            raise Fault(ErrorCode.ENCODING_UNSUPPORTED, f"{target.url}: {encoding!r}")
+            raise Fault(ErrorCode.ENCODING_UNSUPPORTED, f"{place}: {encoding!r}")
         # h11 has refused lengths that are not numbers, or that disagree.
         check_length(next(map(int, header(b"content-length")), None), limits.max_bytes)
         with _mapped(_BODY_CODES):
