@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from worker.blip.hardware import hardware
 from worker.blip.memory import PeakMemory, available_bytes
 from worker.blip.sizing import Bounds, Trial, choose, describe, find
@@ -35,8 +33,8 @@ def settle_batch(settings: WorkerSettings, models: Models) -> int:
             models.warm_up(settings.max_batch)
         return settings.max_batch
     device = models.device
-    memory = PeakMemory(torch.device(device))
-    free_bytes = available_bytes(torch.device(device))
+    memory = PeakMemory(device)
+    free_bytes = available_bytes(device)
     share = None if free_bytes is None else int(settings.memory_fraction * free_bytes)
     bounds = Bounds(memory_bytes=share)
     remembered = Remembered(settings.home / "batch-size", _circumstances(models, settings))
@@ -100,7 +98,7 @@ def _circumstances(models: Models, settings: WorkerSettings) -> dict[str, Any]:
             [task, name, models.facts(task).revision, models.facts(task).dtype]
             for task, name in models.served
         ),
-        "hardware": asdict(hardware(torch.device(models.device))),
+        "hardware": asdict(hardware(models.device)),
         "memory_fraction": settings.memory_fraction,
         "captionq": version("captionq"),
     }

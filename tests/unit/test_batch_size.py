@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from producer.contract import ModelFacts
-from worker import batch_size
 from worker.batch_size import Remembered, settle_batch
 from worker.blip.errors import OutOfMemory
 from worker.blip.sizing import Trial
@@ -86,7 +85,7 @@ def test_given_other_circumstances_the_batch_is_measured_again(
     settle(make_settings(), Engines())
     engines = Engines(revision=str(change.get("revision", "1")))
     if "torch" in change:
-        monkeypatch.setattr(batch_size.torch, "__version__", "9")
+        monkeypatch.setattr("worker.blip.hardware.torch.__version__", "9")
     settle(make_settings(memory_fraction=change.get("memory_fraction", 0.8)), engines)
     assert len(engines.warmed_up) > 1
 

@@ -24,8 +24,9 @@ class Hardware:
         )
 
 
-def hardware(device: torch.device) -> Hardware:
+def hardware(device: torch.device | str) -> Hardware:
     """The hardware behind a torch device of this process."""
+    device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return Hardware(name, torch.get_num_threads(), torch.__version__, transformers.__version__)
 

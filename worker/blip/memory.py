@@ -21,11 +21,13 @@ class PeakMemory:
     held_bytes: what was held at construction, e.g. the weights.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
         self.release()
         self.held_bytes = (
-            torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident("VmRSS")
+            torch.cuda.memory_allocated(self._device)
+            if self._device.type == "cuda"
+            else _resident("VmRSS")
         )
         self.reset()
 
@@ -65,8 +67,9 @@ class PeakMemory:
         return max(0, peak - self.held_bytes)
 
 
-def available_bytes(device: torch.device) -> int | None:
+def available_bytes(device: torch.device | str) -> int | None:
     """What a process could take now; on a CPU within its control groups. None where unknown."""
+    device = torch.device(device)
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached

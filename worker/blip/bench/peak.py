@@ -43,7 +43,7 @@ def _peak_here(
     engine = Engine.load(folder, device=device, dtype=dtype, tasks=["caption"])
     images = coarse_noise(batch, engine.image_size)
     engine.caption(images[:1], num_beams=1, max_new_tokens=1)
-    memory = PeakMemory(torch.device(engine.device))
+    memory = PeakMemory(engine.device)
     for _ in range(2):
         engine.caption(images, options)
     total = memory.peak_bytes()
