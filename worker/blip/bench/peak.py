@@ -30,7 +30,7 @@ class Peak:
 def caption_peak(
     folder: Path, device: str, dtype: str, options: CaptionOptions, batch: int
 ) -> Peak:
-    """Load the engine in a fresh process, and caption a batch there twice."""
+    """Load the engine in a fresh process, and caption a batch there."""
     arguments = (folder, device, dtype, options, batch, torch.get_num_threads())
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
         return process.submit(_peak_here, *arguments).result()
@@ -44,7 +44,6 @@ def _peak_here(
     images = coarse_noise(batch, engine.image_size)
     engine.caption(images[:1], num_beams=1, max_new_tokens=1)
     memory = PeakMemory(engine.device)
-    for _ in range(2):
-        engine.caption(images, options)
+    engine.caption(images, options)
     total = memory.peak_bytes()
     return Peak(total, max(0, total - memory.held_bytes))
