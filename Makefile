@@ -8,6 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 IMAGES ?=
+BENCH  ?= --table
 
 # Threads of torch that wait by spinning starve each other where processes share cores.
 export OMP_WAIT_POLICY ?= passive
@@ -44,8 +45,8 @@ format: $(READY) ## Rewrite the code in the house format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## The engine against transformers, side by side
-	$(BIN)/python -m worker.blip.bench
+bench: $(READY) ## The engine against transformers, side by side (BENCH="--size bundled ...")
+	$(BIN)/captionq-worker bench engine $(BENCH)
 
 train-bundled: $(READY) ## Train the bundled checkpoint anew (an hour on two cores)
 	$(BIN)/python -m worker.training.pretrain -o worker/checkpoints/scenes

@@ -34,7 +34,7 @@ class ProducerSettings(BaseSettings):
     )
     home: Path = Field(
         Path("~/.captionq"),
-        description="Folder of the embedded Redis server",
+        description="Folder of what is kept: the embedded Redis server, measured batch sizes",
         validate_default=True,
     )
     submit_timeout_s: float = Field(

@@ -78,7 +78,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         task_send_sent_event=True,
         worker_send_task_events=True,
         worker_pool="threads",
-        worker_concurrency=settings.threads,
+        worker_concurrency="auto",  # without -c, as many as go with the batch: see _open
         worker_prefetch_multiplier=1,
         worker_eta_task_limit=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -102,16 +102,18 @@ class House:
     """Everything a running worker holds. Built before any work is taken, closed after the last."""
 
     def __init__(self, settings: WorkerSettings, broker_url: str) -> None:
+        from worker.batch_size import settle_batch
         from worker.blip import CaptionOptions
         from worker.blip.errors import DeviceLost, InputError, OutOfMemory
 
         models = Models(load_engines(settings), settings.models, CaptionOptions)
-        if settings.warmup:
-            models.warm_up(settings.max_batch)
+        max_batch = settle_batch(settings, models)
+        self.threads = settings.threads(max_batch)
         self._batcher: Batcher[BatchKey] = Batcher(
             models.run,
-            max_batch=settings.max_batch,
+            max_batch=max_batch,
             max_wait_s=settings.max_wait_ms / 1_000,
+            out_of_memory=(OutOfMemory, MemoryError),
             fatal=(DeviceLost,),
             on_fatal=end_process,
         )
@@ -227,11 +229,15 @@ def _open(sender: Any = None, **_: Any) -> None:
     pool = str(getattr(sender, "pool_cls", "threads"))
     if "thread" not in pool and "solo" not in pool:
         refuse(f"the pool is {pool}; use -P threads: the models live in one process per device")
+    if sender is not None:
+        sender.setup_logging()  # Celery would do so next: what the models say would be lost
     try:
         house = House(settings, str(app.conf.broker_url))
     except Exception as exc:  # Celery would go on without its models
         log.exception("the worker could not be set up")
         refuse(f"cannot start: {exc}")
+    if getattr(sender, "concurrency", None) == "auto":  # no -c; the pool is not made yet
+        sender.concurrency = house.threads
 
 
 @worker_process_init.connect

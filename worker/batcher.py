@@ -5,10 +5,11 @@ full or the oldest item has waited `max_wait_s`. One refinement: it waits only w
 items are still on their way (being fetched or decoded), so an idle system pays no wait at all.
 
 Every future is resolved, whatever happens: a batch that fails is bisected, so that one poison
-item fails alone and running out of memory only halves the batch; a lost device fails what waits
-and ends the process.
+item fails alone and running out of memory only halves the batch, and those that follow; a lost
+device fails what waits and ends the process.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+log = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 """What separates batches: items of one key have the same computation shape."""
@@ -122,8 +125,10 @@ class Admission(Generic[Key]):
 class Batcher(Generic[Key]):
     """Gathers items by key and runs them on one device thread.
 
-    `run(key, payloads)` returns one result per payload, in order. `fatal` are the exceptions after
-    which the device is of no more use: `on_fatal` is then called once, from the device thread.
+    `run(key, payloads)` returns one result per payload, in order. `out_of_memory` are exceptions
+    of a batch that was too large: where its parts fit, no later batch is larger than they were.
+    `fatal` are those after which the device is of no more use: `on_fatal` is then called once,
+    from the device thread.
     """
 
     def __init__(
@@ -133,6 +138,7 @@ class Batcher(Generic[Key]):
         max_batch: int,
         max_wait_s: float,
         max_queue: int = 1024,
+        out_of_memory: tuple[type[BaseException], ...] = (MemoryError,),
         fatal: tuple[type[BaseException], ...] = (),
         on_fatal: Callable[[BaseException], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -141,6 +147,7 @@ class Batcher(Generic[Key]):
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
+        self._out_of_memory = out_of_memory
         self._fatal = fatal
         self._on_fatal = on_fatal
         self._clock = clock
@@ -150,6 +157,11 @@ class Batcher(Generic[Key]):
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
         self._thread.start()
+
+    @property
+    def max_batch(self) -> int:
+        """Most items of a batch, as far as memory allowed so far."""
+        return self._max_batch
 
     def admit(self) -> Admission[Key]:
         """Announce an item that is being fetched or decoded. Raises: BatcherClosed."""
@@ -227,8 +239,32 @@ class Batcher(Generic[Key]):
             del self._queues[key]
         return items
 
-    def _run_batch(self, key: Key, items: list[_Item]) -> None:
+    def _run_batch(self, key: Key, items: list[_Item]) -> int:
+        """Run items, in parts if need be. Returns the largest part that memory allowed, and 0 when
+        an item did not fit even alone: that says nothing of batches."""
         began_s = self._clock()
+        values, too_large = self._attempt(key, items)
+        if values is None:
+            if len(items) == 1:
+                return 0 if too_large else 1
+            # The failed batch's exception is gone by now, and with its traceback the tensors of
+            # its frames: the parts have the memory to themselves.
+            middle = len(items) // 2
+            parts = [self._run_batch(key, part) for part in (items[:middle], items[middle:])]
+            fitting = max(parts) if all(parts) else 0
+            if too_large and 0 < fitting < self._max_batch:
+                self._max_batch = fitting
+                log.warning(
+                    "out of memory with %d images; from now on at most %d", len(items), fitting
+                )
+            return fitting
+        ran_s = self._clock() - began_s
+        for item, value in zip(items, values, strict=True):
+            item.future.set_result(Done(value, len(items), began_s - item.since_s, ran_s))
+        return len(items)
+
+    def _attempt(self, key: Key, items: list[_Item]) -> tuple[Sequence[Any] | None, bool]:
+        """(results, False), or (None, whether memory was short); a lone item gets its exception."""
         try:
             values = self._run(key, [item.payload for item in items])
             if len(values) != len(items):
@@ -238,14 +274,8 @@ class Batcher(Generic[Key]):
         except Exception as exc:  # noqa: BLE001 - whatever it is belongs to the items
             if len(items) == 1:
                 items[0].future.set_exception(exc)
-                return
-            middle = len(items) // 2
-            self._run_batch(key, items[:middle])
-            self._run_batch(key, items[middle:])
-            return
-        ran_s = self._clock() - began_s
-        for item, value in zip(items, values, strict=True):
-            item.future.set_result(Done(value, len(items), began_s - item.since_s, ran_s))
+            return None, isinstance(exc, self._out_of_memory)
+        return values, False
 
     def _fail_all(self, items: list[_Item], exc: BaseException) -> None:
         with self._changed:

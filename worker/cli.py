@@ -37,6 +37,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+benches = typer.Typer(help="Measure the parts of a worker.", no_args_is_help=True)
+cli.add_typer(benches, name="bench")
 Model = Annotated[
     str,
     typer.Option(
@@ -249,6 +251,22 @@ def demo(
     from worker import demo as demonstration
 
     raise typer.Exit(demonstration.main(images or [], svg))
+
+
+@benches.command(
+    "engine",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def bench_engine(context: typer.Context) -> None:
+    """The engine against transformers' generate: images/s, stages, TFLOP/s, memory; --help.
+
+    The options are those of python -m worker.blip.bench; docs/performance.md explains the figures.
+    """
+    from worker.blip import bench
+
+    with clear_errors():
+        raise typer.Exit(bench.main(context.args, prog="captionq-worker bench engine"))
 
 
 def answers(

@@ -48,6 +48,11 @@ class Models:
         """(task, model name) of everything loaded."""
         return [(task, self._names[task]) for task in self._engines]
 
+    @property
+    def device(self) -> str:
+        """The torch device of all engines, e.g. "cuda:0"."""
+        return next(iter(self._engines.values())).device
+
     def engine(self, task: str) -> "Engine":
         """The engine of a task.
 
@@ -87,7 +92,7 @@ class Models:
         return [tuple(map(_match, row)) for row in engine.match(images, texts)]
 
     def warm_up(self, max_batch: int) -> None:
-        """Run the worst-case batch on every engine once, before any work is taken."""
+        """Run the worst-case batch of this size on every engine once, before any work is taken."""
         for engine in {id(engine): engine for engine in self._engines.values()}.values():
             engine.warmup(max_batch)
 

@@ -3,7 +3,7 @@
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -53,14 +53,22 @@ class WorkerSettings(ProducerSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the models; auto is float32 on CPU, bfloat16 on CUDA"
     )
-    warmup: bool = Field(True, description="Run the largest batch once before taking work")
+    warmup: bool = Field(True, description="Run the largest batch before taking work")
 
-    max_batch: int = Field(16, ge=1, le=1024, description="Most images on the device at once")
+    max_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto", description="Most images on the device at once; auto measures it in the warm-up"
+    )
+    memory_fraction: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Share of the memory free on the device that MAX_BATCH=auto may use",
+    )
     max_wait_ms: float = Field(
         10, ge=0, le=1_000, description="Longest wait for more images to fill a batch, milliseconds"
     )
     concurrency: int | None = Field(
-        None, ge=1, le=512, description="Jobs in progress at once; twice MAX_BATCH when empty"
+        None, ge=1, le=512, description="Jobs in progress at once; twice the batch when empty"
     )
     infer_timeout_s: float = Field(
         120, gt=0, description="Longest wait for the device per attempt, seconds"
@@ -101,6 +109,8 @@ class WorkerSettings(ProducerSettings):
             raise ValueError("DTYPE=float16 needs a CUDA device; use float32 or bfloat16 on CPU")
         if self.file_root is not None and not self.file_root.is_dir():
             raise ValueError(f"FILE_ROOT is no folder: {self.file_root}")
+        if self.max_batch == "auto" and not self.warmup:
+            raise ValueError("MAX_BATCH=auto is found by the warm-up: set it, or WARMUP=true")
         for entry in self.fetch_exceptions:
             parse_allow(entry)
         return self
@@ -115,10 +125,9 @@ class WorkerSettings(ProducerSettings):
         """The entries of S3_ALLOW; None when all is allowed."""
         return _listed(self.s3_allow) or None
 
-    @property
-    def threads(self) -> int:
+    def threads(self, max_batch: int) -> int:
         """Jobs in progress at once: while one batch runs, the next is fetched and decoded."""
-        return self.concurrency or min(512, 2 * self.max_batch)
+        return self.concurrency or min(512, 2 * max_batch)
 
     @property
     def models(self) -> dict[str, str]:
@@ -151,8 +160,9 @@ def load_settings() -> WorkerSettings:
     try:
         return WorkerSettings()
     except ValidationError as exc:
-        faults = (
-            f"{'CAPTIONQ_' + str(e['loc'][0]).upper() if e['loc'] else 'CAPTIONQ_*'}: {e['msg']}"
-            for e in exc.errors(include_url=False)
-        )
-        raise SettingsError("; ".join(faults)) from exc
+        faults: dict[str, list[str]] = {}
+        for error in exc.errors(include_url=False):
+            name = f"CAPTIONQ_{str(error['loc'][0]).upper()}" if error["loc"] else "CAPTIONQ_*"
+            faults.setdefault(name, []).append(error["msg"])
+        told = (f"{name}: {', or '.join(messages)}" for name, messages in faults.items())
+        raise SettingsError("; ".join(told)) from exc

@@ -1,6 +1,7 @@
 """The batcher: its policy as a table, its promises under threads."""
 
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 
@@ -46,7 +47,8 @@ def test_given_what_waits_the_policy_takes_or_waits(
 class Device:
     """Doubles numbers; fails on poison, on too large batches, or for good."""
 
-    def __init__(self, capacity: int = 99) -> None:
+    def __init__(self, capacity: int = 99, poison_memory: bool = False) -> None:
+        self.poison_memory = poison_memory
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -56,6 +58,8 @@ class Device:
         self.gate.wait(10)
         self.batches.append(list(payloads))
         if len(payloads) > self.capacity:
+            raise MemoryError
+        if self.poison_memory and 17 in payloads:
             raise MemoryError
         if 13 in payloads:
             raise ValueError("poison")
@@ -124,6 +128,62 @@ def test_given_too_little_memory_when_a_batch_fails_its_halves_are_run() -> None
         futures = [batcher.submit(A, n) for n in (1, 2, 3)] + [last.submit(A, 4)]
     assert [value(f) for f in futures] == [2, 4, 6, 8]
     assert device.batches == [[1, 2, 3, 4], [1, 2], [3, 4]]
+    batcher.close(5)
+
+
+def run_together(batcher: Batcher[str], numbers: Sequence[int]) -> list[object]:
+    """Submit all as one batch, wait for them."""
+    with batcher.admit() as last:
+        futures = [batcher.submit(A, n) for n in numbers[:-1]]
+        futures.append(last.submit(A, numbers[-1]))
+    return [value(future) for future in futures]
+
+
+def test_given_a_batch_that_was_too_large_those_that_follow_are_smaller_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    device = Device(capacity=3)
+    batcher = Batcher(device, max_batch=8, max_wait_s=30)
+    assert run_together(batcher, [1, 2, 3, 4, 5, 6]) == [2, 4, 6, 8, 10, 12]
+    assert batcher.max_batch == 3
+    assert caplog.messages == ["out of memory with 6 images; from now on at most 3"]
+    device.batches.clear()
+    assert run_together(batcher, [1, 2, 3, 4, 5, 6]) == [2, 4, 6, 8, 10, 12]
+    assert device.batches == [[1, 2, 3], [4, 5, 6]], "nobody pays twice"
+    batcher.close(5)
+
+
+def test_given_one_item_that_fits_nowhere_the_batches_stay_as_large_as_they_were() -> None:
+    device = Device(poison_memory=True)
+    batcher = Batcher(device, max_batch=8, max_wait_s=30)
+    assert run_together(batcher, [1, 2, 17, 3]) == [2, 4, MemoryError, 6]
+    assert batcher.max_batch == 8
+    batcher.close(5)
+
+
+def test_given_poison_that_is_no_lack_of_memory_the_batches_stay_as_large_as_they_were() -> None:
+    batcher = Batcher(Device(), max_batch=8, max_wait_s=30)
+    assert run_together(batcher, [1, 2, 13, 3]) == [2, 4, ValueError, 6]
+    assert batcher.max_batch == 8
+    batcher.close(5)
+
+
+def test_given_too_little_memory_a_failed_batch_frees_its_tensors_before_its_halves_run() -> None:
+    class Tensor:
+        pass
+
+    held: list[weakref.ref[Tensor]] = []
+
+    def run(key: str, payloads: Sequence[int]) -> list[int]:
+        tensor = Tensor()
+        assert [ref for ref in held if ref() is not None] == []
+        held.append(weakref.ref(tensor))
+        if len(payloads) > 1:
+            raise MemoryError
+        return list(payloads)
+
+    batcher = Batcher(run, max_batch=4, max_wait_s=30)
+    assert run_together(batcher, [1, 2, 3, 4]) == [1, 2, 3, 4]
     batcher.close(5)
 
 

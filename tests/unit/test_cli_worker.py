@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
 from worker import cli
 from worker.blip import CaptionOptions, Engine
+from worker.blip.bench.peak import Peak
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,28 @@ def test_given_a_mistake_when_captioned_then_one_sentence_says_so_and_the_status
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith(sentence)
+    assert result.stderr.count("\n") == 1
+
+
+def test_given_a_bundled_checkpoint_when_the_engine_is_benchmarked_then_json_is_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.blip.bench.compare.caption_peak", lambda *_: Peak(2, 1))
+    options = ["--size", "bundled", "--batch", 1, "--beams", 1, "--tokens", 2, "--rounds", 1]
+    result = captionq_worker(
+        "bench", "engine", *options, "--device", "cpu", "--no-reference", "--json"
+    )
+    assert result.exit_code == 0
+    [document] = documents(result)
+    assert (document["model"], document["batch"], document["ratio"]) == ("bundled", 1, None)
+
+
+def test_given_no_such_model_when_benchmarked_then_one_sentence_and_status_2(
+    tmp_path: Path,
+) -> None:
+    result = captionq_worker("bench", "engine", "--model", tmp_path / "none")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("captionq-worker: ")
     assert result.stderr.count("\n") == 1
 
 

@@ -17,6 +17,7 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
     [
         pytest.param({"MAX_BATCH": "0"}, "CAPTIONQ_MAX_BATCH", id="out of range"),
         pytest.param({"MAX_BATCH": "many"}, "CAPTIONQ_MAX_BATCH", id="no number"),
+        pytest.param({"MEMORY_FRACTION": "1.5"}, "CAPTIONQ_MEMORY_FRACTION", id="over one"),
         pytest.param({"DEVICE": "tpu"}, "CAPTIONQ_DEVICE", id="no such device"),
         pytest.param({"DEVICE": "cpu", "DTYPE": "float16"}, "float16", id="float16 on CPU"),
         pytest.param(
@@ -40,10 +41,27 @@ def test_given_none_for_a_model_its_task_is_not_served(monkeypatch: pytest.Monke
 
 
 def test_given_no_concurrency_it_is_twice_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CAPTIONQ_MAX_BATCH", "24")
-    assert load_settings().threads == 48
+    assert load_settings().threads(24) == 48
+    assert load_settings().threads(1024) == 512
     monkeypatch.setenv("CAPTIONQ_CONCURRENCY", "7")
-    assert load_settings().threads == 7
+    assert load_settings().threads(24) == 7
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "auto"), ("auto", "auto"), ("24", 24)])
+def test_the_batch_is_measured_unless_a_number_is_set(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, expected: str | int
+) -> None:
+    if said:
+        monkeypatch.setenv("CAPTIONQ_MAX_BATCH", said)
+    assert load_settings().max_batch == expected
+
+
+def test_given_no_warm_up_the_batch_must_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONQ_WARMUP", "false")
+    with pytest.raises(SettingsError, match="MAX_BATCH=auto"):
+        load_settings()
+    monkeypatch.setenv("CAPTIONQ_MAX_BATCH", "8")
+    assert load_settings().max_batch == 8
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -94,6 +94,15 @@ class Engine:
             return normalise(pixels.to(self._device), self._preprocessing)
 
     @torch.inference_mode()
+    def project_images(self, images: Images | EncodedImages) -> Tensor:
+        """The caption decoder's cross-attention keys and values: TextModel.project_images."""
+        if self._modules.decoder is None:
+            raise self._lacks("caption")
+        embeddings = self._encode(images)
+        with device_errors(self._device):
+            return self._modules.decoder.text.project_images(embeddings)
+
+    @torch.inference_mode()
     def caption(
         self,
         images: Images | EncodedImages,

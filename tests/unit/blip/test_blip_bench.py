@@ -1,20 +1,55 @@
 """The benchmark runs, without Pillow too, and prints what it promises."""
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from worker.blip import Engine
+from worker.blip.bench import Result, command, main, timing
+from worker.blip.bench.compare import Stage
+from worker.blip.bench.peak import Peak, caption_peak
+from worker.blip.bench.report import HEADER, row
+from worker.blip.bench.timing import medians
+from worker.blip.hardware import Hardware, hardware
+from worker.blip.options import CaptionOptions
+
+WITHOUT_PILLOW = """
+import sys; sys.modules["PIL"] = None
 from worker.blip import bench
-
-WITHOUT_PILLOW = (
-    "import sys; sys.modules['PIL'] = None; from worker.blip import bench; bench.main()"
+if __name__ == "__main__":
+    bench.main()
+"""
+RESULT = Result(
+    model="tiny",
+    device="cpu",
+    dtype="bfloat16",
+    reference_dtype="float32",
+    batch=4,
+    beams=3,
+    tokens=2,
+    rounds=1,
+    images_per_s=30.0,
+    transformers_images_per_s=12.0,
+    ratio=2.5,
+    same_token_ids=1.0,
+    tflops=0.5,
+    gemm_peak_tflops=1.0,
+    gemm_peak_of="fc1, packed",
+    gemm_fraction=0.5,
+    stages={"preprocess": Stage(1.0, 0.0), "vision": Stage(99.5, 0.7)},
+    peak_memory_bytes=1_500_000_000,
+    batch_memory_bytes=500_000_000,
+    hardware=Hardware("abacus", 2, "2.13", "5.23"),
 )
 
 
-def test_given_a_checkpoint_and_no_pillow_when_measured_then_json_has_the_rates_and_their_ratio(
+def test_given_a_checkpoint_and_no_pillow_when_measured_then_json_has_all_the_figures(
     tiny: Path,
 ) -> None:
     options = ["--batch", "2", "--beams", "2", "--tokens", "4", "--rounds", "2", "--device", "cpu"]
@@ -23,22 +58,120 @@ def test_given_a_checkpoint_and_no_pillow_when_measured_then_json_has_the_rates_
         capture_output=True,
         text=True,
         check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     result = json.loads(run.stdout)
+    assert run.stderr == ""
     assert result["same_token_ids"] == 1.0
     assert result["ratio"] == pytest.approx(
         result["images_per_s"] / result["transformers_images_per_s"]
     )
     assert 0 < result["gemm_fraction"] < 1
+    assert result["gemm_fraction"] == pytest.approx(result["tflops"] / result["gemm_peak_tflops"])
+    assert list(result["stages"]) == ["preprocess", "vision", "cross", "decode"]
+    assert all(stage["ms"] > 0 for stage in result["stages"].values())
+    assert 0 <= result["batch_memory_bytes"] < result["peak_memory_bytes"]
+    assert set(result["hardware"]) == {"device", "threads", "torch", "transformers"}
 
 
-def test_given_no_json_when_measured_then_one_sentence_is_printed(
+def test_given_no_reference_when_measured_then_transformers_is_not_run(
     tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = bench.Result("tiny", "cpu", "float32", 1, 3, 2, 1, 30.0, 12.0, 2.5, 0.5, 1.0)
-    monkeypatch.setattr(bench, "compare", lambda *_: result)
-    bench.main(["--model", str(tiny), "--batch", "1", "--tokens", "2", "--rounds", "1"])
-    assert capsys.readouterr().out == (
-        "tiny, float32 on cpu, batch 1, 3 beams, 2 tokens: 30.00 images/s, transformers 12.00, "
-        "ratio 2.50, 50% of the GEMM rate, 100% of captions the same\n"
-    )
+    monkeypatch.setattr("worker.blip.bench.compare.Reference", None)
+    monkeypatch.setattr("worker.blip.bench.compare.caption_peak", lambda *_: Peak(2, 1))
+    options = ["--batch", "1", "--beams", "1", "--tokens", "2", "--rounds", "1", "--device", "cpu"]
+    assert main(["--model", str(tiny), *options, "--no-reference", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["images_per_s"] > 0
+    assert (result["ratio"], result["transformers_images_per_s"]) == (None, None)
+    assert (result["peak_memory_bytes"], result["batch_memory_bytes"]) == (2, 1)
+
+
+def test_given_no_json_when_measured_then_a_few_lines_are_printed(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "measure", lambda _: RESULT)
+    main(["--model", str(tiny)])
+    assert capsys.readouterr().out.splitlines() == [
+        "tiny, bfloat16 on cpu, batch 4, 3 beams, 2 tokens",
+        "(abacus, 2 threads, torch 2.13, transformers 5.23)",
+        "30.00 images/s, 0.500 TFLOP/s: 50% of the GEMM peak, 1.000 TFLOP/s (fc1, packed)",
+        "preprocess 1.0 ms, vision 99.5 ms (0.700 TFLOP/s)",
+        "peak memory 1.50 GB, 0.50 GB of it for the batch",
+        "transformers in float32 12.00 images/s: ratio 2.50, 100% of captions the same",
+    ]
+
+
+def test_given_a_table_when_measured_then_each_case_is_a_row_as_wide_as_the_header(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = []
+    monkeypatch.setattr(command, "measure", lambda case: cases.append(case) or RESULT)
+    main(["--model", str(tiny), "--table"])
+    asked = [(case.dtype, case.reference_dtype, case.beams) for case in cases]
+    assert asked == list(command.TABLE)
+    title, rule, *rows, _, last = capsys.readouterr().out.splitlines()
+    assert f"{title}\n{rule}" == HEADER
+    assert rows == [row(RESULT)] * len(cases)
+    assert {line.count("|") for line in (title, rule, *rows)} == {14}
+    assert "abacus" in last
+
+    cases.clear()
+    main(["--model", str(tiny), "--table", "--no-reference"])
+    assert [(case.dtype, case.beams) for case in cases] == [
+        ("bfloat16", 1),
+        ("bfloat16", 5),
+        ("float32", 1),
+        ("float32", 5),
+    ]
+    assert "none" in row(replace(RESULT, ratio=None, transformers_images_per_s=None))
+
+
+@pytest.mark.parametrize("words", [["--batch", "0"], ["--rounds", "-1"], ["--dtype", "float8"]])
+def test_given_an_option_out_of_range_then_usage_and_status_2(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_given_many_images_then_the_batch_is_told_from_interpreter_libraries_and_weights(
+    tiny: Path,
+) -> None:
+    options = CaptionOptions(num_beams=3, min_new_tokens=8, max_new_tokens=8)
+    peak = caption_peak(tiny, "cpu", "float32", options, 512)
+    cross = 512 * 2 * 2 * 17 * 64 * 4  # images, layers, keys and values, tokens, width, bytes
+    assert peak.batch_bytes > cross
+    assert peak.total_bytes - peak.batch_bytes > 50_000_000
+
+
+def test_given_sides_they_take_turns_in_going_first_and_the_median_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, order = [0.0], []
+    took = {"ours": iter([1.0, 2.0, 9.0]), "theirs": iter([5.0, 7.0, 6.0])}
+
+    def side(name: str) -> None:
+        order.append(name)
+        now_s[0] += next(took[name])
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now_s[0])
+    sides = {name: lambda name=name: side(name) for name in took}
+    assert medians(sides, 3, torch.device("cpu")) == {"ours": 2.0, "theirs": 6.0}
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_the_projection_is_what_captions_start_from(tiny_engine: Engine) -> None:
+    images = torch.zeros(2, 3, *tiny_engine.image_size, dtype=torch.uint8)
+    cross = tiny_engine.project_images(tiny_engine.encode(images))
+    assert cross.shape[2] == 2
+    assert cross.equal(tiny_engine.project_images(images))
+
+
+def test_hardware_names_the_processor_and_the_libraries() -> None:
+    found = hardware(torch.device("cpu"))
+    assert found.device
+    assert found.torch == torch.__version__
+    assert found.threads == torch.get_num_threads()

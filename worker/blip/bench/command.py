@@ -1,0 +1,134 @@
+"""The command: `python -m worker.blip.bench`, also called `captionq-worker bench engine`."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from worker.blip.bench.compare import Case, arithmetic, measure
+from worker.blip.bench.report import HEADER, lines, row
+from worker.blip.engine import DTYPES
+from worker.blip.hub import resolve
+from worker.blip.random_checkpoint import BASE, LARGE, write_random_checkpoint
+
+SHAPES = {"base": BASE, "large": LARGE}
+BUNDLED = Path(__file__).parents[2] / "checkpoints" / "scenes"
+TABLE = (
+    ("bfloat16", "bfloat16", 1),
+    ("bfloat16", "bfloat16", 5),
+    ("bfloat16", "float32", 1),
+    ("bfloat16", "float32", 5),
+    ("float32", "float32", 1),
+    ("float32", "float32", 5),
+)
+"""(dtype, reference dtype, beams) of the rows of --table."""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m worker.blip.bench") -> int:
+    """Measure, print, and answer 0."""
+    args = _parser(prog).parse_args(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        name, folder = _checkpoint(args, Path(temporary))
+        reference_dtype = args.reference_dtype or _name_of(args.dtype)
+        case = Case(
+            model=name,
+            folder=folder,
+            device=args.device,
+            dtype=args.dtype,
+            reference_dtype=reference_dtype if args.reference else None,
+            batch=args.batch,
+            beams=args.beams,
+            tokens=args.tokens,
+            rounds=args.rounds,
+        )
+        if args.table:
+            _print_table(case)
+        else:
+            result = measure(case)
+            print(json.dumps(asdict(result)) if args.json else lines(result))
+    return 0
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description="The engine against transformers' generate, side by side."
+    )
+    parser.add_argument("--size", choices=["base", "large", "bundled"], default="base")
+    parser.add_argument(
+        "--random-weights",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="base and large: make a random checkpoint, or take the published one from the hub",
+    )
+    parser.add_argument("--model", help="a folder or a hub id, instead of --size")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
+    parser.add_argument(
+        "--reference-dtype",
+        choices=[name for name, dtype in DTYPES.items() if dtype.is_floating_point],
+        help="of transformers' side; by default --dtype",
+    )
+    parser.add_argument(
+        "--reference",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run transformers beside, which takes most of the time",
+    )
+    parser.add_argument("--batch", type=_count, default=16, help="images")
+    parser.add_argument("--beams", type=_count, default=3, help="1 is greedy search")
+    parser.add_argument("--tokens", type=_count, default=12, help="new tokens of every caption")
+    parser.add_argument("--rounds", type=_count, default=3, help="of which the medians are taken")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="greedy and 5 beams in bfloat16 and float32 as a markdown table",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is less than 1")
+    return count
+
+
+def _checkpoint(args: argparse.Namespace, temporary: Path) -> tuple[str, Path]:
+    """The name to show, and the folder."""
+    if args.model:
+        return args.model, resolve(args.model).folder
+    if args.size == "bundled":
+        return "bundled", BUNDLED
+    if args.random_weights:
+        folder = write_random_checkpoint(temporary, SHAPES[args.size], spread=2.0)
+        return f"{args.size}, random weights", folder
+    return args.size, resolve(f"Salesforce/blip-image-captioning-{args.size}").folder
+
+
+def _print_table(case: Case) -> None:
+    """Rows as they come; without a reference, the cases that differ in nothing else once."""
+    print(HEADER, flush=True)
+    cases = [
+        replace(
+            case,
+            dtype=dtype,
+            reference_dtype=reference_dtype if case.reference_dtype else None,
+            beams=beams,
+        )
+        for dtype, reference_dtype, beams in TABLE
+    ]
+    for each in dict.fromkeys(cases):
+        result = measure(each)
+        print(row(result), flush=True)
+    print(
+        f"\nBatch {case.batch}, {case.tokens} forced tokens, medians of {case.rounds} rounds; "
+        f"{result.hardware}."
+    )
+
+
+def _name_of(dtype: str) -> str:
+    """The name of the floating-point type that a dtype is compared with."""
+    return next(name for name, kind in DTYPES.items() if kind == arithmetic(dtype))
