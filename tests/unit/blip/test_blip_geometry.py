@@ -141,12 +141,21 @@ def test_given_any_grid_then_its_grids_are_at_most_nine_within_its_budget(
 
 
 @given(side=st.integers(8, 60), width=SIDES, height=SIDES)
-def test_given_an_aspect_up_to_four_when_native_then_it_changes_by_a_third_at_most(
+def test_given_an_aspect_up_to_four_when_native_then_it_changes_by_half_at_most(
     side: int, width: int, height: int
 ) -> None:
     rows, columns = nearest_grid(aspect_grids(side, side), width, height)
     within = min(log(4), max(-log(4), log(width / height)))
-    assert abs(log(columns / rows) - within) < log(4 / 3)
+    assert abs(log(columns / rows) - within) < log(1.5)
+
+
+@given(width=SIDES, height=SIDES)
+def test_given_the_published_grid_when_native_then_an_aspect_changes_by_less_than_29_percent(
+    width: int, height: int
+) -> None:
+    rows, columns = nearest_grid(aspect_grids(24, 24), width, height)
+    within = min(log(4), max(-log(4), log(width / height)))
+    assert abs(log(columns / rows) - within) < log(1.29)
 
 
 @given(width=SIDES, height=SIDES, mode=st.sampled_from(MODES), rows=SQUARES, columns=SQUARES)
