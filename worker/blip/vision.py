@@ -98,7 +98,7 @@ class Embeddings(nn.Module):
         found = self._interpolated.pop(grid, None)
         if found is None:
             class_token, patches = self.position_embedding.tensor_split([1], dim=1)
-            learned = patches.float().unflatten(1, self.grid).permute(0, 3, 1, 2)
+            learned = patches.float().reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
             resized = functional.interpolate(
                 learned, size=grid, mode="bicubic", align_corners=False
             )
