@@ -1,5 +1,6 @@
 """captionq-worker: run a worker, or use its parts by hand."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -285,14 +286,28 @@ def fetch_model(
 @cli.command()
 def evaluate(
     model: Model = BUNDLED,
-    scenes: Annotated[int, typer.Option(help="Scenes to draw.")] = 2_000,
+    scenes: Annotated[
+        int | None, typer.Option(help="Scenes to draw: 2000, or with --modes 200 of each kind.")
+    ] = None,
+    modes: Annotated[
+        bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall."""
+    """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall.
+
+    With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
+    """
     from worker.training import evaluate as evaluation
+    from worker.training import modes as evaluation_of_modes
 
     with clear_errors():
-        figures = evaluation.evaluate(model_path(model), scenes)
+        if modes:
+            scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
+            rows = [dataclasses.asdict(figure) for figure in scored]
+            print(json.dumps(rows) if as_json else evaluation_of_modes.report(scored))
+            return
+        figures = evaluation.evaluate(model_path(model), scenes or 2_000)
     print(json.dumps(figures) if as_json else evaluation.report(figures))
 
 
