@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -162,7 +162,7 @@ def _decode(
         upright: Image.Image = _rgb(image, limits.alpha)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
-        parts = _cut(upright, regions) if regions else [upright]
+        parts = _cut(upright, regions) if regions else iter([upright])
         if orientation >= 5:
             width, height = height, width
         facts = ImageFacts(
@@ -175,7 +175,7 @@ def _decode(
         return Decoded(tuple(_pixels(part, framing) for part in parts), facts)
 
 
-def _cut(image: Image.Image, regions: Sequence[Box]) -> list[Image.Image]:
+def _cut(image: Image.Image, regions: Sequence[Box]) -> Iterator[Image.Image]:
     try:
         return cut(image, regions)
     except ValueError as exc:

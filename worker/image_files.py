@@ -62,5 +62,5 @@ class ImageFiles:
         from worker.blip.images import open_rgb
 
         image = open_rgb(path)
-        parts = cut(image, self._boxes) if self._boxes else [image]
+        parts = cut(image, self._boxes) if self._boxes else iter([image])
         return [self._framing.frame(part) for part in parts]

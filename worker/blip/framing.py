@@ -4,7 +4,7 @@ Needs Pillow and numpy alone, and neither before an image comes: a process that 
 no use for torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,10 @@ class Framing:
         """Where an image of this many pixels goes."""
         return place(self.mode, width, height, self.size, self.patch_size)
 
+    def leaves(self, width: int, height: int) -> bool:
+        """Whether an image of this many pixels stays as it is."""
+        return self.place(width, height) == Placement((width, height), (width, height))
+
     def frame(self, image: "Image.Image") -> "NDArray[np.uint8]":
         """An RGB image at its place: uint8 [H, W, 3], contiguous."""
         import numpy as np
@@ -57,11 +61,12 @@ class Framing:
         return np.array(image, dtype=np.uint8)
 
 
-def cut(image: "Image.Image", regions: Sequence[Box]) -> "list[Image.Image]":
+def cut(image: "Image.Image", regions: Sequence[Box]) -> "Iterator[Image.Image]":
     """The parts of an image, in order, each as if it were an image of its own.
 
-    Raises ValueError for an empty region and for one that leaves the image.
+    They are made one by one: all at once may be many times the image. Raises ValueError, before
+    the first, for an empty region and for one that leaves the image.
     """
     for region in regions:
         check_box(region, *image.size)
-    return [image.crop(region) for region in regions]
+    return (image.crop(region) for region in regions)

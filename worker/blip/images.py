@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worker.blip.config import Preprocessing
 from worker.blip.framing import Framing, cut
-from worker.blip.geometry import Box, Mode, Placement, check_tiles, size_at
+from worker.blip.geometry import Box, Mode, check_tiles, size_at
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,7 +70,7 @@ def frame(images: Images, framing: Framing, own_size: tuple[int, int]) -> list[G
         images = [images]
     elif isinstance(images, np.ndarray):
         images = list(images) if images.ndim == 4 else [images]
-    framed = [framing.frame(open_rgb(image)) for image in images]
+    framed = [_framed(image, framing) for image in images]
     if not framed:
         return [Group([], torch.empty((0, 3, *framing.size), dtype=torch.uint8))]
     shapes: dict[tuple[int, ...], list[int]] = {}
@@ -87,7 +87,7 @@ def crop(image: ImageLike, regions: Sequence[Box]) -> "list[Image.Image]":
 
     Raises ValueError for a region that is empty or leaves the image.
     """
-    return cut(open_rgb(image), regions)
+    return list(cut(open_rgb(image), regions))
 
 
 def open_rgb(image: ImageLike) -> "Image.Image":
@@ -126,6 +126,15 @@ def _rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
+def _framed(image: ImageLike, framing: Framing) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3]; an array that is framed already is not copied."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,):
+        height, width = image.shape[:2]
+        if framing.leaves(width, height):
+            return image
+    return framing.frame(open_rgb(image))
+
+
 def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
@@ -138,7 +147,7 @@ def _tensor(pixels: Tensor, framing: Framing, own_size: tuple[int, int]) -> list
         check_tiles(height, width, own_size, framing.patch_size)
     elif pixels.dtype != torch.uint8:
         raise ValueError(f"an image tensor is uint8 or float, not {pixels.dtype}")
-    elif framing.place(width, height) != Placement((width, height), (width, height)):
+    elif not framing.leaves(width, height):
         rows = [row.permute(1, 2, 0).cpu().numpy() for row in pixels]
         return frame(rows, framing, own_size)
     return [Group(list(range(len(pixels))), pixels)]

@@ -11,6 +11,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from worker.blip import crop
 from worker.blip.config import Preprocessing
+from worker.blip.framing import cut
 from worker.blip.geometry import MODES, Box, Mode
 from worker.blip.images import frame, framing, normalise
 
@@ -170,3 +171,12 @@ def test_given_a_region_that_is_none_when_cropped_then_the_error_says_why(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         crop(picture("RGB"), [(0, 0, 1, 1), region])
+
+
+def test_given_regions_when_cut_then_all_are_checked_before_the_first_is_made() -> None:
+    image = picture("RGB")
+    with pytest.raises(ValueError, match="leaves the image"):
+        cut(image, [(0, 0, 1, 1), (0, 0, 58, 1)])
+    parts = cut(image, [(0, 0, 1, 1)] * 3)
+    assert [part.size for part in parts] == [(1, 1)] * 3
+    assert next(parts, None) is None
