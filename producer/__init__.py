@@ -18,6 +18,7 @@ from producer.contract import (
     JobState,
     Match,
     MatchJob,
+    RegionCaptions,
 )
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.store import Record
@@ -44,6 +45,7 @@ __all__ = [
     "Match",
     "MatchJob",
     "Record",
+    "RegionCaptions",
     "UnknownJob",
 ]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from producer.contract import (
 )
 from producer.embedded import EmbeddedUnavailable
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
+from producer.framing import box_of
 from producer.settings import ProducerSettings
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
@@ -57,6 +58,15 @@ class Task(StrEnum):
     MATCH = "match"
 
 
+class View(StrEnum):
+    """The resolution modes."""
+
+    STRETCH = "stretch"
+    PAD = "pad"
+    CROP = "crop"
+    NATIVE = "native"
+
+
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")
@@ -82,6 +92,7 @@ def _captionq(
     epilog="Examples:\n\n"
     "captionq submit cat.jpg https://example.com/dog.jpg --wait\n\n"
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
+    "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     + EXIT_CODES
 )
@@ -102,6 +113,16 @@ def submit(
     ] = None,
     beams: Annotated[int, typer.Option(min=1, max=10, help="Beams of the search.")] = 3,
     prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None,
+    mode: Annotated[
+        View, typer.Option(help="How an image that is not square is seen; docs/model.md.")
+    ] = View.STRETCH,
+    resolution: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Side of the square seen: finer detail.")
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="L,T,R,B", help="Caption this part alone; may be repeated."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Only workers that serve this model take the jobs.")
     ] = None,
@@ -114,12 +135,16 @@ def submit(
         settings = _settings()
         if (task is Task.MATCH) != bool(text):
             raise ValueError("--task match and --text TEXT go together.")
+        if task is Task.MATCH and region:
+            raise ValueError("--region is for captions.")
+        boxes = tuple(box_of(given) for given in region) if region else None
+        seen: dict[str, Any] = {"model": model, "mode": mode.value, "resolution": resolution}
 
         def job(uri: str) -> Job:
             if text:
-                return MatchJob(image=uri, model=model, texts=tuple(text))
+                return MatchJob(image=uri, texts=tuple(text), **seen)
             options = CaptionOptions(num_beams=beams, prompt=prompt)
-            return CaptionJob(image=uri, model=model, options=options)
+            return CaptionJob(image=uri, options=options, regions=boxes, **seen)
 
         jobs = [job(uri) for uri in _uris(images, settings)]
         with Client(settings=settings) as client:

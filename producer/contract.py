@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
+from producer.framing import MAX_REGIONS, Box, Mode, Resolution
 
 __all__ = [
     "JOB_ID_PATTERN",
@@ -34,6 +35,7 @@ __all__ = [
     "Match",
     "MatchJob",
     "ModelFacts",
+    "RegionCaptions",
     "Timings",
     "parse_job",
     "public_uri",
@@ -147,6 +149,8 @@ class _Job(Model):
     model: str | None = Field(
         None, max_length=200, description="Only workers that serve this model id take the job"
     )
+    mode: Mode = "stretch"
+    resolution: Resolution | None = None
     submitted_at: datetime | None = None
     expires_at: datetime | None = Field(
         None, description="Not begun after this moment: the job then fails as job_expired"
@@ -166,6 +170,12 @@ class CaptionJob(_Job):
 
     task: Literal["caption"] = "caption"
     options: CaptionOptions = CaptionOptions()
+    regions: tuple[Box, ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_REGIONS,
+        description="Caption these parts of the image, each at full detail, in place of the whole",
+    )
 
 
 class MatchJob(_Job):
@@ -237,6 +247,13 @@ class Caption(Model):
     finish_reason: Literal["stop", "length"]
 
 
+class RegionCaptions(Model):
+    """One region of the image, as the job gave it, and its captions, best first."""
+
+    box: Box
+    captions: tuple[Caption, ...]
+
+
 class Match(Model):
     """How well one text fits the image."""
 
@@ -298,6 +315,9 @@ class JobResult(Model):
     attempts: int = Field(ge=0, description="Tries begun; 0 when the job was never run")
     image_ref: str | None = None
     captions: tuple[Caption, ...] | None = None
+    regions: tuple[RegionCaptions, ...] | None = Field(
+        None, description="In place of captions: one for each region of the job, in its order"
+    )
     matches: tuple[Match, ...] | None = None
     error: JobError | None = None
     image: ImageFacts | None = None

@@ -36,10 +36,18 @@ def standing(record: Record) -> str:
 
 
 def outcome(result: JobResult) -> str:
-    """What became of a job, in words: captions, or texts from the best on, or the error."""
+    """What became of a job, in words: captions, or texts from the best on, or the error.
+
+    Of regions, each one's best caption.
+    """
     if result.error is not None:
         words = f"{result.error.code}: {result.error.message}"
         return f"{words} {HINTS[result.error.code]}" if result.error.code in HINTS else words
+    if result.regions is not None:
+        return " | ".join(
+            f"{','.join(map(str, region.box))}: {region.captions[0].text}"
+            for region in result.regions
+        )
     if result.captions is not None:
         return " | ".join(caption.text for caption in result.captions)
     best_first = sorted(result.matches or (), key=lambda m: m.itm_probability, reverse=True)

@@ -51,13 +51,18 @@ def pixel_values(folder: Path, images: Sequence[Image.Image]) -> Tensor:
 
 
 class Captioner:
-    """transformers' BlipForConditionalGeneration in float32, its ViT run once per image set."""
+    """transformers' BlipForConditionalGeneration in float32, its ViT run once per image set.
 
-    def __init__(self, folder: Path, images: Sequence[Image.Image]) -> None:
+    Its position embeddings are interpolated where `pixels` are not of the checkpoint's size.
+    """
+
+    def __init__(
+        self, folder: Path, images: Sequence[Image.Image], pixels: Tensor | None = None
+    ) -> None:
         self.model = load_quietly(BlipForConditionalGeneration, folder)
         text = self.model.config.text_config
         self.bos, self.sep, self.pad = text.bos_token_id, text.sep_token_id, text.pad_token_id
-        self.pixels = pixel_values(folder, images)
+        self.pixels = pixel_values(folder, images) if pixels is None else pixels
         self.embeddings = remember_images(self.model, self.pixels)
         remember_projections(self.model.text_decoder.bert, self.embeddings)
 
@@ -119,7 +124,7 @@ def remember_images(model: Any, pixels: Tensor, embeddings: Tensor | None = None
     """Run the reference's ViT once and put its answer in its place."""
     if embeddings is None:
         with torch.inference_mode():
-            embeddings = model.vision_model(pixels)[0]
+            embeddings = model.vision_model(pixels, interpolate_pos_encoding=True)[0]
     model.vision_model = _Remembered(embeddings)
     return embeddings
 

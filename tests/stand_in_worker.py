@@ -8,7 +8,16 @@ from typing import Any, Self
 
 import redis
 
-from producer.contract import Caption, Job, JobResult, JobState, Match, parse_job, utcnow
+from producer.contract import (
+    Caption,
+    Job,
+    JobResult,
+    JobState,
+    Match,
+    RegionCaptions,
+    parse_job,
+    utcnow,
+)
 from producer.queues import TASK_NAMES, queue_for
 from producer.redis_store import RedisStore
 
@@ -41,13 +50,15 @@ def succeeded(job: Job) -> JobResult:
         finish_reason="stop",
     )
     texts = job.texts if job.task == "match" else ()
+    boxes = (job.regions or ()) if job.task == "caption" else ()
     return JobResult(
         job_id=str(job.job_id),
         task=job.task,
         state=JobState.SUCCEEDED,
         attempts=1,
         image_ref=job.image,
-        captions=(caption,) if job.task == "caption" else None,
+        captions=(caption,) if job.task == "caption" and not boxes else None,
+        regions=tuple(RegionCaptions(box=box, captions=(caption,)) for box in boxes) or None,
         matches=tuple(
             Match(text=text, itm_probability=1 / (2 + i), itm_logit=0.0, itc_cosine=0.0)
             for i, text in enumerate(texts)

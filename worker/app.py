@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery import Celery, Task
 from celery.signals import task_revoked, worker_init, worker_process_init, worker_shutdown
 from kombu import Exchange, Queue
-from PIL.Image import Resampling
 
 from producer.contract import ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
@@ -126,7 +125,7 @@ class House:
         )
         pipeline = Pipeline(
             self._fetcher.fetch,
-            lambda data, size, resample: decode(data, limits, size, Resampling(resample)),
+            lambda data, framing, regions: decode(data, limits, framing, regions),
             models,
             self._batcher,
             fetch_timeout_s=settings.fetch_timeout_s,

@@ -95,18 +95,22 @@ class _Item:
 
 
 class Admission(Generic[Key]):
-    """One item on its way; leaving the block without submitting it gives up its place."""
+    """Items on their way; leaving the block without submitting them gives up their place."""
 
     def __init__(self, batcher: "Batcher[Key]") -> None:
         self._batcher = batcher
         self._pending = True
 
     def submit(self, key: Key, payload: Any) -> "Future[Done]":
-        """Hand the item over. Raises: QueueFull, BatcherClosed, RuntimeError when called twice."""
+        """Hand one item over. Raises: QueueFull, BatcherClosed, RuntimeError when called twice."""
+        return self.submit_all(key, [payload])[0]
+
+    def submit_all(self, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
+        """Hand all items over at once: into one batch where it has room. Raises as `submit`."""
         if not self._pending:
-            raise RuntimeError("an admission carries one item")
+            raise RuntimeError("an admission is used once")
         self._pending = False
-        return self._batcher._arrive(key, payload)
+        return self._batcher._arrive(key, payloads)
 
     def __enter__(self) -> Self:
         return self
@@ -184,18 +188,18 @@ class Batcher(Generic[Key]):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _arrive(self, key: Key, payload: Any) -> "Future[Done]":
-        future: Future[Done] = Future()
+    def _arrive(self, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
         with self._changed:
             self._on_the_way -= 1
             self._changed.notify_all()
             if self._closed:
                 raise BatcherClosed
-            if sum(map(len, self._queues.values())) >= self._max_queue:
+            if sum(map(len, self._queues.values())) + len(payloads) > self._max_queue:
                 raise QueueFull
-            item = _Item(payload, future, self._clock())
-            self._queues.setdefault(key, deque()).append(item)
-        return future
+            since_s = self._clock()
+            items = [_Item(payload, Future(), since_s) for payload in payloads]
+            self._queues.setdefault(key, deque()).extend(items)
+        return [item.future for item in items]
 
     def _give_up(self) -> None:
         with self._changed:

@@ -1,17 +1,20 @@
 """captionq-worker: run a worker, or use its parts by hand."""
 
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from producer.framing import MAX_REGIONS, box_of
+from worker.image_files import ImageFiles
 from worker.settings import (
     BUNDLED,
     EX_CONFIG,
@@ -22,13 +25,13 @@ from worker.settings import (
 )
 
 if TYPE_CHECKING:
-    from PIL import Image
+    import numpy as np
+    from numpy.typing import NDArray
 
-    from worker.blip import Engine
+    from worker.blip import Caption, Engine, Match
+    from worker.blip.geometry import Box
 
-BATCH = 16  # images answered together; their lines are printed before the next are read
 UNREADABLE = 1  # exit status when an image file could not be read
-Answer = TypeVar("Answer")
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -50,6 +53,17 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line, nothing else.")]
 Images = Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")]
+Mode = Annotated[
+    Literal["stretch", "pad", "crop", "native"],
+    typer.Option(
+        help="How an image that is not square is seen: squashed (BLIP's own), whole with bars, its "
+        "middle alone, or in a grid of patches of about its own aspect ratio."
+    ),
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(metavar="PIXELS", help="Side of the square seen, for finer detail."),
+]
 
 
 def fail(sentence: str, status: int = 2) -> typer.Exit:
@@ -142,9 +156,15 @@ def caption(
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Most new tokens.")] = 20,
     prompt: Annotated[str | None, typer.Option(help="Words the caption continues.")] = None,
+    mode: Mode = "stretch",
+    resolution: Resolution = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="L,T,R,B", help="Caption this part of each image; repeat for more."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Caption image files without a queue.
+    """Caption image files without a queue, or with --region parts of them.
 
     The default is BLIP's reference decoding: 3 beams, 5 to 20 tokens. A file that cannot be read
     is reported on stderr, the others are captioned, and the exit status is 1.
@@ -155,22 +175,48 @@ def caption(
         options = CaptionOptions(
             num_beams=beams, min_new_tokens=min_tokens, max_new_tokens=max_tokens, prompt=prompt
         )
+        boxes = [box_of(given) for given in region or ()]
+        if len(boxes) > MAX_REGIONS:
+            raise ValueError(f"at most {MAX_REGIONS} regions, not {len(boxes)}")
         engine = _engine(model, device, dtype, "caption")
-        for image, found in answers(engine, images, lambda read: engine.caption(read, options)):
-            rows = [
-                {
-                    "text": one.text,
-                    "token_ids": list(one.token_ids),
-                    "logprob": one.logprob,
-                    "mean_logprob": one.mean_logprob,
-                    "finish_reason": one.finish_reason,
-                }
-                for one in found
-            ]
-            if as_json:
-                print(json.dumps({"image": str(image), "captions": rows}), flush=True)
+        files = ImageFiles(images, engine.framing(mode, resolution), boxes)
+
+        def ask(framed: "list[NDArray[np.uint8]]") -> "list[list[Caption]]":
+            # Native mode leaves images as they are that any mode has framed.
+            return engine.caption(framed, options, mode="native", resolution=resolution)
+
+        for image, found in files.answers(ask):
+            if boxes:
+                _print_regions(image, boxes, found, as_json)
+            elif as_json:
+                captions = [_row(one) for one in found[0]]
+                print(json.dumps({"image": str(image), "captions": captions}), flush=True)
             else:
-                print(f"{image}\t{found[0].text}\t{found[0].logprob:.3f}", flush=True)
+                print(f"{image}\t{found[0][0].text}\t{found[0][0].logprob:.3f}", flush=True)
+    _end(files)
+
+
+def _row(caption: "Caption") -> dict[str, object]:
+    return {
+        "text": caption.text,
+        "token_ids": list(caption.token_ids),
+        "logprob": caption.logprob,
+        "mean_logprob": caption.mean_logprob,
+        "finish_reason": caption.finish_reason,
+    }
+
+
+def _print_regions(
+    image: Path, boxes: "list[Box]", found: "list[list[Caption]]", as_json: bool
+) -> None:
+    rows = list(zip(boxes, found, strict=True))
+    if as_json:
+        regions = [{"box": box, "captions": [_row(one) for one in row]} for box, row in rows]
+        print(json.dumps({"image": str(image), "regions": regions}), flush=True)
+        return
+    for box, row in rows:
+        place = ",".join(map(str, box))
+        print(f"{image}\t{place}\t{row[0].text}\t{row[0].logprob:.3f}", flush=True)
 
 
 @cli.command()
@@ -184,6 +230,8 @@ def match(
         Literal["enc", "cls"] | None,
         typer.Option(help="enc (the paper's, default) or cls (Hugging Face's) before the text."),
     ] = None,
+    mode: Mode = "stretch",
+    resolution: Resolution = None,
     as_json: AsJson = False,
 ) -> None:
     """Match image files with texts without a queue: ITM probability and ITC cosine of each.
@@ -193,9 +241,14 @@ def match(
     """
     with clear_errors():
         engine = _engine(model, device, dtype, "match")
-        for image, found in answers(
-            engine, images, lambda read: engine.match(read, text, position_zero=position_zero)
-        ):
+        files = ImageFiles(images, engine.framing(mode, resolution))
+
+        def ask(framed: "list[NDArray[np.uint8]]") -> "list[list[Match]]":
+            return engine.match(
+                framed, text, position_zero=position_zero, mode="native", resolution=resolution
+            )
+
+        for image, [found] in files.answers(ask):
             rows = [
                 {
                     "text": one.text,
@@ -211,6 +264,12 @@ def match(
             for one in found:
                 scores = f"{one.itm_probability:.3f}\t{one.itc_cosine:.3f}"
                 print(f"{image}\t{one.text}\t{scores}", flush=True)
+    _end(files)
+
+
+def _end(files: ImageFiles) -> None:
+    if files.unreadable:
+        raise typer.Exit(UNREADABLE)
 
 
 @cli.command("fetch-model")
@@ -229,14 +288,28 @@ def fetch_model(
 @cli.command()
 def evaluate(
     model: Model = BUNDLED,
-    scenes: Annotated[int, typer.Option(help="Scenes to draw.")] = 2_000,
+    scenes: Annotated[
+        int | None, typer.Option(help="Scenes to draw: 2000, or with --modes 200 of each kind.")
+    ] = None,
+    modes: Annotated[
+        bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall."""
+    """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall.
+
+    With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
+    """
     from worker.training import evaluate as evaluation
+    from worker.training import modes as evaluation_of_modes
 
     with clear_errors():
-        figures = evaluation.evaluate(model_path(model), scenes)
+        if modes:
+            scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
+            rows = [dataclasses.asdict(figure) for figure in scored]
+            print(json.dumps(rows) if as_json else evaluation_of_modes.report(scored))
+            return
+        figures = evaluation.evaluate(model_path(model), scenes or 2_000)
     print(json.dumps(figures) if as_json else evaluation.report(figures))
 
 
@@ -267,40 +340,6 @@ def bench_engine(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(bench.main(context.args, prog="captionq-worker bench engine"))
-
-
-def answers(
-    engine: "Engine",
-    images: list[Path],
-    ask: "Callable[[list[Image.Image]], list[Answer]]",
-) -> Iterator[tuple[Path, Answer]]:
-    """Each image file that can be read with its answer, `BATCH` files at a time.
-
-    The others are reported on stderr; then, after the last answer, the exit status is UNREADABLE.
-    """
-    failed = False
-    for start in range(0, len(images), BATCH):
-        read: list[tuple[Path, Image.Image]] = []
-        for path in images[start : start + BATCH]:
-            try:
-                read.append((path, _squashed(path, engine)))
-            except Exception as exc:  # noqa: BLE001 - Pillow's readers raise what they like
-                reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-                print(f"captionq-worker: cannot read {path}: {reason}", file=sys.stderr)
-                failed = True
-        if read:
-            found = ask([image for _, image in read])
-            yield from zip([path for path, _ in read], found, strict=True)
-    if failed:
-        raise typer.Exit(UNREADABLE)
-
-
-def _squashed(path: Path, engine: "Engine") -> "Image.Image":
-    """An image file at the checkpoint's size, so that no batch holds full-sized pictures."""
-    from worker.blip.images import open_rgb
-
-    height, width = engine.image_size
-    return open_rgb(path).resize((width, height), engine.resample)
 
 
 def _engine(model: str, device: str, dtype: str, task: str) -> "Engine":

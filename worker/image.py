@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from producer.contract import ImageFacts
+from producer.errors import PUBLIC_TEXT, JobFailed
+from worker.blip.framing import Framing, cut
+from worker.blip.geometry import Box
 from worker.errors import ErrorCode, Fault
 
 __all__ = ["Decoded", "ImageLimits", "count_scans", "decode"]
@@ -53,7 +57,8 @@ _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOFS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all but DHT, JPG and DAC
 
 # At 384 px the result of a draft differs by 0.15 of 255 on average, 4 at most, and an image of
-# 12 MP decodes in a third of the time. A draft of 384 would be too coarse.
+# 12 MP decodes in a third of the time. A draft of 384 would be too coarse; so larger pictures are
+# drafted at twice the side that is wanted.
 DRAFT_PX = 768
 
 
@@ -66,8 +71,8 @@ class ImageLimits:
         max_pixels: width x height.
         max_side: the longer side in pixels.
         max_jpeg_scans: 400 scans in 231 KB cost 12.8 s; real progressive files have about ten.
-        draft_from_px: JPEGs whose shorter side has at least this are decoded at reduced size
-            when a target size is given.
+        draft_from_px: JPEGs whose shorter side has at least this, and twice the draft's, are
+            decoded at reduced size when they are framed as a whole.
         alpha: lay transparent images on white, or drop the channel as BLIP's own code does,
             which shows colours nobody was meant to see.
     """
@@ -82,42 +87,43 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image ready for the model.
+    """An image, or regions of it, ready for the model.
 
     Attributes:
-        pixels: uint8 [H, W, 3], RGB, upright, contiguous; at the target size if one was given.
+        images: the regions in order, else the whole alone: uint8 [H, W, 3], RGB, upright,
+            contiguous; framed, if that was asked for.
         facts: the file as fetched; width and height are its own, before any resizing, as seen
             upright (swapped where EXIF turns the picture by a quarter).
     """
 
-    pixels: NDArray[np.uint8]
+    images: tuple[NDArray[np.uint8], ...]
     facts: ImageFacts
 
 
 def decode(
     data: bytes,
     limits: ImageLimits,
-    size: tuple[int, int] | None = None,
-    resample: int = Image.Resampling.BICUBIC,
+    framing: Framing | None = None,
+    regions: Sequence[Box] | None = None,
 ) -> Decoded:
     """Validate and decode the first frame of an image file.
 
     Args:
         data: the whole file.
         limits: what it may be; one per process, as Pillow's own limit is process-wide.
-        size: (height, width) to squash to, whatever the aspect, exactly as BlipImageProcessor
-            does by Pillow; None keeps the size.
-        resample: the filter, by its value in PIL.Image.Resampling.
+        framing: how the image, or each region, is brought to the model's size; None keeps it.
+        regions: boxes in pixels of the upright original, cut out before any resizing.
 
     Raises:
         Fault: image_empty, image_unsupported_format, image_too_large, image_too_complex,
             image_corrupt. All are permanent.
+        JobFailed: job_invalid, for a region that is empty or leaves the image.
     """
     if not data:
         raise Fault(ErrorCode.IMAGE_EMPTY, "no bytes")
     try:
-        return _decode(data, limits, size, resample)
-    except Fault:
+        return _decode(data, limits, framing, regions)
+    except (Fault, JobFailed):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as exc:
         raise Fault(ErrorCode.IMAGE_TOO_LARGE, f"{type(exc).__name__}: {exc}") from exc
@@ -136,8 +142,8 @@ def decode(
 def _decode(
     data: bytes,
     limits: ImageLimits,
-    size: tuple[int, int] | None,
-    resample: int,
+    framing: Framing | None,
+    regions: Sequence[Box] | None,
 ) -> Decoded:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     with Image.open(io.BytesIO(data), formats=limits.formats) as image:
@@ -146,16 +152,17 @@ def _decode(
         is_jpeg = image.format in ("JPEG", "MPO")
         if is_jpeg and (scans := count_scans(data, limits.max_jpeg_scans)) > limits.max_jpeg_scans:
             raise Fault(ErrorCode.IMAGE_TOO_COMPLEX, f"{scans} scans or more")
-        if is_jpeg and size is not None and min(image.size) >= limits.draft_from_px:
-            image.draft(None, (DRAFT_PX, DRAFT_PX))
+        if is_jpeg and framing is not None and not regions:
+            draft_px = max(DRAFT_PX, 2 * max(framing.place(width, height).resized))
+            if min(image.size) >= max(limits.draft_from_px, 2 * draft_px):
+                image.draft(None, (draft_px, draft_px))
         image.load()
         _check_size(image, limits)
         orientation = _orientation(image)
         upright: Image.Image = _rgb(image, limits.alpha)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
-        if size is not None:
-            upright = upright.resize((size[1], size[0]), Image.Resampling(resample))
+        parts = _cut(upright, regions) if regions else iter([upright])
         if orientation >= 5:
             width, height = height, width
         facts = ImageFacts(
@@ -165,7 +172,19 @@ def _decode(
             bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
         )
-        return Decoded(np.array(upright, dtype=np.uint8), facts)
+        return Decoded(tuple(_pixels(part, framing) for part in parts), facts)
+
+
+def _cut(image: Image.Image, regions: Sequence[Box]) -> Iterator[Image.Image]:
+    try:
+        return cut(image, regions)
+    except ValueError as exc:
+        invalid = ErrorCode.JOB_INVALID
+        raise JobFailed(invalid, f"{PUBLIC_TEXT[invalid]} regions: {exc}") from exc
+
+
+def _pixels(image: Image.Image, framing: Framing | None) -> NDArray[np.uint8]:
+    return np.array(image, dtype=np.uint8) if framing is None else framing.frame(image)
 
 
 def _check_size(image: Image.Image, limits: ImageLimits) -> None:

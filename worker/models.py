@@ -17,17 +17,24 @@ from producer.contract import (
     MatchJob,
     ModelFacts,
 )
+from producer.errors import PUBLIC_TEXT, JobFailed
 from worker.errors import Fault
 
 if TYPE_CHECKING:
     from worker.blip import Engine
+    from worker.blip.framing import Framing
 
 
 class BatchKey(NamedTuple):
-    """What changes the shape of the computation, and so separates batches."""
+    """What changes the shape of the computation, and so separates batches.
+
+    resolution: the square's side where it is not the model's own. Modes share batches: their grids
+    have about as many patches, and the engine masks the difference.
+    """
 
     task: str
     num_beams: int = 1
+    resolution: int | None = None
 
 
 class Models:
@@ -73,18 +80,35 @@ class Models:
         engine = self.engine(task)
         return ModelFacts(id=self._names[task], revision=engine.revision, dtype=engine.dtype)
 
-    def item(self, job: Job, pixels: Any) -> tuple[BatchKey, Any]:
-        """A job and its uint8 [H, W, 3] pixels as the batcher takes them."""
+    def framing(self, job: Job) -> "Framing":
+        """How a job's image, or each of its regions, becomes the model's pixels.
+
+        Raises:
+            Fault: as `engine`.
+            JobFailed: job_invalid for a resolution that the model cannot take.
+        """
+        try:
+            return self.engine(job.task).framing(job.mode, job.resolution)
+        except ValueError as exc:
+            invalid = ErrorCode.JOB_INVALID
+            raise JobFailed(invalid, f"{PUBLIC_TEXT[invalid]} {exc}") from exc
+
+    def items(self, job: Job, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
+        """A job and its framed images, uint8 [H, W, 3], as the batcher takes them."""
+        own = self.engine(job.task).image_size
+        resolution = None if own == (job.resolution, job.resolution) else job.resolution
         match job:
             case CaptionJob(options=options):
-                return BatchKey("caption", options.num_beams), (pixels, options)
+                key = BatchKey("caption", options.num_beams, resolution)
+                return key, [(pixels, options) for pixels in images]
             case MatchJob(texts=texts):
-                return BatchKey("match"), (pixels, texts)
+                return BatchKey("match", 1, resolution), [(pixels, texts) for pixels in images]
 
     def run(self, key: BatchKey, payloads: Sequence[Any]) -> Sequence[Any]:
         """Run one batch on the device: a tuple of Caption or of Match for each payload."""
         engine = self.engine(key.task)
-        images = [pixels for pixels, _ in payloads]
+        # Native mode leaves images as they are that any mode has framed at this resolution.
+        images = engine.encode([pixels for pixels, _ in payloads], "native", key.resolution)
         if key.task == "caption":
             options = [self._engine_options(options) for _, options in payloads]
             return [tuple(map(_caption, row)) for row in engine.caption(images, options)]

@@ -1,13 +1,22 @@
 """One job's way from its image reference to its result: fetch, decode, infer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
-from producer.contract import ErrorCode, ImageFacts, Job, Timings
+from producer.contract import (
+    CaptionJob,
+    ErrorCode,
+    ImageFacts,
+    Job,
+    RegionCaptions,
+    Timings,
+)
 from worker.batcher import Batcher, BatcherClosed, Done, QueueFull
+from worker.blip.framing import Framing
+from worker.blip.geometry import Box
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.models import BatchKey, Models
@@ -15,13 +24,14 @@ from worker.models import BatchKey, Models
 Fetch = Callable[[str, float], bytes]
 """(uri, monotonic deadline) -> the file's bytes. Raises Fault."""
 
-Decode = Callable[[bytes, tuple[int, int], int], Decoded]
-"""(file, (height, width) wanted, resample filter) -> pixels and facts. Raises Fault."""
+Decode = Callable[[bytes, Framing, Sequence[Box] | None], Decoded]
+"""(file, framing, regions) -> the framed regions, or the image, and facts. Raises Fault, and
+JobFailed for regions outside the image."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """What a job's run gave: one tuple of Caption or of Match, and how it came about."""
+    """What a job's run gave: Captions, Matches or RegionCaptions, and how they came about."""
 
     outputs: tuple[object, ...]
     image: ImageFacts
@@ -57,42 +67,56 @@ class Pipeline:
     def run(self, job: Job) -> Product:
         """Take one job through every stage.
 
+        The regions of an image are items of one submission: the image is fetched and decoded once,
+        and they share batches.
+
         Raises:
             Fault: with the code of the stage that failed.
+            JobFailed: job_invalid, saying what the model or the image does not have room for.
         """
-        engine = self._models.engine(job.task)
+        framing = self._models.framing(job)
+        regions = job.regions if isinstance(job, CaptionJob) else None
         try:
             with self._batcher.admit() as admission:
                 began_s = time.monotonic()
                 data = self._fetch(job.image, began_s + self._fetch_timeout_s)
                 fetched_s = time.monotonic()
-                image = self._decode(data, engine.image_size, engine.resample)
+                image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
-                future = admission.submit(*self._models.item(job, image.pixels))
+                futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        done = self._wait(future)
+        done = self._wait(futures)
         return Product(
-            outputs=done.value,
+            outputs=_by_region(regions, done) if regions else done[0].value,
             image=image.facts,
             timings=Timings(
                 fetch_ms=_ms(fetched_s - began_s),
                 decode_ms=_ms(decoded_s - fetched_s),
-                infer_ms=_ms(done.waited_s + done.ran_s),
-                batch_size=done.batch_size,
+                infer_ms=_ms(max(one.waited_s + one.ran_s for one in done)),
+                batch_size=max(one.batch_size for one in done),
             ),
         )
 
-    def _wait(self, future: "Future[Done]") -> Done:
+    def _wait(self, futures: "Sequence[Future[Done]]") -> list[Done]:
+        give_up_s = time.monotonic() + self._infer_timeout_s
         try:
-            return future.result(self._infer_timeout_s)
+            return [one.result(max(0.0, give_up_s - time.monotonic())) for one in futures]
         except FutureTimeout as exc:
-            future.cancel()
             detail = f"no answer from the device in {self._infer_timeout_s} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
         except tuple(self._engine_errors) as exc:
             code = next(code for kind, code in self._engine_errors.items() if isinstance(exc, kind))
             raise Fault(code, str(exc)) from exc
+        finally:
+            for one in futures:
+                one.cancel()
+
+
+def _by_region(regions: Sequence[Box], done: Sequence[Done]) -> tuple[RegionCaptions, ...]:
+    return tuple(
+        RegionCaptions(box=box, captions=one.value) for box, one in zip(regions, done, strict=True)
+    )
 
 
 def _ms(seconds: float) -> float:

@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.exceptions import TaskRevokedError
+from PIL import Image
 from rich.console import Console
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
@@ -118,6 +120,47 @@ def test_given_a_damaged_image_it_fails_typed_and_stops_nothing(house: House) ->
     result = wait(CaptionJob(image=house.web.url("/damaged.png")), house.client)
     assert result.error.code is ErrorCode.IMAGE_CORRUPT
     assert wait(CaptionJob(image=house.web.url("/ok.png")), house.client).raise_for_state()
+
+
+def test_given_regions_of_one_image_each_is_captioned_in_order_from_one_fetch(
+    house: House,
+) -> None:
+    rng = random.Random("regions")
+    drawn = [scenes.sample(rng, shapes=1) for _ in range(3)]
+    sheet = Image.new("RGB", (400, 100), "white")
+    boxes = ((0, 0, 100, 100), (300, 0, 400, 100), (150, 0, 250, 100))
+    for box, scene in zip(boxes, drawn, strict=True):
+        sheet.paste(scenes.draw(scene, side=100), box[:2])
+    out = BytesIO()
+    sheet.save(out, "PNG")
+    house.web.routes["/sheet.png"] = [Reply(200, out.getvalue())]
+    job = CaptionJob(image=house.web.url("/sheet.png"), mode="native", regions=boxes)
+    result = wait(job, house.client).raise_for_state()
+    assert result.captions is None
+    assert [(region.box, region.captions[0].text) for region in result.regions] == [
+        (box, scene.caption) for box, scene in zip(boxes, drawn, strict=True)
+    ]
+    assert result.timings.batch_size >= 3
+    assert house.web.hits("/sheet.png") == 1
+
+    outside = job.model_copy(update={"regions": ((0, 0, 9, 9), (0, 0, 401, 100))})
+    result = wait(outside, house.client)
+    assert (result.error.code, result.attempts) == (ErrorCode.JOB_INVALID, 1)
+    assert "region 0,0,401,100 leaves the image of 400x100 pixels" in result.error.message
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop", "native"])
+def test_given_a_mode_and_a_resolution_a_square_image_is_captioned_all_the_same(
+    house: House, mode: str
+) -> None:
+    job = CaptionJob(image=house.web.url("/ok.png"), mode=mode, resolution=96)
+    assert wait(job, house.client).raise_for_state().captions[0].text == SCENE.caption
+
+
+def test_given_a_resolution_the_model_cannot_take_the_job_says_what_it_can(house: House) -> None:
+    result = wait(CaptionJob(image=house.web.url("/ok.png"), resolution=100), house.client)
+    assert (result.error.code, result.attempts) == (ErrorCode.JOB_INVALID, 1)
+    assert "a multiple of the patch size, 12, not 100" in result.error.message
 
 
 def test_given_a_text_longer_than_the_model_takes_the_job_is_invalid_at_once(

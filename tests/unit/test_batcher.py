@@ -285,3 +285,34 @@ def test_given_any_items_from_many_threads_every_future_resolves_rightly(
     expected = {13: ValueError, 7: RuntimeError}
     assert [value(f) for f in futures if f] == [expected.get(n, 2 * n) for _, n in items]
     assert all(len(batch) <= max_batch for batch in device.batches)
+
+
+def test_given_an_admission_of_several_items_when_nobody_else_comes_then_they_are_one_batch() -> (
+    None
+):
+    device = Device()
+    batcher: Batcher[str] = Batcher(device, max_batch=8, max_wait_s=30)
+    with batcher.admit() as admission:
+        futures = admission.submit_all(A, [1, 2, 3])
+    assert [future.result(5).value for future in futures] == [2, 4, 6]
+    assert device.batches == [[1, 2, 3]]
+    with pytest.raises(RuntimeError, match="used once"):
+        admission.submit(A, 4)
+    assert batcher.close(5)
+
+
+def test_given_room_for_some_items_of_an_admission_alone_then_none_is_taken() -> None:
+    device = Device()
+    device.gate.clear()
+    batcher: Batcher[str] = Batcher(device, max_batch=1, max_wait_s=0, max_queue=3)
+    first = batcher.submit(A, 1)
+    while not first.running():
+        threading.Event().wait(0.001)
+    batcher.submit(A, 2)
+    with pytest.raises(QueueFull), batcher.admit() as admission:
+        admission.submit_all(A, [3, 4, 5])
+    with batcher.admit() as admission:
+        admission.submit_all(A, [6, 7])
+    device.gate.set()
+    assert batcher.close(5)
+    assert device.batches == [[1], [2], [6], [7]]

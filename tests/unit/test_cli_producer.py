@@ -63,6 +63,49 @@ def test_options_reach_the_job(captionq: Captionq, broker: redis.Redis) -> None:
     assert message["kwargs"]["job"]["options"]["prompt"] == "a picture of"
 
 
+def test_how_the_image_is_seen_reaches_the_job(captionq: Captionq, broker: redis.Redis) -> None:
+    regions = ("--region", "0,0,10,20", "--region", "5,5,6,6")
+    captionq("submit", IMAGE, "--mode", "native", "--resolution", "576", *regions)
+    captionq("submit", IMAGE, "--task", "match", "--text", "a", "--mode", "pad")
+
+    (message,) = messages(broker, "captionq.caption")
+    job = message["kwargs"]["job"]
+    assert (job["mode"], job["resolution"]) == ("native", 576)
+    assert job["regions"] == [[0, 0, 10, 20], [5, 5, 6, 6]]
+    (message,) = messages(broker, "captionq.match")
+    assert message["kwargs"]["job"]["mode"] == "pad"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--region", "0,0,10"), "a region is left,top,right,bottom in pixels, not '0,0,10'"),
+        (("--region", "9,0,9,9"), "a region is [left, top, right, bottom]"),
+        (("--resolution", "0"), "resolution: Input should be greater than or equal to 1"),
+        (("--region", "0,0,1,1") * 65, "regions: Tuple should have at most 64 items"),
+        (("--task", "match", "--text", "a", "--region", "0,0,1,1"), "--region is for captions"),
+    ],
+)
+def test_a_framing_that_cannot_be_is_wrong_usage(
+    captionq: Captionq, words: tuple[str, ...], sentence: str
+) -> None:
+    result = captionq("submit", IMAGE, *words)
+
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_waiting_prints_each_regions_best_caption(
+    captionq: Captionq, redis_server: RedisServer
+) -> None:
+    with StandInWorker(redis_server.url):
+        words = ("--region", "0,0,10,20", "--region", "5,5,6,6", "--wait")
+        result = captionq("submit", IMAGE, *words)
+
+    said = f"a picture of {IMAGE}"
+    assert result.stdout == f"{IMAGE}: 0,0,10,20: {said} | 5,5,6,6: {said}\n"
+
+
 def test_a_local_file_travels_as_a_file_uri(
     captionq: Captionq, broker: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
 from worker import cli
-from worker.blip import CaptionOptions, Engine
+from worker.blip import CaptionOptions, Engine, crop
 from worker.blip.bench.peak import Peak
 
 
@@ -131,10 +131,12 @@ def test_given_many_images_when_captioned_then_a_batch_is_printed_before_the_nex
     asked: list[int] = []
     caption = Engine.caption
 
-    def counted(engine: Engine, images: Sequence[Any], options: CaptionOptions) -> Any:
+    def counted(
+        engine: Engine, images: Sequence[Any], options: CaptionOptions, **names: Any
+    ) -> Any:
         print(f"asked for {len(images)}")
         asked.append(len(images))
-        return caption(engine, images, options)
+        return caption(engine, images, options, **names)
 
     monkeypatch.setattr(Engine, "caption", counted)
     result = captionq_worker("caption", *images, "--model", checkpoint, "--device", "cpu")
@@ -158,6 +160,13 @@ def test_given_few_tokens_alone_when_captioned_then_the_fewest_follow(
     [
         (["--device", "cuda:99"], "captionq-worker: no device cuda:99: torch finds"),
         (["--max-tokens", "4", "--min-tokens", "5"], "captionq-worker: min_new_tokens must be"),
+        (
+            ["--resolution", "36"],
+            "captionq-worker: resolution must be a multiple of the patch size",
+        ),
+        (["--region", "0,0,9"], "captionq-worker: a region is left,top,right,bottom in pixels"),
+        (["--region", "9,0,9,9"], "captionq-worker: a region is [left, top, right, bottom]"),
+        (["--region", "0,0,1,1"] * 65, "captionq-worker: at most 64 regions, not 65"),
         (["--max-tokens", "600"], "captionq-worker: prompt and max_new_tokens: 601 tokens"),
     ],
 )
@@ -200,3 +209,58 @@ def test_given_a_base_install_when_the_worker_is_started_then_it_says_what_to_in
     assert done.stderr == (
         "captionq-worker: httpcore2 is not installed: pip install 'captionq[worker]'\n"
     )
+
+
+@pytest.mark.parametrize("task", ["caption", "match"])
+@pytest.mark.parametrize(
+    ("mode", "resolution"), [("pad", None), ("crop", 40), ("native", None), ("native", 64)]
+)
+def test_given_a_mode_and_a_resolution_then_the_engines_answer_is_printed(
+    checkpoint: Path, images: list[Path], task: str, mode: Any, resolution: int | None
+) -> None:
+    words = ["--mode", mode, *(["--resolution", resolution] if resolution else [])]
+    words += ["--text", "a b"] if task == "match" else []
+    options = ["--model", checkpoint, "--device", "cpu", "--json"]
+    result = captionq_worker(task, *images[:3], *words, *options)
+    assert result.exit_code == 0
+    engine = Engine.load(checkpoint)
+    for path, document in zip(images, documents(result), strict=False):
+        if task == "caption":
+            [[caption]] = engine.caption(path, mode=mode, resolution=resolution)
+            assert document["captions"][0]["token_ids"] == caption.token_ids
+        else:
+            [[match]] = engine.match(path, "a b", mode=mode, resolution=resolution)
+            assert document["matches"][0]["itm_logit"] == pytest.approx(match.itm_logit, abs=1e-4)
+
+
+def test_given_regions_when_captioned_then_each_has_its_captions_in_order(
+    checkpoint: Path, images: list[Path], tmp_path: Path
+) -> None:
+    small = tmp_path / "small.png"
+    noise_images(1, size=(50, 40))[0].save(small)
+    boxes = [(0, 0, 200, 40), (50, 60, 150, 160)]
+    words = [word for box in boxes for word in ("--region", ",".join(map(str, box)))]
+    options = ["--model", checkpoint, "--device", "cpu", "--json"]
+    result = captionq_worker("caption", images[0], small, images[1], *words, *options)
+    assert result.exit_code == 1
+    assert "small.png: region 0,0,200,40 leaves the image of 50x40 pixels" in result.stderr
+    found = documents(result)
+    assert [document["image"] for document in found] == [str(images[0]), str(images[1])]
+    engine = Engine.load(checkpoint)
+    for path, document in zip(images, found, strict=False):
+        assert [tuple(region["box"]) for region in document["regions"]] == boxes
+        for region, [caption] in zip(
+            document["regions"], engine.caption(crop(path, boxes)), strict=True
+        ):
+            assert region["captions"][0]["token_ids"] == caption.token_ids
+
+
+def test_given_regions_when_printed_for_people_then_each_line_names_its_box(
+    checkpoint: Path, images: list[Path]
+) -> None:
+    words = ["--region", "0,0,9,9", "--region", "3,4,50,60"]
+    result = captionq_worker("caption", images[0], *words, "--model", checkpoint)
+    assert [line.split("\t")[:2] for line in result.stdout.splitlines()] == [
+        [str(images[0]), "0,0,9,9"],
+        [str(images[0]), "3,4,50,60"],
+    ]

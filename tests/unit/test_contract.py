@@ -20,12 +20,14 @@ from producer.contract import (
     JobState,
     Match,
     MatchJob,
+    RegionCaptions,
     Timings,
     parse_job,
     public_uri,
     schema,
 )
 from producer.errors import PUBLIC_TEXT, TRANSIENT
+from producer.framing import box_of
 
 IMAGE = "https://example.com/cat.jpg"
 CAPTION: dict[str, Any] = {
@@ -264,6 +266,66 @@ def test_a_refusal_names_the_field_and_not_its_content() -> None:
         parse_job("caption", {"image": "https://secret.example/", "options": {"num_beams": 99}})
 
     assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        pytest.param({"mode": "zoom"}, "mode", id="an unknown mode"),
+        pytest.param({"resolution": 0}, "resolution", id="no resolution"),
+        pytest.param({"resolution": 384.0}, "resolution", id="no whole number"),
+        pytest.param({"regions": []}, "regions", id="no region"),
+        pytest.param({"regions": [[0, 0, 9, 9]] * 65}, "regions", id="too many regions"),
+        pytest.param({"regions": [[0, 0, 9]]}, "regions.0.3", id="three numbers"),
+        pytest.param({"regions": [[0, 0, 9, 9], [5, 5, 5, 9]]}, "regions.1", id="no width"),
+        pytest.param({"regions": [[0, 9, 9, 8]]}, "regions.0", id="upside down"),
+        pytest.param({"regions": [[-1, 0, 9, 9]]}, "regions.0.0", id="outside to the left"),
+        pytest.param({"regions": [[0, 0, 9.5, 9]]}, "regions.0.2", id="half pixels"),
+        pytest.param({"regions": [[0, 0, 9, 65_536]]}, "regions.0.3", id="beyond any image"),
+    ],
+)
+def test_a_framing_that_cannot_be_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(JobFailed, match=f" {named}: ") as failure:
+        parse_job("caption", {"image": IMAGE, **fields})
+
+    assert failure.value.code is ErrorCode.JOB_INVALID
+
+
+def test_an_image_is_squashed_whole_at_the_models_size_unless_the_job_says_otherwise() -> None:
+    job = parse_job("caption", {"image": IMAGE})
+    assert (job.mode, job.resolution) == ("stretch", None)
+    assert isinstance(job, CaptionJob)
+    assert job.regions is None
+
+    fields = {"mode": "native", "resolution": 576, "regions": [[0, 0, 9, 9], [1, 2, 3, 4]]}
+    job = parse_job("caption", {"image": IMAGE, **fields})
+    assert json.loads(job.model_dump_json()) | fields == json.loads(job.model_dump_json())
+
+
+def test_regions_are_for_captions() -> None:
+    with pytest.raises(JobFailed, match="regions: Extra inputs"):
+        parse_job("match", {"image": IMAGE, "texts": ["a"], "regions": [[0, 0, 9, 9]]})
+    assert parse_job("match", {"image": IMAGE, "texts": ["a"], "mode": "pad"}).mode == "pad"
+
+
+def test_the_captions_of_regions_survive_json_with_their_boxes() -> None:
+    regions = (RegionCaptions(box=(0, 0, 9, 9), captions=(Caption(**CAPTION),)),)
+    found = result(JobState.SUCCEEDED).model_copy(update={"regions": regions})
+
+    assert JobResult.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize("text", ["0,0,9", "a,b,c,d", "0,0,9,9,9", "", "0;0;9;9", "-1,0,9,9"])
+def test_a_region_typed_wrongly_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(ValueError, match="a region") as failure:
+        box_of(text)
+    assert repr(text) in str(failure.value)
+
+
+def test_a_region_is_typed_as_four_numbers() -> None:
+    assert box_of("0, 1,20,30") == (0, 1, 20, 30)
+    with pytest.raises(ValueError, match="left < right"):
+        box_of("5,0,5,9")
 
 
 def test_a_newer_version_is_told_apart_from_a_bad_job() -> None:

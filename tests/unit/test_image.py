@@ -4,6 +4,8 @@ import hashlib
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, PngImagePlugin
 
+from producer.errors import JobFailed
+from worker.blip.framing import Framing
+from worker.blip.geometry import MODES, Box, Mode
 from worker.errors import ErrorCode, Fault
 from worker.image import ImageLimits, count_scans, decode
 
@@ -35,6 +40,16 @@ def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  #
     return out.getvalue()
 
 
+def to(
+    height: int,
+    width: int,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+    mode: Mode = "stretch",
+) -> Framing:
+    """A framing to a size, in patches of 2 pixels."""
+    return Framing(mode, (height, width), 2, resample, (1, 2, 3))
+
+
 def code(data: bytes, limits: ImageLimits = LIMITS, **options: Any) -> ErrorCode | None:
     try:
         decode(data, limits, **options)
@@ -46,7 +61,7 @@ def code(data: bytes, limits: ImageLimits = LIMITS, **options: Any) -> ErrorCode
 def pixel(
     data: bytes, limits: ImageLimits = LIMITS, at: tuple[int, int] = (0, 0)
 ) -> tuple[int, ...]:
-    return tuple(int(v) for v in decode(data, limits).pixels[at])
+    return tuple(int(v) for v in decode(data, limits).images[0][at])
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -79,10 +94,10 @@ def test_given_each_accepted_format_when_decoded_then_pixels_and_facts_are_those
 ) -> None:
     data = encode(picture(40, 30), format)
     decoded = decode(data, LIMITS)
-    assert decoded.pixels.shape == (30, 40, 3)
-    assert decoded.pixels.dtype == np.uint8
-    assert decoded.pixels.flags.c_contiguous
-    assert np.abs(decoded.pixels.astype(int) - np.asarray(picture(40, 30))).mean() < 12
+    assert decoded.images[0].shape == (30, 40, 3)
+    assert decoded.images[0].dtype == np.uint8
+    assert decoded.images[0].flags.c_contiguous
+    assert np.abs(decoded.images[0].astype(int) - np.asarray(picture(40, 30))).mean() < 12
     facts = decoded.facts
     assert (facts.format, facts.width, facts.height) == (format, 40, 30)
     assert (facts.bytes, facts.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -125,7 +140,7 @@ def test_given_an_mpo_when_decoded_then_its_first_picture_is_taken() -> None:
     data = encode(first, "MPO", save_all=True, append_images=[second])
     decoded = decode(data, LIMITS)
     assert decoded.facts.format == "MPO"
-    assert np.abs(decoded.pixels.astype(int) - np.asarray(first)).mean() < 12
+    assert np.abs(decoded.images[0].astype(int) - np.asarray(first)).mean() < 12
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
@@ -142,7 +157,7 @@ def test_given_any_mode_when_decoded_then_it_is_rgb(mode: str) -> None:
     image = picture(mode=mode)
     data = encode(image, "JPEG" if mode in ("CMYK", "YCbCr") else "PNG")
     expected = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(decode(data, LIMITS).pixels - expected).mean() < 6
+    assert np.abs(decode(data, LIMITS).images[0] - expected).mean() < 6
 
 
 @pytest.mark.parametrize(("level", "wanted"), [(0, 0), (257, 1), (32_768, 128), (65_535, 255)])
@@ -217,8 +232,8 @@ def test_given_an_exif_orientation_when_decoded_then_the_picture_stands_upright(
     orientation: int, shape: tuple[int, int], corner: tuple[int, int]
 ) -> None:
     decoded = decode(turned(orientation), LIMITS)
-    assert decoded.pixels.shape == (*shape, 3)
-    assert tuple(decoded.pixels[corner]) == RED
+    assert decoded.images[0].shape == (*shape, 3)
+    assert tuple(decoded.images[0][corner]) == RED
     assert (decoded.facts.height, decoded.facts.width) == shape
 
 
@@ -372,7 +387,7 @@ def test_given_any_bytes_changed_when_decoded_then_there_is_an_image_or_a_fault(
     for place, value in changes:
         data[int(place * len(data))] = value
     # Small limits, so that a changed size does not cost the test its time.
-    outcome = code(bytes(data), ImageLimits(max_pixels=100_000), size=(8, 8))
+    outcome = code(bytes(data), ImageLimits(max_pixels=100_000), framing=to(8, 8))
     assert outcome is None or outcome.value.startswith("image_")
 
 
@@ -384,37 +399,115 @@ def test_given_a_size_when_decoded_then_the_pixels_are_exactly_pillows_squash(
     resample: Image.Resampling,
 ) -> None:
     image = picture(301, 199)
-    decoded = decode(encode(image), LIMITS, (38, 48), resample)
-    assert np.array_equal(decoded.pixels, np.asarray(image.resize((48, 38), resample)))
+    decoded = decode(encode(image), LIMITS, to(38, 48, resample))
+    assert np.array_equal(decoded.images[0], np.asarray(image.resize((48, 38), resample)))
     assert (decoded.facts.width, decoded.facts.height) == (301, 199)
 
 
 def test_given_a_size_and_an_orientation_when_decoded_then_it_is_turned_before_it_is_squashed() -> (
     None
 ):
-    decoded = decode(turned(6), LIMITS, (12, 8))
-    assert decoded.pixels.shape == (12, 8, 3)
-    assert decoded.pixels[0, -1, 1] < 100 < decoded.pixels[0, 0, 1]
+    decoded = decode(turned(6), LIMITS, to(12, 8))
+    assert decoded.images[0].shape == (12, 8, 3)
+    assert decoded.images[0][0, -1, 1] < 100 < decoded.images[0][0, 0, 1]
     assert (decoded.facts.width, decoded.facts.height) == (4, 6)
 
 
 def test_given_a_large_jpeg_when_decoded_to_a_size_then_a_draft_changes_it_hardly() -> None:
     image = picture(2_400, 1_600)
     data = encode(image, "JPEG", quality=95)
-    drafted = decode(data, LIMITS, (384, 384))
-    full = decode(data, ImageLimits(draft_from_px=10_000), (384, 384))
-    difference = np.abs(drafted.pixels.astype(int) - full.pixels)
+    drafted = decode(data, LIMITS, to(384, 384))
+    full = decode(data, ImageLimits(draft_from_px=10_000), to(384, 384))
+    difference = np.abs(drafted.images[0].astype(int) - full.images[0])
     assert 0 < difference.max() <= 8
     assert difference.mean() < 1
     assert (drafted.facts.width, drafted.facts.height) == (2_400, 1_600)
-    assert decode(data, LIMITS).pixels.shape == (1_600, 2_400, 3)
+    assert decode(data, LIMITS).images[0].shape == (1_600, 2_400, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_given_a_wide_image_and_a_mode_when_decoded_then_it_is_framed_as_the_engine_does(
+    mode: Mode,
+) -> None:
+    image = picture(301, 80)
+    framing = to(32, 32, mode=mode)
+    [pixels] = decode(encode(image), LIMITS, framing).images
+    assert np.array_equal(pixels, framing.frame(image))
+    assert pixels.flags.c_contiguous
+    assert pixels.shape == ((16, 64, 3) if mode == "native" else (32, 32, 3))
+    assert (tuple(pixels[0, 0]) == (1, 2, 3)) is (mode == "pad")
+
+
+def test_given_a_larger_resolution_when_a_large_jpeg_is_decoded_then_its_draft_is_larger() -> None:
+    image = picture(3_400, 3_200)
+    data = encode(image, "JPEG", quality=95)
+    for side in (768, 1_024):
+        [drafted] = decode(data, LIMITS, to(side, side)).images
+        [full] = decode(data, ImageLimits(draft_from_px=10_000), to(side, side)).images
+        assert np.abs(drafted.astype(int) - full).mean() < 1
+        assert np.array_equal(drafted, full) is (side == 1_024)
+
+
+# Regions
+
+
+def test_given_regions_when_decoded_then_each_is_cut_from_the_original_and_framed() -> None:
+    image = picture(2_400, 1_600)
+    boxes = [(0, 0, 2_400, 1_600), (100, 200, 400, 300), (2_399, 1_599, 2_400, 1_600)]
+    decoded = decode(encode(image, "BMP"), LIMITS, to(32, 32), boxes)
+    assert len(decoded.images) == 3
+    for pixels, box in zip(decoded.images, boxes, strict=True):
+        assert np.array_equal(pixels, to(32, 32).frame(image.crop(box)))
+    assert (decoded.facts.width, decoded.facts.height) == (2_400, 1_600)
+
+
+def test_given_regions_of_a_large_jpeg_when_decoded_then_they_have_full_detail() -> None:
+    data = encode(picture(2_400, 1_600), "JPEG", quality=95)
+    [whole] = decode(data, LIMITS).images
+    [region] = decode(data, LIMITS, to(32, 32), [(500, 500, 532, 532)]).images
+    assert np.array_equal(region, whole[500:532, 500:532])
+
+
+def test_given_a_turned_image_when_decoded_then_regions_are_of_the_upright_one() -> None:
+    [whole] = decode(turned(6), LIMITS).images
+    assert whole.shape == (6, 4, 3)
+    [region] = decode(turned(6), LIMITS, None, [(0, 4, 4, 6)]).images
+    assert np.array_equal(region, whole[4:6])
+
+
+@pytest.mark.parametrize(
+    ("box", "sentence"),
+    [
+        ((0, 0, 5, 6), "region 0,0,5,6 leaves the image of 4x6 pixels"),
+        ((0, 5, 4, 7), "region 0,5,4,7 leaves the image of 4x6 pixels"),
+        ((2, 2, 2, 4), "region 2,2,2,4 is empty"),
+    ],
+)
+def test_given_a_region_outside_the_upright_image_when_decoded_then_the_job_is_invalid(
+    box: Box, sentence: str
+) -> None:
+    with pytest.raises(JobFailed, match=sentence) as failure:
+        decode(turned(6), LIMITS, to(8, 8), [(0, 0, 4, 6), box])
+    assert failure.value.code is ErrorCode.JOB_INVALID
+
+
+def test_given_a_process_that_decodes_and_frames_then_it_has_no_torch() -> None:
+    program = (
+        "import sys, pickle; call = pickle.loads(sys.stdin.buffer.read());"
+        "print(call().images[0].shape, 'torch' in sys.modules)"
+    )
+    call = partial(decode, encode(picture()), LIMITS, to(8, 8), [(0, 0, 9, 9)])
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(call), capture_output=True, check=True
+    )
+    assert done.stdout.decode().strip() == "(8, 8, 3) False"
 
 
 def test_given_decode_and_its_values_when_pickled_then_they_come_back() -> None:
     call: Callable[[bytes], Any] = pickle.loads(
-        pickle.dumps(partial(decode, limits=LIMITS, size=(4, 4)))
+        pickle.dumps(partial(decode, limits=LIMITS, framing=to(4, 4)))
     )
     decoded = pickle.loads(pickle.dumps(call(encode(picture()))))
-    assert decoded.pixels.shape == (4, 4, 3)
+    assert decoded.images[0].shape == (4, 4, 3)
     fault = pickle.loads(pickle.dumps(Fault(ErrorCode.IMAGE_CORRUPT, "why", 1.5)))
     assert (fault.code, fault.detail, fault.retry_after_s) == (ErrorCode.IMAGE_CORRUPT, "why", 1.5)

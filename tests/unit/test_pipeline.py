@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from producer.contract import CaptionJob, ErrorCode, ImageFacts, Job, MatchJob
+from producer.contract import (
+    Caption,
+    CaptionJob,
+    ErrorCode,
+    ImageFacts,
+    Job,
+    JobFailed,
+    MatchJob,
+    RegionCaptions,
+)
 from worker.batcher import Batcher
+from worker.blip.framing import Framing
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.models import BatchKey
@@ -16,6 +26,7 @@ from worker.pipeline import Pipeline
 
 FACTS = ImageFacts(format="PNG", width=4, height=3, bytes=3, sha256="0" * 64)
 PIXELS = np.zeros((2, 2, 3), np.uint8)
+FRAMING = Framing("stretch", (2, 2), 1, 3, (0, 0, 0))
 CAPTION = CaptionJob(image="https://example.com/a.png")
 
 
@@ -26,16 +37,13 @@ class NoMemoryError(Exception):
 class FakeModels:
     """Serves captions alone; its engine wants 2 x 2 pixels."""
 
-    image_size = (2, 2)
-    resample = 3
-
-    def engine(self, task: str) -> Any:
-        if task != "caption":
+    def framing(self, job: Job) -> Framing:
+        if job.task != "caption":
             raise Fault(ErrorCode.MODEL_LACKS_MATCHING)
-        return self
+        return FRAMING
 
-    def item(self, job: Job, pixels: Any) -> tuple[BatchKey, Any]:
-        return BatchKey(job.task), job.image
+    def items(self, job: Job, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
+        return BatchKey(job.task), [job.image for _ in images]
 
 
 @pytest.fixture
@@ -46,7 +54,9 @@ def make() -> Iterator[Callable[..., Pipeline]]:
     def build(
         run: Callable[[BatchKey, Sequence[Any]], Sequence[Any]] = lambda _, items: items,
         fetch: Callable[[str, float], bytes] = lambda uri, deadline: b"png",
-        decode: Callable[..., Decoded] = lambda data, size, resample: Decoded(PIXELS, FACTS),
+        decode: Callable[..., Decoded] = lambda data, framing, regions: Decoded(
+            (PIXELS,) * len(regions or [0]), FACTS
+        ),
         infer_timeout_s: float = 5,
     ) -> Pipeline:
         batcher = Batcher(run, max_batch=4, max_wait_s=0.01)
@@ -69,17 +79,84 @@ def make() -> Iterator[Callable[..., Pipeline]]:
 def test_given_a_job_it_is_fetched_decoded_and_inferred(make: Callable[..., Pipeline]) -> None:
     seen: list[Any] = []
 
-    def decode(data: bytes, size: tuple[int, int], resample: int) -> Decoded:
-        seen.append((data, size, resample))
-        return Decoded(PIXELS, FACTS)
+    def decode(data: bytes, framing: Framing, regions: Any) -> Decoded:
+        seen.append((data, framing, regions))
+        return Decoded((PIXELS,), FACTS)
 
     product = make(decode=decode).run(CAPTION)
-    assert seen == [(b"png", (2, 2), 3)]
+    assert seen == [(b"png", FRAMING, None)]
     assert product.outputs == CAPTION.image
     assert product.image == FACTS
     assert product.timings.batch_size == 1
     stages = (product.timings.fetch_ms, product.timings.decode_ms, product.timings.infer_ms)
     assert all(ms is not None and ms >= 0 for ms in stages)
+
+
+def said(text: str) -> Caption:
+    return Caption(
+        text=text,
+        tokens=("a",),
+        token_logprobs=(-0.5,),
+        logprob=-0.5,
+        mean_logprob=-0.5,
+        finish_reason="stop",
+    )
+
+
+BOXES = ((0, 0, 2, 1), (1, 0, 4, 3), (0, 0, 1, 1))
+
+
+def test_given_regions_they_are_one_batch_and_come_back_in_order_with_their_boxes(
+    make: Callable[..., Pipeline],
+) -> None:
+    batches: list[int] = []
+    fetched: list[str] = []
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        batches.append(len(items))
+        return [(said(str(number)),) for number, _ in enumerate(items)]
+
+    def fetch(uri: str, deadline_s: float) -> bytes:
+        fetched.append(uri)
+        return b"png"
+
+    job = CAPTION.model_copy(update={"regions": BOXES})
+    product = make(run=run, fetch=fetch).run(job)
+    assert batches == [3]
+    assert fetched == [CAPTION.image]
+    assert product.outputs == tuple(
+        RegionCaptions(box=box, captions=(said(str(number)),)) for number, box in enumerate(BOXES)
+    )
+    assert product.timings.batch_size == 3
+
+
+def test_given_more_regions_than_a_batch_holds_they_are_several(
+    make: Callable[..., Pipeline],
+) -> None:
+    run = lambda _, items: [(said("a"),) for _ in items]  # noqa: E731
+    job = CAPTION.model_copy(update={"regions": BOXES * 3})
+    product = make(run=run).run(job)
+    assert [one.box for one in product.outputs] == list(BOXES * 3)
+    assert product.timings.batch_size == 4
+
+
+def test_given_one_region_that_fails_the_others_are_not_waited_for(
+    make: Callable[..., Pipeline],
+) -> None:
+    release = threading.Event()
+    ran: list[int] = []
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        ran.append(len(items))
+        if len(ran) == 1:
+            release.wait(10)
+        raise NoMemoryError
+
+    pipeline = make(run=run)
+    threading.Timer(0.1, release.set).start()
+    with pytest.raises(Fault) as fault:
+        pipeline.run(CAPTION.model_copy(update={"regions": BOXES * 3}))
+    assert fault.value.code is ErrorCode.OUT_OF_MEMORY
 
 
 def failing(exc: Exception) -> Callable[..., Any]:
@@ -100,6 +177,11 @@ def failing(exc: Exception) -> Callable[..., Any]:
             ErrorCode.IMAGE_CORRUPT,
             id="decode",
         ),
+        pytest.param(
+            {"decode": failing(JobFailed(ErrorCode.JOB_INVALID))},
+            ErrorCode.JOB_INVALID,
+            id="regions",
+        ),
         pytest.param({"run": failing(NoMemoryError())}, ErrorCode.OUT_OF_MEMORY, id="engine"),
         pytest.param(
             {"run": failing(type("NoneAtAll", (NoMemoryError,), {})())},
@@ -111,7 +193,7 @@ def failing(exc: Exception) -> Callable[..., Any]:
 def test_given_a_stage_that_fails_the_fault_has_its_code(
     make: Callable[..., Pipeline], stages: dict[str, Any], code: ErrorCode
 ) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises((Fault, JobFailed)) as fault:
         make(**stages).run(CAPTION)
     assert fault.value.code is code
 

@@ -1,20 +1,26 @@
 """BLIP inference as a library: `Engine.load(...)`, then `caption`, `match` and `embed`.
 
-Needs torch, transformers, numpy, Pillow and safetensors; nothing of the queue.
+Needs torch, transformers, numpy, Pillow and safetensors; nothing of the queue. What needs torch is
+imported when it is first named: the geometry of images is used in processes without it.
 """
 
-from worker.blip.engine import EncodedImages, Engine
-from worker.blip.errors import (
-    BlipError,
-    CheckpointError,
-    DeviceLost,
-    DeviceUnavailable,
-    InputError,
-    OutOfMemory,
-)
-from worker.blip.hub import fetch_model
-from worker.blip.options import CaptionOptions
-from worker.blip.results import Caption, Match
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worker.blip.engine import EncodedImages, Engine
+    from worker.blip.errors import (
+        BlipError,
+        CheckpointError,
+        DeviceLost,
+        DeviceUnavailable,
+        InputError,
+        OutOfMemory,
+    )
+    from worker.blip.hub import fetch_model
+    from worker.blip.images import crop
+    from worker.blip.options import CaptionOptions
+    from worker.blip.results import Caption, Match
 
 __all__ = [
     "BlipError",
@@ -28,5 +34,29 @@ __all__ = [
     "InputError",
     "Match",
     "OutOfMemory",
+    "crop",
     "fetch_model",
 ]
+
+_MODULES = {
+    "engine": ("EncodedImages", "Engine"),
+    "errors": (
+        "BlipError",
+        "CheckpointError",
+        "DeviceLost",
+        "DeviceUnavailable",
+        "InputError",
+        "OutOfMemory",
+    ),
+    "hub": ("fetch_model",),
+    "images": ("crop",),
+    "options": ("CaptionOptions",),
+    "results": ("Caption", "Match"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,11 +27,13 @@ def decode(
     rows: Sequence[CaptionOptions],
     pad_id: int,
     sep_id: int,
+    cross_mask: Tensor | None = None,
 ) -> Hypotheses:
     """Caption N images whose options share `num_beams`.
 
     cross: TextModel.project_images of the images, [layers, 2, N, heads, S, head_size].
-    prompts: token ids of each row, [DEC] first. rows: the options of each row.
+    prompts: token ids of each row, [DEC] first. rows: the options of each row. cross_mask: bool
+    [N, 1, 1, S], False where `cross` has no meaning; None where it has throughout.
     """
     device, beams = cross.device, rows[0].num_beams
     token_ids, valid, positions = left_pad(prompts, pad_id, device)
@@ -42,7 +44,7 @@ def decode(
     columns = width + (steps - 1) * beams
     cache = SelfCache(decoder.text.config, len(rows), columns, like=cross)
 
-    hidden = decoder.text(token_ids, positions, _prefill_mask(valid), cross, cache)
+    hidden = decoder.text(token_ids, positions, _prefill_mask(valid), cross, cache, cross_mask)
     logits = decoder.logits(hidden[:, -1:]).expand(-1, beams, -1)
     token_ids, parents = search.advance(0, logits)
 
@@ -57,7 +59,7 @@ def decode(
         ancestor_mask = (ancestry[:, :, :step, None] == own).flatten(2)
         mask = torch.cat([prompt_mask, ancestor_mask], dim=2)[:, None]
         positions = (lengths + step - 1)[:, None].expand(-1, beams)
-        hidden = decoder.text(token_ids, positions, mask, cross, cache)
+        hidden = decoder.text(token_ids, positions, mask, cross, cache, cross_mask)
         token_ids, parents = search.advance(step, decoder.logits(hidden))
     return search.hypotheses()
 

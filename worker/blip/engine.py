@@ -11,8 +11,10 @@ from torch import Tensor
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.decoding import decode
 from worker.blip.errors import CheckpointError, DeviceUnavailable, InputError, device_errors
+from worker.blip.framing import Framing
+from worker.blip.geometry import MODES, Mode
 from worker.blip.hub import resolve
-from worker.blip.images import Images, normalise, stack
+from worker.blip.images import Group, Images, frame, framing, normalise
 from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
 from worker.blip.options import MAX_BEAMS, CaptionOptions
 from worker.blip.results import Caption, Match, matches
@@ -30,9 +32,19 @@ WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_toke
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images after the ViT, [N, tokens, hidden]: what captions and matches start from."""
+    """Images after the ViT, [N, tokens, hidden]: what captions and matches start from.
+
+    valid: bool [N, tokens], False where a row has no token of its own, because another image of
+    the batch has more patches; None where all rows are full.
+    """
 
     embeddings: Tensor
+    valid: Tensor | None = None
+
+    @property
+    def key_mask(self) -> Tensor | None:
+        """`valid` as attention takes it, [N, 1, 1, tokens]."""
+        return None if self.valid is None else self.valid[:, None, None]
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -59,6 +71,7 @@ class Engine:
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
         self.image_size: tuple[int, int] = checkpoint.preprocessing.size  # (height, width)
+        self._patch_size = checkpoint.vision.patch_size
         self.resample: int = checkpoint.preprocessing.resample  # PIL.Image.Resampling
         self.dtype = dtype
         self.device = str(device)
@@ -83,22 +96,45 @@ class Engine:
             dtype = "float32" if on.type == "cpu" else "bfloat16"
         return cls(Checkpoint(resolve(model, revision), tasks), dtype, on)
 
-    def encode(self, images: Images) -> EncodedImages:
-        """Run the ViT once, for several calls on the same images."""
-        return EncodedImages(self._encode(images))
+    def framing(self, mode: Mode = "stretch", resolution: int | None = None) -> Framing:
+        """How images become pixels: a plain value, for framing them elsewhere.
 
-    def normalised(self, images: Images) -> Tensor:
-        """Images as the ViT gets them: float32 [N, 3, H, W] on the device, BLIP's pixel_values."""
-        pixels = stack(images, self._preprocessing)
-        with device_errors(self._device):
-            return normalise(pixels.to(self._device), self._preprocessing)
+        mode: "stretch" (squash to the checkpoint's size, the reference), "pad" (letterbox), "crop"
+        (centre), "native" (the patch grid nearest in aspect ratio, of no more patches).
+        resolution: the side of the square that takes the place of the checkpoint's size, a
+        multiple of its patch size, up to four times its patches. Raises InputError.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode must be {', '.join(MODES)}, not {mode!r}")
+        try:
+            return framing(self._preprocessing, self._patch_size, mode, resolution)
+        except ValueError as exc:
+            raise InputError(str(exc)) from exc
+
+    def encode(
+        self, images: Images, mode: Mode = "stretch", resolution: int | None = None
+    ) -> EncodedImages:
+        """Run the ViT once, for several calls on the same images; framed as `framing` says."""
+        return self._encode(images, mode, resolution)
+
+    def normalised(
+        self, images: Images, mode: Mode = "stretch", resolution: int | None = None
+    ) -> Tensor:
+        """Images as the ViT gets them: float32 [N, 3, H, W] on the device, BLIP's pixel_values.
+
+        Raises ValueError when native mode gives them more than one size.
+        """
+        groups = self._groups(images, mode, resolution)
+        if len(groups) != 1:
+            raise ValueError("these images have no one size: normalise them apart, or encode them")
+        return groups[0].pixels
 
     @torch.inference_mode()
     def project_images(self, images: Images | EncodedImages) -> Tensor:
         """The caption decoder's cross-attention keys and values: TextModel.project_images."""
         if self._modules.decoder is None:
             raise self._lacks("caption")
-        embeddings = self._encode(images)
+        embeddings = self._encode(images, "stretch", None).embeddings
         with device_errors(self._device):
             return self._modules.decoder.text.project_images(embeddings)
 
@@ -107,9 +143,14 @@ class Engine:
         self,
         images: Images | EncodedImages,
         options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        *,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
         **names: Any,
     ) -> list[list[Caption]]:
         """Caption each image, `num_return_sequences` times, best first.
+
+        mode, resolution: how images are framed, see `framing`; encoded ones are so already.
 
         options: one for all images, or one per image; `names` are CaptionOptions' fields and
         override them. Images that differ in `num_beams` are decoded apart, others together.
@@ -117,14 +158,14 @@ class Engine:
         decoder = self._modules.decoder
         if decoder is None:
             raise self._lacks("caption")
-        embeddings = self._encode(images)
-        rows = _rows(options, names, len(embeddings))
+        encoded = self._encode(images, mode, resolution)
+        rows = _rows(options, names, len(encoded))
         prompts = [self._tokenizer.prompt(row.prompt) for row in rows]
         for row, prompt in zip(rows, prompts, strict=True):
             self._check_length(len(prompt) + row.max_new_tokens, "prompt and max_new_tokens")
         captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
-            cross = decoder.text.project_images(embeddings)
+            cross, key_mask = decoder.text.project_images(encoded.embeddings), encoded.key_mask
             for members in _groups(rows):
                 found = decode(
                     decoder,
@@ -133,6 +174,7 @@ class Engine:
                     [rows[i] for i in members],
                     self._tokenizer.pad_id,
                     self._tokenizer.sep_id,
+                    None if key_mask is None else key_mask[members],
                 )
                 for index, best in zip(members, captions_of(found, self._tokenizer), strict=True):
                     captions[index] = best[: rows[index].num_return_sequences]
@@ -144,21 +186,32 @@ class Engine:
         images: Images | EncodedImages,
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None = None,
+        *,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
     ) -> list[list[Match]]:
         """Match each image with its texts: one text or list for all images, or one list per image.
 
         A text is a str or its token ids. position_zero: what ITM reads its answer from; "enc" as
         in the paper's code, "cls" as in transformers; None is "enc" where the tokenizer has it.
+        mode, resolution: how images are framed, see `framing`.
         """
         matcher = self._matcher()
-        embeddings = self._encode(images)
-        per_image = texts_per_image(texts, len(embeddings))
+        encoded = self._encode(images, mode, resolution)
+        per_image = texts_per_image(texts, len(encoded))
         first = self._position_zero(position_zero)
         token_ids = [[self._text_ids(text) for text in row] for row in per_image]
         if not any(token_ids):
             return [[] for _ in token_ids]
         with device_errors(self._device):
-            scores = score(matcher, embeddings, token_ids, self._tokenizer.pad_id, first)
+            scores = score(
+                matcher,
+                encoded.embeddings,
+                token_ids,
+                self._tokenizer.pad_id,
+                first,
+                encoded.key_mask,
+            )
             logits, cosines = (values.cpu() for values in scores)
         return matches(logits, cosines, per_image, self._tokenizer)
 
@@ -167,13 +220,19 @@ class Engine:
         self,
         images: Images | EncodedImages | None = None,
         texts: str | Sequence[Text] | None = None,
+        *,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
     ) -> Tensor:
-        """ITC projections of images or of texts: float32 unit vectors [N, 256], on the CPU."""
+        """ITC projections of images or of texts: float32 unit vectors [N, 256], on the CPU.
+
+        mode, resolution: how images are framed, see `framing`.
+        """
         matcher = self._matcher()
         if (images is None) == (texts is None):
             raise ValueError("embed takes images or texts, one of the two")
         if images is not None:
-            embeddings = self._encode(images)
+            embeddings = self._encode(images, mode, resolution).embeddings
             with device_errors(self._device):
                 return matcher.embed_images(embeddings).cpu()
         rows = [texts] if isinstance(texts, str) else texts or ()
@@ -196,13 +255,25 @@ class Engine:
             self.match(images, [[self._tokenizer.sep_id] * longest])
 
     @torch.inference_mode()
-    def _encode(self, images: Images | EncodedImages) -> Tensor:
+    def _encode(
+        self, images: Images | EncodedImages, mode: Mode, resolution: int | None
+    ) -> EncodedImages:
         if isinstance(images, EncodedImages):
-            return images.embeddings
-        pixel_values = self.normalised(images)
+            return images
+        groups = self._groups(images, mode, resolution)
         with device_errors(self._device):
-            embeddings: Tensor = self._modules.vision(pixel_values)
-            return embeddings
+            return EncodedImages(
+                *self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
+            )
+
+    def _groups(self, images: Images, mode: Mode, resolution: int | None) -> list[Group]:
+        """Images framed and normalised, on the device, those of one size together."""
+        groups = frame(images, self.framing(mode, resolution), self.image_size)
+        with device_errors(self._device):
+            return [
+                Group(g.rows, normalise(g.pixels.to(self._device), self._preprocessing))
+                for g in groups
+            ]
 
     def _text_ids(self, text: Text) -> list[int]:
         token_ids = self._tokenizer.text(text)

@@ -27,11 +27,9 @@ _onednn: Any = torch.ops.onednn
 class Linear(nn.Module):
     """y = x W^T + b, with exact GELU or a residual fused where that is possible.
 
-    `weight` [out, in] and `bias` [out] are as loaded until `pack` or `quantise` is called; then
-    `weight` is gone and the blocked form alone is kept.
+    `weight` [out, in] and `bias` [out] are as loaded until `pack` or `quantise` is called, once;
+    then `weight` is gone, the blocked form alone is kept, and the layer stays on the CPU.
     """
-
-    weight: nn.Parameter | None
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -44,14 +42,12 @@ class Linear(nn.Module):
         self._scale: Tensor | None  # float32 [out], of int8 weights
 
     def pack(self) -> None:
-        """Block the weights for oneDNN. The layer stays on the CPU from here on."""
-        assert self.weight is not None
+        """Block the weights for oneDNN."""
         self._blocked = _mkldnn._reorder_linear_weight(self.weight.data, _ROWS)
-        self.weight = None
+        del self.weight
 
     def quantise(self) -> None:
-        """Round the weights to int8 and block them. The layer stays on the CPU from here on."""
-        assert self.weight is not None
+        """Round the weights to int8 and block them for oneDNN."""
         weight = self.weight.data.float()
         scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / _INT8_MAX
         rounded = (weight / scale[:, None]).round().to(torch.int8)
@@ -59,7 +55,7 @@ class Linear(nn.Module):
         self._scale = scale
         self._zero = torch.zeros(self.out_features, dtype=torch.int64)
         self.bias = nn.Parameter(self.bias.data.float(), requires_grad=False)
-        self.weight = None
+        del self.weight
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
@@ -70,7 +66,6 @@ class Linear(nn.Module):
                 hidden, self._blocked, self.bias, "none", [], ""
             )
             return product
-        assert self.weight is not None
         return functional.linear(hidden, self.weight, self.bias)
 
     def gelu(self, hidden: Tensor) -> Tensor:
@@ -82,7 +77,8 @@ class Linear(nn.Module):
                 hidden, self._blocked, self.bias, "gelu", [], "none"
             )
             return product
-        return functional.gelu(self(hidden))
+        activated: Tensor = functional.gelu(self(hidden))
+        return activated
 
     def add(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """The product plus `residual` [..., out]."""
@@ -91,7 +87,8 @@ class Linear(nn.Module):
                 hidden, residual, self._blocked, self.bias, "add"
             )
             return product
-        return residual + self(hidden)
+        total: Tensor = residual + self(hidden)
+        return total
 
     def _int8(self, hidden: Tensor, epilogue: str) -> Tensor:
         rows = hidden.reshape(-1, self.in_features)

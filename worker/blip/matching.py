@@ -39,15 +39,18 @@ class Matcher(nn.Module):
         hidden = self.text(token_ids, _positions(token_ids), valid[:, None, None, :])
         return functional.normalize(self.text_proj(hidden[:, 0]).float(), dim=-1)
 
-    def itm_logits(self, cross: Tensor, token_ids: Tensor, valid: Tensor) -> Tensor:
+    def itm_logits(
+        self, cross: Tensor, token_ids: Tensor, valid: Tensor, cross_mask: Tensor | None = None
+    ) -> Tensor:
         """Logits (no match, match) of each image against its own texts, float32 [N, n, 2].
 
         cross: project_images of N images; token_ids, valid: [N, n, T], right-padded.
+        cross_mask: TextModel's.
         """
         images, texts, width = token_ids.shape
         flat = token_ids.view(images * texts, width)
         mask = valid.view(images * texts, 1, 1, width)
-        hidden = self.text(flat, _positions(flat), mask, cross)
+        hidden = self.text(flat, _positions(flat), mask, cross, cross_mask=cross_mask)
         logits: Tensor = self.itm_head(hidden[:, 0]).float()
         return logits.view(images, texts, 2)
 
@@ -58,11 +61,13 @@ def score(
     texts: Sequence[Sequence[Sequence[int]]],
     pad_id: int,
     position_zero: int | None,
+    cross_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """ITM logits float32 [N, n, 2] and ITC cosines [N, n] of N images against up to n texts each.
 
     texts: the token ids of each image's texts, [CLS] first. position_zero: the id that takes
     [CLS]'s place for ITM, or None. Rows with fewer than n texts end in values without meaning.
+    cross_mask: bool [N, 1, 1, S], False where image_embeddings have no meaning, or None.
     Each image is projected once, each distinct text is embedded once.
     """
     device = image_embeddings.device
@@ -86,7 +91,9 @@ def score(
         if position_zero is not None:
             token_ids[:, 0] = position_zero
         shape = (images, len(columns), -1)
-        logits.append(matcher.itm_logits(cross, token_ids.view(shape), valid.view(shape)))
+        logits.append(
+            matcher.itm_logits(cross, token_ids.view(shape), valid.view(shape), cross_mask)
+        )
     return torch.cat(logits, dim=1), cosines.gather(1, index)
 
 

@@ -80,7 +80,7 @@ def main() -> None:
                     kernel(query, key, value, None)
                     seconds.append(perf_counter() - start)
                 milliseconds = 1000 * min(seconds[1:])
-                print(f"{dtype} {name} {kernel.__name__[1:]}: {milliseconds:.2f} ms")  # noqa: T201
+                print(f"{dtype} {name} {kernel.__name__[1:]}: {milliseconds:.2f} ms")
 
 
 if __name__ == "__main__":

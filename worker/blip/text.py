@@ -61,11 +61,12 @@ class TextLayer(nn.Module):
         cross: Tensor | None,
         cache: SelfCache | None,
         index: int,
+        cross_mask: Tensor | None = None,
     ) -> Tensor:
-        """hidden [B, T, hidden] to the same; mask, cross and cache are TextModel's."""
+        """hidden [B, T, hidden] to the same; masks, cross and cache are TextModel's."""
         hidden = self.attention_norm(self._attend_self(hidden, mask, cache, index))
         if cross is not None:
-            hidden = self.cross_norm(self._attend_image(hidden, cross[index]))
+            hidden = self.cross_norm(self._attend_image(hidden, cross[index], cross_mask))
         output: Tensor = self.output_norm(self.down.add(self.up.gelu(hidden), hidden))
         return output
 
@@ -79,11 +80,11 @@ class TextLayer(nn.Module):
             key, value = cache.extend(index, key, value)
         return self.attention.add(attend(query, key, value, mask), hidden)
 
-    def _attend_image(self, hidden: Tensor, key_value: Tensor) -> Tensor:
+    def _attend_image(self, hidden: Tensor, key_value: Tensor, cross_mask: Tensor | None) -> Tensor:
         images, head_size = key_value.shape[1], key_value.shape[-1]
         query = self.cross_query(hidden).view(images, -1, self.num_heads, head_size)
         key, value = key_value
-        context = attend(query.transpose(1, 2), key, value)
+        context = attend(query.transpose(1, 2), key, value, cross_mask)
         return self.cross_attention.add(context.view(hidden.shape), hidden)
 
 
@@ -122,17 +123,19 @@ class TextModel(nn.Module):
         mask: Tensor | None,
         cross: Tensor | None = None,
         cache: SelfCache | None = None,
+        cross_mask: Tensor | None = None,
     ) -> Tensor:
         """token_ids, positions: int64 [B, T]. Returns hidden states [B, T, hidden].
 
         mask: bool, broadcast to [B, heads, T, columns], True where a query may look; every query
         must see one column at least. cross: from project_images for N images, B a multiple of N
         (the rows of one image follow each other); None leaves cross-attention out, as BLIP's text
-        encoder does for ITC.
+        encoder does for ITC. cross_mask: bool [N, 1, 1, S], True where an image has a
+        token; None where all have.
         """
         hidden: Tensor = self.embedding_norm(self.words(token_ids) + self.positions(positions))
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, mask, cross, cache, index)
+            hidden = layer(hidden, mask, cross, cache, index, cross_mask)
         if cache is not None:
             cache.length += token_ids.shape[1]
         return hidden

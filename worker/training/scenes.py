@@ -195,9 +195,10 @@ def _apart(one: Colour, two: Colour) -> int:
     return sum(abs(a - b) for a, b in zip(one, two, strict=True))
 
 
-def draw(scene: Scene, side: int = 96) -> Image.Image:
-    """The scene as an RGB image of `side` x `side` pixels, anti-aliased."""
-    image = Image.new("RGB", (side, side), scene.background_rgb)
+def draw(scene: Scene, side: int = 96, canvas: tuple[float, float] = (1.0, 1.0)) -> Image.Image:
+    """The scene as an RGB image, anti-aliased; `canvas` is (width, height) in sides."""
+    size = round(side * canvas[0]), round(side * canvas[1])
+    image = Image.new("RGB", size, scene.background_rgb)
     for shape in scene.shapes:
         left, top = int(shape.box[0] * side), int(shape.box[1] * side)
         right, bottom = int(shape.box[2] * side) + 1, int(shape.box[3] * side) + 1
