@@ -24,6 +24,15 @@ _mkldnn: Any = torch.ops.mkldnn
 _onednn: Any = torch.ops.onednn
 
 
+def packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is here and has fast products of this type."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16:
+        return bool(_mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
 class Linear(nn.Module):
     """y = x W^T + b, with exact GELU or a residual fused where that is possible.
 
@@ -42,7 +51,9 @@ class Linear(nn.Module):
         self._scale: Tensor | None  # float32 [out], of int8 weights
 
     def pack(self) -> None:
-        """Block the weights for oneDNN."""
+        """Block the weights for oneDNN, if it takes their type."""
+        if not packs(self.weight.dtype):
+            return
         self._blocked = _mkldnn._reorder_linear_weight(self.weight.data, _ROWS)
         del self.weight
 

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.blip_checkpoints import TINY
 from worker.blip.bench.flops import caption_flops, row_flops
-from worker.blip.bench.gemm_peak import gemm_peak, gemm_shapes, packs
+from worker.blip.bench.gemm_peak import gemm_peak, gemm_shapes
 from worker.blip.bench.noise import coarse_noise
 from worker.blip.bench.reference import Reference
 from worker.blip.config import TextConfig, VisionConfig, text_config, vision_config

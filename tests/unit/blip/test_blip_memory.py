@@ -16,8 +16,8 @@ def test_given_a_tensor_that_came_and_went_its_bytes_are_in_the_peak_until_it_is
     torch.ones(100 * MB, dtype=torch.uint8)
     assert 95 * MB < memory.taken_bytes() < 130 * MB
     assert memory.peak_bytes() == memory.held_bytes + memory.taken_bytes()
-    memory.reset()
     memory.release()
+    memory.reset()
     assert memory.taken_bytes() < 30 * MB
 
 

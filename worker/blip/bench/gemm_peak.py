@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from worker.blip.config import VisionConfig
+from worker.blip.linear import packs
 
 _SECONDS = 0.2  # spent on each way to multiply each shape, at least
 _LEAST_CALLS = 3
@@ -67,15 +68,6 @@ def _ways(rows: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[str, Cal
             "packed",
             lambda: torch.ops.mkldnn._linear_pointwise(rows, packed, bias, "none", [], ""),
         )
-
-
-def packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is here and packs weights of this type."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
 
 
 def _fastest(product: Callable[[], Tensor], device: torch.device, seconds: float) -> float:
