@@ -25,6 +25,7 @@ from worker.blip.config import (
 )
 from worker.blip.errors import CheckpointError
 from worker.blip.hub import Source
+from worker.blip.linear import Linear
 from worker.blip.matching import Matcher, matcher_weights
 from worker.blip.text import TextDecoder, decoder_weights
 from worker.blip.tokenizer import Tokenizer
@@ -88,7 +89,13 @@ class Checkpoint:
                 matcher = _module(lambda: Matcher(self.text, size), matcher_weights(state, layers))
         except KeyError as exc:
             raise CheckpointError(f"the checkpoint lacks the tensor {exc.args[0]}") from exc
-        return Modules(vision, decoder, matcher)
+        modules = Modules(vision, decoder, matcher)
+        if device.type == "cpu":
+            for part in (vision, decoder, matcher):
+                for layer in part.modules() if part is not None else ():
+                    if isinstance(layer, Linear):
+                        layer.pack()
+        return modules
 
 
 def missing_parts(names: Iterable[str], task: str) -> list[str]:

@@ -10,9 +10,10 @@ things differ here from transformers' module, and neither changes a number beyon
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from worker.blip.config import TextConfig
+from worker.blip.linear import Linear
+from worker.blip.softmax_attention import attend
 
 
 class SelfCache:
@@ -43,14 +44,14 @@ class TextLayer(nn.Module):
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.attention = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.cross_query = nn.Linear(width, width)
-        self.cross_attention = nn.Linear(width, width)
+        self.cross_query = Linear(width, width)
+        self.cross_attention = Linear(width, width)
         self.cross_norm = nn.LayerNorm(width, eps=eps)
-        self.up = nn.Linear(width, config.intermediate_size)
-        self.down = nn.Linear(config.intermediate_size, width)
+        self.up = Linear(width, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, width)
         self.output_norm = nn.LayerNorm(width, eps=eps)
 
     def forward(
@@ -62,10 +63,10 @@ class TextLayer(nn.Module):
         index: int,
     ) -> Tensor:
         """hidden [B, T, hidden] to the same; mask, cross and cache are TextModel's."""
-        hidden = self.attention_norm(hidden + self._attend_self(hidden, mask, cache, index))
+        hidden = self.attention_norm(self._attend_self(hidden, mask, cache, index))
         if cross is not None:
-            hidden = self.cross_norm(hidden + self._attend_image(hidden, cross[index]))
-        output: Tensor = self.output_norm(hidden + self.down(functional.gelu(self.up(hidden))))
+            hidden = self.cross_norm(self._attend_image(hidden, cross[index]))
+        output: Tensor = self.output_norm(self.down.add(self.up.gelu(hidden), hidden))
         return output
 
     def _attend_self(
@@ -76,17 +77,14 @@ class TextLayer(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if cache is not None:
             key, value = cache.extend(index, key, value)
-        context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        projected: Tensor = self.attention(context.transpose(1, 2).reshape(hidden.shape))
-        return projected
+        return self.attention.add(attend(query, key, value, mask), hidden)
 
     def _attend_image(self, hidden: Tensor, key_value: Tensor) -> Tensor:
         images, head_size = key_value.shape[1], key_value.shape[-1]
         query = self.cross_query(hidden).view(images, -1, self.num_heads, head_size)
         key, value = key_value
-        context = functional.scaled_dot_product_attention(query.transpose(1, 2), key, value)
-        projected: Tensor = self.cross_attention(context.transpose(1, 2).reshape(hidden.shape))
-        return projected
+        context = attend(query.transpose(1, 2), key, value)
+        return self.cross_attention.add(context.view(hidden.shape), hidden)
 
 
 class TextModel(nn.Module):
@@ -99,7 +97,7 @@ class TextModel(nn.Module):
         self.positions = nn.Embedding(config.max_positions, config.hidden_size)
         self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
-        self.cross_key_value = nn.Linear(
+        self.cross_key_value = Linear(
             config.encoder_hidden_size, config.num_layers * 2 * config.hidden_size
         )
 
@@ -146,15 +144,13 @@ class TextDecoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.text = TextModel(config)
-        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.transform = Linear(config.hidden_size, config.hidden_size)
         self.transform_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.vocabulary = nn.Linear(config.hidden_size, config.vocab_size)
+        self.vocabulary = Linear(config.hidden_size, config.vocab_size)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., hidden] to [..., vocab_size]."""
-        scores: Tensor = self.vocabulary(
-            self.transform_norm(functional.gelu(self.transform(hidden)))
-        )
+        scores: Tensor = self.vocabulary(self.transform_norm(self.transform.gelu(hidden)))
         return scores
 
 

@@ -6,9 +6,10 @@ last LayerNorm over all tokens. Module names equal the checkpoint's, without `vi
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from worker.blip.config import VisionConfig
+from worker.blip.linear import Linear
+from worker.blip.softmax_attention import attend
 
 
 class Attention(nn.Module):
@@ -17,17 +18,15 @@ class Attention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.projection = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.projection = Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[N, tokens, hidden] to the same."""
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """[N, tokens, hidden] to the same, plus `residual`."""
         batch, tokens, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        context = functional.scaled_dot_product_attention(query, key, value)
-        projected: Tensor = self.projection(context.transpose(1, 2).reshape(hidden.shape))
-        return projected
+        return self.projection.add(attend(query, key, value), residual)
 
 
 class Mlp(nn.Module):
@@ -35,13 +34,12 @@ class Mlp(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[N, tokens, hidden] to the same."""
-        projected: Tensor = self.fc2(functional.gelu(self.fc1(hidden)))
-        return projected
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """[N, tokens, hidden] to the same, plus `residual`."""
+        return self.fc2.add(self.fc1.gelu(hidden), residual)
 
 
 class Layer(nn.Module):
@@ -56,8 +54,8 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[N, tokens, hidden] to the same."""
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
-        output: Tensor = hidden + self.mlp(self.layer_norm2(hidden))
+        hidden = self.self_attn(self.layer_norm1(hidden), hidden)
+        output: Tensor = self.mlp(self.layer_norm2(hidden), hidden)
         return output
 
 
