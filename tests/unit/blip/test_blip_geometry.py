@@ -3,7 +3,7 @@
 from math import log
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.blip.geometry import (
@@ -130,6 +130,7 @@ def test_given_a_resolution_out_of_bounds_then_the_error_names_them(
         size_at((384, 384), 16, resolution)
 
 
+@settings(deadline=None)
 @given(rows=SQUARES, columns=SQUARES)
 def test_given_any_grid_then_its_grids_are_at_most_nine_within_its_budget(
     rows: int, columns: int
@@ -140,6 +141,7 @@ def test_given_any_grid_then_its_grids_are_at_most_nine_within_its_budget(
     assert all(1 <= r * c <= rows * columns for r, c in grids)
 
 
+@settings(deadline=None)
 @given(side=st.integers(8, 60), width=SIDES, height=SIDES)
 def test_given_an_aspect_up_to_four_when_native_then_it_changes_by_half_at_most(
     side: int, width: int, height: int
@@ -149,6 +151,7 @@ def test_given_an_aspect_up_to_four_when_native_then_it_changes_by_half_at_most(
     assert abs(log(columns / rows) - within) < log(1.5)
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES)
 def test_given_the_published_grid_when_native_then_an_aspect_changes_by_less_than_29_percent(
     width: int, height: int
@@ -158,6 +161,7 @@ def test_given_the_published_grid_when_native_then_an_aspect_changes_by_less_tha
     assert abs(log(columns / rows) - within) < log(1.29)
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, mode=st.sampled_from(MODES), rows=SQUARES, columns=SQUARES)
 def test_given_any_image_and_mode_then_it_lies_on_its_canvas_and_patches_tile_that(
     width: int, height: int, mode: Mode, rows: int, columns: int
@@ -177,6 +181,7 @@ def test_given_any_image_and_mode_then_it_lies_on_its_canvas_and_patches_tile_th
     assert framed == Placement(placed.canvas, placed.canvas)
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES)
 def test_given_any_image_when_padded_then_its_aspect_is_kept_to_a_pixel(
     width: int, height: int
