@@ -50,7 +50,7 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, or int8 (CPU).")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line, nothing else.")]
 Images = Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")]
 Mode = Annotated[
@@ -294,9 +294,12 @@ def evaluate(
     modes: Annotated[
         bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
     ] = False,
+    dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall.
+
+    With another --dtype than float32: also how many captions are float32's, word for word.
 
     With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
     """
@@ -309,7 +312,7 @@ def evaluate(
             rows = [dataclasses.asdict(figure) for figure in scored]
             print(json.dumps(rows) if as_json else evaluation_of_modes.report(scored))
             return
-        figures = evaluation.evaluate(model_path(model), scenes or 2_000)
+        figures = evaluation.evaluate(model_path(model), scenes or 2_000, dtype=dtype)
     print(json.dumps(figures) if as_json else evaluation.report(figures))
 
 

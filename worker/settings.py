@@ -50,8 +50,10 @@ class WorkerSettings(ProducerSettings):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:0"
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the models; auto is float32 on CPU, bfloat16 on CUDA"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        "auto",
+        description="Arithmetic of the models; auto is float32 on CPU, bfloat16 on CUDA. int8 (CPU) "
+        "rounds the weights: faster, some captions differ",
     )
     warmup: bool = Field(True, description="Run the largest batch before taking work")
 
@@ -107,6 +109,8 @@ class WorkerSettings(ProducerSettings):
             raise ValueError("CAPTION_MODEL and MATCH_MODEL are both 'none': nothing to serve")
         if self.device == "cpu" and self.dtype == "float16":
             raise ValueError("DTYPE=float16 needs a CUDA device; use float32 or bfloat16 on CPU")
+        if self.device.startswith("cuda") and self.dtype == "int8":
+            raise ValueError("DTYPE=int8 is for a CPU; use bfloat16 or float16 on CUDA")
         if self.file_root is not None and not self.file_root.is_dir():
             raise ValueError(f"FILE_ROOT is no folder: {self.file_root}")
         if self.max_batch == "auto" and not self.warmup:

@@ -20,6 +20,7 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param({"MEMORY_FRACTION": "1.5"}, "CAPTIONQ_MEMORY_FRACTION", id="over one"),
         pytest.param({"DEVICE": "tpu"}, "CAPTIONQ_DEVICE", id="no such device"),
         pytest.param({"DEVICE": "cpu", "DTYPE": "float16"}, "float16", id="float16 on CPU"),
+        pytest.param({"DEVICE": "cuda:0", "DTYPE": "int8"}, "int8", id="int8 on CUDA"),
         pytest.param(
             {"CAPTION_MODEL": "none", "MATCH_MODEL": "none"}, "nothing to serve", id="no model"
         ),

@@ -25,7 +25,7 @@ from worker.blip.config import (
 )
 from worker.blip.errors import CheckpointError
 from worker.blip.hub import Source
-from worker.blip.linear import Linear
+from worker.blip.linear import Linear, packs
 from worker.blip.matching import Matcher, matcher_weights
 from worker.blip.text import TextDecoder, decoder_weights
 from worker.blip.tokenizer import Tokenizer
@@ -75,7 +75,14 @@ class Checkpoint:
         self.revision = source.revision or self.weights.digest()
 
     def build(self, dtype: torch.dtype, device: torch.device) -> Modules:
-        """Load the weights of the tasks, each tensor once, as `dtype` on `device`."""
+        """Load the weights of the tasks, each tensor once, as `dtype` on `device`.
+
+        torch.int8 is for a CPU: linear layers are rounded, but for the vocabulary's, which decides
+        between words; what is between them is bfloat16 where that is fast, else float32.
+        """
+        quantised = dtype == torch.int8
+        if quantised:
+            dtype = torch.bfloat16 if packs(torch.bfloat16) else torch.float32
         parts = {part for task in self.tasks for part in PARTS[task]}
         state = self.weights.load([f"{part}." for part in parts], dtype, device)
         layers = self.text.num_layers
@@ -89,13 +96,12 @@ class Checkpoint:
                 matcher = _module(lambda: Matcher(self.text, size), matcher_weights(state, layers))
         except KeyError as exc:
             raise CheckpointError(f"the checkpoint lacks the tensor {exc.args[0]}") from exc
-        modules = Modules(vision, decoder, matcher)
         if device.type == "cpu":
             for part in (vision, decoder, matcher):
-                for layer in part.modules() if part is not None else ():
+                for name, layer in part.named_modules() if part is not None else ():
                     if isinstance(layer, Linear):
-                        layer.pack()
-        return modules
+                        layer.quantise() if quantised and name != "vocabulary" else layer.pack()
+        return Modules(vision, decoder, matcher)
 
 
 def missing_parts(names: Iterable[str], task: str) -> list[str]:

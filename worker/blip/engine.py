@@ -25,6 +25,7 @@ DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.int8,
 }
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
@@ -61,6 +62,8 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, dtype: str, device: torch.device) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be {', '.join(DTYPES)}, not {dtype!r}")
+        if dtype == "int8" and device.type != "cpu":
+            raise ValueError(f"int8 is for a CPU, not {device}: take bfloat16 or float16 there")
         self._device = device
         with device_errors(device):
             self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
@@ -88,8 +91,9 @@ class Engine:
         """Load a folder or a hub id.
 
         device: "cpu", "cuda", "cuda:0", or "auto" (a GPU where there is one). dtype: of the
-        weights and the arithmetic; "auto" is float32 on a CPU, bfloat16 on a GPU. tasks: "caption"
-        and "match"; None takes what the checkpoint has. Raises CheckpointError, DeviceUnavailable.
+        weights and the arithmetic; "auto" is float32 on a CPU, bfloat16 on a GPU; "int8" rounds the
+        weights (CPU only, linear.py). tasks: "caption" and "match"; None takes what the checkpoint
+        has. Raises CheckpointError, DeviceUnavailable.
         """
         on = _device(device)
         if dtype == "auto":

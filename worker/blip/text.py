@@ -103,17 +103,24 @@ class TextModel(nn.Module):
         )
 
     def project_images(self, image_embeddings: Tensor) -> Tensor:
-        """Cross-attention keys and values of all layers, in one GEMM.
+        """Cross-attention keys and values of all layers, in one GEMM per image.
 
         image_embeddings: [N, S, encoder_hidden]. Returns [layers, 2, N, heads, S, head_size].
         """
         images, tokens, _ = image_embeddings.shape
         config = self.config
         head_size = config.hidden_size // config.num_heads
-        projected = self.cross_key_value(image_embeddings).view(
-            images, tokens, config.num_layers, 2, config.num_heads, head_size
-        )
-        key_value: Tensor = projected.permute(2, 3, 0, 4, 1, 5).contiguous()
+        shape = (config.num_layers, 2, config.num_heads, tokens, head_size)
+        key_value = image_embeddings.new_empty(*shape[:2], images, *shape[2:])
+        # A GPU takes them all at once; what a CPU makes of one image is still in cache when it is
+        # put in its place.
+        step = 1 if image_embeddings.device.type == "cpu" else images
+        for start in range(0, images, step):
+            part = image_embeddings[start : start + step]
+            projected = self.cross_key_value(part).view(
+                len(part), tokens, config.num_layers, 2, config.num_heads, head_size
+            )
+            key_value[:, :, start : start + step] = projected.permute(2, 3, 0, 4, 1, 5)
         return key_value
 
     def forward(

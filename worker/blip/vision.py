@@ -15,6 +15,7 @@ from worker.blip.config import VisionConfig
 from worker.blip.linear import Linear
 from worker.blip.softmax_attention import attend
 
+_CACHED_IMAGES = 4  # a CPU takes so many through all layers at once: what is between stays in cache
 _GRIDS_KEPT = 32  # interpolated position embeddings: up to 7 MB each for BLIP-base in float32
 
 
@@ -152,6 +153,16 @@ class VisionModel(nn.Module):
 
         key_mask: bool, broadcast to [N, heads, tokens, tokens], True where a token may be seen.
         """
+        if hidden.device.type != "cpu":
+            return self._encode(hidden, key_mask)
+        embeddings = torch.empty_like(hidden)
+        for start in range(0, len(hidden), _CACHED_IMAGES):
+            part = slice(start, start + _CACHED_IMAGES)
+            mask = None if key_mask is None else key_mask[part]
+            embeddings[part] = self._encode(hidden[part], mask)
+        return embeddings
+
+    def _encode(self, hidden: Tensor, key_mask: Tensor | None) -> Tensor:
         for layer in self.layers:
             hidden = layer(hidden, key_mask)
         embeddings: Tensor = self.post_layernorm(hidden)

@@ -13,6 +13,7 @@ from worker.blip.bench.gemm_peak import gemm_peak, gemm_shapes
 from worker.blip.bench.noise import coarse_noise
 from worker.blip.bench.reference import Reference
 from worker.blip.config import TextConfig, VisionConfig, text_config, vision_config
+from worker.blip.linear import packs
 from worker.blip.options import CaptionOptions
 
 CPU = torch.device("cpu")
