@@ -164,7 +164,7 @@ def test_given_a_batch_when_warmed_up_then_the_worst_case_ran(tiny_engine: Engin
     tiny_engine.warmup(2)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
 def test_given_a_half_precision_when_captioned_and_matched_then_scores_stay_near(
     tiny: Path, tiny_engine: Engine, dtype: str
 ) -> None:
