@@ -3,6 +3,7 @@
 Needs torch, transformers, numpy, Pillow and safetensors; nothing of the queue.
 """
 
+from worker.blip.diversity import distinct_2
 from worker.blip.engine import EncodedImages, Engine
 from worker.blip.errors import (
     BlipError,
@@ -13,10 +14,11 @@ from worker.blip.errors import (
     OutOfMemory,
 )
 from worker.blip.hub import fetch_model
-from worker.blip.options import CaptionOptions
+from worker.blip.options import REFERENCE, CaptionOptions
 from worker.blip.results import Caption, Match
 
 __all__ = [
+    "REFERENCE",
     "BlipError",
     "Caption",
     "CaptionOptions",
@@ -28,5 +30,6 @@ __all__ = [
     "InputError",
     "Match",
     "OutOfMemory",
+    "distinct_2",
     "fetch_model",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from worker.blip.options import CaptionOptions
 from worker.blip.search import Hypotheses, Search, search_for
 from worker.blip.text import SelfCache, TextDecoder
+from worker.blip.tokenizer import Tokenizer
 
 _STEPS_PER_SYNC = 4  # a GPU is asked this often whether all rows are done; a CPU at each step
 
@@ -25,20 +26,20 @@ def decode(
     cross: Tensor,
     prompts: Sequence[Sequence[int]],
     rows: Sequence[CaptionOptions],
-    pad_id: int,
-    sep_id: int,
+    tokenizer: Tokenizer,
 ) -> Hypotheses:
-    """Caption N images whose options share `num_beams`.
+    """Caption N images whose options share `num_beams` and `num_samples`.
 
     cross: TextModel.project_images of the images, [layers, 2, N, heads, S, head_size].
-    prompts: token ids of each row, [DEC] first. rows: the options of each row.
+    prompts: token ids of each row, [DEC] first, its prefix last. rows: the options of each row.
+    A row's samples share its image's keys and values as beams do; their parents are themselves.
     """
-    device, beams = cross.device, rows[0].num_beams
-    token_ids, valid, positions = left_pad(prompts, pad_id, device)
+    device, beams = cross.device, rows[0].width
+    token_ids, valid, positions = left_pad(prompts, tokenizer.pad_id, device)
     lengths = valid.sum(dim=1)
     width = token_ids.shape[1]
     steps = max(row.max_new_tokens for row in rows)
-    search = search_for(rows, sep_id, device)
+    search = search_for(rows, prompts, tokenizer, device)
     columns = width + (steps - 1) * beams
     cache = SelfCache(decoder.text.config, len(rows), columns, like=cross)
 
