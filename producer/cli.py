@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -81,6 +81,7 @@ def _captionq(
     epilog="Examples:\n\n"
     "captionq submit cat.jpg https://example.com/dog.jpg --wait\n\n"
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
+    "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     + EXIT_CODES
 )
@@ -99,7 +100,21 @@ def submit(
     text: Annotated[
         list[str] | None, typer.Option(help="A text to match with the images; may be repeated.")
     ] = None,
-    beams: Annotated[int, typer.Option(min=1, max=10, help="Beams of the search.")] = 3,
+    beams: Annotated[
+        int | None,
+        typer.Option(min=1, max=10, help="1 is greedy search. By default 3, or 1 with --sample."),
+    ] = None,
+    count: Annotated[
+        int,
+        typer.Option("--count", "-n", min=1, max=10, help="Captions, of the beams, or samples."),
+    ] = 1,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw each token instead of searching.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="With --sample: determines what is drawn.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of a caption.")] = 20,
     prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Only workers that serve this model take the jobs.")
@@ -114,10 +129,19 @@ def submit(
         if (task is Task.MATCH) != bool(text):
             raise ValueError("--task match and --text TEXT go together.")
 
+        named: dict[str, Any] = {} if beams is None else {"num_beams": beams}
+        options = CaptionOptions(
+            **named,
+            num_return_sequences=count,
+            do_sample=sample,
+            seed=seed,
+            max_new_tokens=max_tokens,
+            prompt=prompt,
+        )
+
         def job(uri: str) -> Job:
             if text:
                 return MatchJob(image=uri, model=model, texts=tuple(text))
-            options = CaptionOptions(num_beams=beams, prompt=prompt)
             return CaptionJob(image=uri, model=model, options=options)
 
         jobs = [job(uri) for uri in _uris(images, settings)]

@@ -4,13 +4,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from worker import decoding_flags as flags
 from worker.settings import (
     BUNDLED,
     EX_CONFIG,
@@ -129,41 +131,69 @@ def caption(
     model: Model = BUNDLED,
     dtype: Dtype = "float32",
     device: Device = "auto",
-    beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 3,
-    min_tokens: Annotated[
-        int | None, typer.Option(help="Fewest new tokens; by default 5, or --max-tokens if less.")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Most new tokens.")] = 20,
-    prompt: Annotated[str | None, typer.Option(help="Words the caption continues.")] = None,
+    beams: flags.Beams = None,
+    count: flags.Count = 1,
+    min_tokens: flags.MinTokens = None,
+    max_tokens: flags.MaxTokens = 20,
+    max_chars: flags.MaxChars = None,
+    stop: flags.Stop = None,
+    prompt: flags.Prompt = None,
+    prefix: flags.Prefix = None,
+    ban: flags.Ban = None,
+    length_penalty: flags.LengthPenalty = 1.0,
+    repetition_penalty: flags.RepetitionPenalty = 1.0,
+    no_repeat_ngram: flags.NoRepeatNgram = 0,
+    sample: flags.Sample = False,
+    temperature: flags.Temperature = 1.0,
+    top_k: flags.TopK = 0,
+    top_p: flags.TopP = 1.0,
+    min_p: flags.MinP = 0.0,
+    seed: flags.Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Caption image files without a queue.
 
     The default is BLIP's reference decoding: 3 beams, 5 to 20 tokens. A file that cannot be read
-    is reported on stderr, the others are captioned, and the exit status is 1.
+    is reported on stderr, the others are captioned, and the exit status is 1. Several captions of
+    an image are printed best first, equal ones once.
     """
-    from worker.blip import CaptionOptions
+    from worker.blip import CaptionOptions, distinct_2
 
     with clear_errors():
         options = CaptionOptions(
-            num_beams=beams, min_new_tokens=min_tokens, max_new_tokens=max_tokens, prompt=prompt
+            num_beams=cast(int, beams),  # None: as the other options say
+            num_return_sequences=count,
+            min_new_tokens=min_tokens,
+            max_new_tokens=max_tokens,
+            max_chars=max_chars,
+            stop_strings=stop or (),
+            prompt=prompt,
+            prefix=prefix,
+            bad_words=ban or (),
+            length_penalty=length_penalty,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram,
+            do_sample=sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
         )
         engine = _engine(model, device, dtype, "caption")
         for image, found in answers(engine, images, lambda read: engine.caption(read, options)):
-            rows = [
-                {
-                    "text": one.text,
-                    "token_ids": list(one.token_ids),
-                    "logprob": one.logprob,
-                    "mean_logprob": one.mean_logprob,
-                    "finish_reason": one.finish_reason,
-                }
-                for one in found
-            ]
             if as_json:
-                print(json.dumps({"image": str(image), "captions": rows}), flush=True)
-            else:
-                print(f"{image}\t{found[0].text}\t{found[0].logprob:.3f}", flush=True)
+                document: dict[str, Any] = {
+                    "image": str(image),
+                    "captions": [asdict(one) for one in found],
+                }
+                if count > 1:
+                    texts = [one.text for one in found for _ in range(one.count)]
+                    document["distinct_2"] = distinct_2(texts)
+                print(json.dumps(document), flush=True)
+                continue
+            for one in found:
+                print(f"{image}\t{one.text}\t{one.logprob:.3f}", flush=True)
 
 
 @cli.command()

@@ -28,6 +28,7 @@ class BatchKey(NamedTuple):
 
     task: str
     num_beams: int = 1
+    num_samples: int = 1
 
 
 class Models:
@@ -72,7 +73,8 @@ class Models:
         """A job and its uint8 [H, W, 3] pixels as the batcher takes them."""
         match job:
             case CaptionJob(options=options):
-                return BatchKey("caption", options.num_beams), (pixels, options)
+                samples = options.num_return_sequences if options.do_sample else 1
+                return BatchKey("caption", options.num_beams, samples), (pixels, options)
             case MatchJob(texts=texts):
                 return BatchKey("match"), (pixels, texts)
 
@@ -100,9 +102,13 @@ def _caption(found: Any) -> Caption:
         text=found.text,
         tokens=tuple(found.tokens),
         token_logprobs=tuple(found.token_logprobs),
+        processed_token_logprobs=tuple(found.processed_token_logprobs),
         logprob=found.logprob,
         mean_logprob=found.mean_logprob,
+        score=found.score,
         finish_reason=found.finish_reason,
+        seed=found.seed,
+        count=found.count,
     )
 
 

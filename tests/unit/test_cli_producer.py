@@ -63,6 +63,22 @@ def test_options_reach_the_job(captionq: Captionq, broker: redis.Redis) -> None:
     assert message["kwargs"]["job"]["options"]["prompt"] == "a picture of"
 
 
+def test_samples_are_asked_for_without_a_search(captionq: Captionq, broker: redis.Redis) -> None:
+    words = ["--sample", "--seed", "7", "-n", "5", "--max-tokens", "9"]
+    assert captionq("submit", IMAGE, *words).exit_code == 0
+
+    (message,) = messages(broker, "captionq.caption")
+    options = message["kwargs"]["job"]["options"]
+    assert (options["do_sample"], options["num_beams"], options["seed"]) == (True, 1, 7)
+    assert (options["num_return_sequences"], options["max_new_tokens"]) == (5, 9)
+
+
+def test_a_seed_without_samples_is_refused(captionq: Captionq) -> None:
+    result = captionq("submit", IMAGE, "--seed", "7")
+    assert result.exit_code == 2
+    assert "seed needs do_sample" in result.stderr
+
+
 def test_a_local_file_travels_as_a_file_uri(
     captionq: Captionq, broker: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
