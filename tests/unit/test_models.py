@@ -1,6 +1,5 @@
 """From the contract's jobs to the engine's calls, and back."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest

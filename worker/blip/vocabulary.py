@@ -19,7 +19,9 @@ class Vocabulary:
         self.size = size
         self._backend = tokenizer.backend_tokenizer
         self._id_of: Mapping[str, int] = tokenizer.get_vocab()
-        self._special: set[int] = set(tokenizer.all_special_ids)
+        # Those of the decoder: [ENC] is among them, but not among all_special_ids.
+        added = self._backend.get_added_tokens_decoder().items()
+        self._special = {token_id for token_id, token in added if token.special}
         # A cache per vocabulary, small: an automaton of 64 characters takes 2 MB.
         self.automaton = lru_cache(maxsize=_MAX_AUTOMATA)(self._automaton)
 
