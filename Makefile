@@ -1,4 +1,4 @@
-# make demo | test | check | bench | train-bundled: each sets up what it needs, once.
+# make demo | test | parity | check | bench | train-bundled: each sets up what it needs, once.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV   := .venv
@@ -10,7 +10,7 @@ IMAGES ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench train-bundled clean
+.PHONY: help setup demo test parity check format bench train-bundled clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -28,6 +28,9 @@ demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https:/
 
 test: $(READY) ## All tests
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+parity: $(READY) ## Every way of decoding against transformers, at published sizes (long)
+	$(BIN)/python -m pytest -m parity --durations=0 tests/unit/blip
 
 check: $(READY) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
