@@ -49,6 +49,7 @@ def decode(
 
     own = torch.arange(beams, device=device)
     ancestry = torch.zeros((len(rows), beams, steps), dtype=torch.int64, device=device)
+    last = decoder.text.config.max_positions - 1
     prompt_mask = valid[:, None, :].expand(-1, beams, -1)
     for step in range(1, steps):
         if _all_done(search, step):
@@ -57,7 +58,8 @@ def decode(
         ancestry[:, :, step - 1] = own
         ancestor_mask = (ancestry[:, :, :step, None] == own).flatten(2)
         mask = torch.cat([prompt_mask, ancestor_mask], dim=2)[:, None]
-        positions = (lengths + step - 1)[:, None].expand(-1, beams)
+        # A row that has ended runs on beside longer ones, if need be past the last position.
+        positions = (lengths + step - 1).clamp(max=last)[:, None].expand(-1, beams)
         hidden = decoder.text(token_ids, positions, mask, cross, cache)
         token_ids, parents = search.advance(step, decoder.logits(hidden))
     return search.hypotheses()

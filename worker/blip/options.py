@@ -1,7 +1,7 @@
 """How to caption: options by the names of transformers' GenerationConfig."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,8 +109,10 @@ class CaptionOptions:
             self._set("min_new_tokens", fewest if fewest is not None else _MIN_NEW_TOKENS)
         for name in ("stop_strings", "bad_words"):
             value = getattr(self, name)
-            _require(not isinstance(value, str), f"{name} is a list of texts, not one text")
-            self._set(name, tuple(value))
+            several = isinstance(value, Iterable) and not isinstance(value, str)
+            _require(several, f"{name} is a list of texts, not one text: {value!r}")
+            lists = (tuple(one) if isinstance(one, list) else one for one in value)
+            self._set(name, tuple(lists))
 
     def _check_counts(self) -> None:
         beams, captions, most = self.num_beams, self.num_return_sequences, self.max_new_tokens
@@ -146,11 +148,11 @@ class CaptionOptions:
             given = getattr(self, name)
             _require(len(given) <= MAX_PHRASES, f"{name} holds at most {MAX_PHRASES} texts")
             for phrase in given:
-                text = isinstance(phrase, str) and bool(phrase.strip() or name == "stop_strings")
+                kind = "texts of 1" if name == "stop_strings" else "texts or token ids of 1"
                 _require(
-                    (text or (name == "bad_words" and not isinstance(phrase, str)))
-                    and 0 < len(phrase) <= MAX_PHRASE_CHARS,
-                    f"{name} holds texts of 1 to {MAX_PHRASE_CHARS} characters, not {phrase!r}",
+                    _is_text(phrase, name == "bad_words")
+                    or (name == "bad_words" and _are_token_ids(phrase)),
+                    f"{name} holds {kind} to {MAX_PHRASE_CHARS}, not {phrase!r}",
                 )
 
     def _check_sampling(self) -> None:
@@ -179,6 +181,22 @@ class CaptionOptions:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)  # frozen, but still being made
+
+
+def _is_text(phrase: object, of_words: bool) -> bool:
+    return (
+        isinstance(phrase, str)
+        and 1 <= len(phrase) <= MAX_PHRASE_CHARS
+        and (bool(phrase.strip()) or not of_words)
+    )
+
+
+def _are_token_ids(phrase: object) -> bool:
+    return (
+        isinstance(phrase, Sequence)
+        and 1 <= len(phrase) <= MAX_PHRASE_CHARS
+        and all(type(token_id) is int for token_id in phrase)
+    )
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -33,7 +33,9 @@ class Processors:
             [[vocab_size] * (self.prompt_columns - len(p)) + list(p) for p in prompts],
             device=device,
         )[:, None]
-        self.min_new = torch.tensor([row.min_new_tokens for row in rows], device=device)
+        fewest = [row.min_new_tokens or 0 for row in rows]
+        self.most_min_new = max(fewest)
+        self.min_new = torch.tensor(fewest, device=device)
         penalties = [float(row.repetition_penalty) for row in rows]
         self.penalty = torch.tensor(penalties, device=device)[:, None, None]
         self.penalises = any(penalty != 1.0 for penalty in penalties)
@@ -48,19 +50,22 @@ class Processors:
         """float32 scores [B, n, V] for the step-th new token (0 is the first), processed.
 
         generated: int64 [B, n, steps]; columns from `step` on hold V, the id of no token.
+        The scores themselves where no row asks for anything.
         """
-        context = torch.cat([self.prompts.expand(-1, scores.shape[1], -1), generated], dim=-1)
+        length, banned = self.prompt_columns + step, []
+        if self.penalises or self.ngram_rows:
+            context = torch.cat([self.prompts.expand(-1, scores.shape[1], -1), generated], dim=-1)
         if self.penalises:
             scores = repetition_penalty(scores, context, self.penalty)
-        length = self.prompt_columns + step
-        banned = [self.early_end(step, scores.shape[1])]
         for size, own in self.ngram_rows.items():
             if size <= length:
                 completing = repeated_ngrams(context, length, size, self.nothing)
                 banned.append(torch.where(own, completing, self.nothing))
         if self.banned is not None:
             banned.append(self.banned.completing(scores.shape[1]))
-        return without(scores, torch.cat(banned, dim=-1))
+        if step < self.most_min_new:
+            banned.append(self.early_end(step, scores.shape[1]))
+        return without(scores, torch.cat(banned, dim=-1), self.sep_id) if banned else scores
 
     def early_end(self, step: int, width: int) -> Tensor:
         """int64 [B, n, 1]: [SEP] in the rows that may not end yet."""
@@ -96,12 +101,17 @@ def repeated_ngrams(context: Tensor, length: int, size: int, nothing: int) -> Te
     return torch.where(matches, windows[..., -1], nothing)
 
 
-def without(scores: Tensor, banned: Tensor) -> Tensor:
-    """scores [B, n, V] at -inf where `banned`, int64 [B, n, K], names an id; V names none."""
+def without(scores: Tensor, banned: Tensor, sep_id: int) -> Tensor:
+    """scores [B, n, V] at -inf where `banned`, int64 [B, n, K], names an id; V names none.
+
+    Where every token is banned, [SEP] is not: a caption ends when nothing may follow.
+    """
     mask = torch.zeros(
         (*scores.shape[:2], scores.shape[-1] + 1), dtype=torch.bool, device=scores.device
     )
-    return scores.masked_fill(mask.scatter_(-1, banned, True)[..., :-1], -torch.inf)
+    mask = mask.scatter_(-1, banned, True)[..., :-1]
+    mask[..., sep_id] &= ~mask.all(dim=-1)
+    return scores.masked_fill(mask, -torch.inf)
 
 
 def _bans(rows: Sequence[CaptionOptions]) -> bool:

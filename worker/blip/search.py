@@ -119,11 +119,12 @@ class Sampling:
         scores = self.processors(step, logits, self.token_ids)
         chosen = scores.argmax(dim=-1)  # [B, width]
         if self.draws:
-            scores = self.warpers(scores)
+            scores = self.warpers(scores)  # greedy rows have neutral ones
             chosen = torch.where(self.samples, draw(scores, self.uniforms[:, :, step]), chosen)
         self.token_ids[:, :, step] = chosen
-        for kept, values in ((self.token_logprobs, logits), (self.processed_logprobs, scores)):
-            kept[:, :, step] = values.log_softmax(dim=-1).gather(-1, chosen[..., None])[..., 0]
+        own = _logprob(logits, chosen)
+        self.token_logprobs[:, :, step] = own
+        self.processed_logprobs[:, :, step] = own if scores is logits else _logprob(scores, chosen)
         self.lengths += ~self.ended
         self.ended = self.ended | self.endings.advance(step, chosen, None)
         self.done = self.ended.all(dim=1)
@@ -238,6 +239,12 @@ class BeamSearch:
         return Hypotheses(
             self.finished_ids, own, processed, self.finished_lengths, self.finished_scores
         )
+
+
+def _logprob(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """logits [B, n, V], token_ids [B, n] -> their log-probabilities [B, n]."""
+    chosen = logits.gather(-1, token_ids[..., None])[..., 0]
+    return chosen - logits.logsumexp(dim=-1)
 
 
 def _take(values: Tensor, beams: Tensor) -> Tensor:

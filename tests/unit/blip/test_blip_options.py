@@ -69,13 +69,16 @@ def test_given_the_most_tokens_alone_then_the_fewest_are_five_or_as_many(
         ({"max_chars": 0}, "max_chars must be 1 or more, not 0"),
         ({"max_chars": 2.5}, "max_chars must be a whole number"),
         ({"stop_strings": "."}, "stop_strings is a list of texts, not one text"),
-        ({"stop_strings": [""]}, "stop_strings holds texts of 1 to 64 characters, not ''"),
+        ({"stop_strings": [""]}, "stop_strings holds texts of 1 to 64, not ''"),
         ({"stop_strings": [[1]]}, "stop_strings holds texts"),
         ({"stop_strings": ["a" * 65]}, "stop_strings holds texts of 1 to 64"),
         ({"stop_strings": ["a"] * 65}, "stop_strings holds at most 64 texts"),
         ({"bad_words": "cat"}, "bad_words is a list of texts"),
         ({"bad_words": [" "]}, "bad_words holds texts"),
-        ({"bad_words": [[]]}, "bad_words holds texts"),
+        ({"bad_words": [[]]}, "bad_words holds texts or token ids of 1 to 64"),
+        ({"bad_words": [["cat"]]}, "bad_words holds texts or token ids"),
+        ({"bad_words": [7]}, "bad_words holds texts or token ids"),
+        ({"bad_words": None}, "bad_words is a list of texts, not one text: None"),
     ],
     ids=str,
 )
@@ -94,5 +97,6 @@ def test_given_sampling_then_there_is_one_beam_and_a_row_is_as_wide_as_its_sampl
 
 
 def test_given_lists_then_options_keep_tuples_and_can_be_compared() -> None:
-    options = CaptionOptions(stop_strings=["."], bad_words=["a", "b"])
-    assert options == CaptionOptions(stop_strings=(".",), bad_words=("a", "b"))
+    options = CaptionOptions(stop_strings=["."], bad_words=["a", [7, 8]])
+    assert options == CaptionOptions(stop_strings=(".",), bad_words=("a", (7, 8)))
+    assert hash(options) == hash(CaptionOptions(stop_strings=(".",), bad_words=("a", (7, 8))))

@@ -109,7 +109,12 @@ def test_given_any_options_and_prompts_per_row_then_scores_are_transformers_row_
                 [torch.tensor(prompt).expand(beams, -1), generated[index, :, :step]], dim=1
             )
             expected = reference(row, len(prompt))(context, scores[index])
-            assert found[index].equal(expected)
+            # Where transformers leaves no token at all, a caption may end.
+            stuck = expected.isneginf().all(dim=-1)
+            assert found[index][~stuck].equal(expected[~stuck])
+            assert found[index][stuck].isfinite().nonzero()[:, 1].tolist() == [SEP] * int(
+                stuck.sum()
+            )
         parents = torch.randint(beams, (len(rows), beams), generator=random) if moves else None
         token_ids = torch.randint(VOCAB, (len(rows), beams), generator=random)
         if parents is not None:

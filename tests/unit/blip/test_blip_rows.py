@@ -1,5 +1,6 @@
 """A row's result depends on that row alone: never on pads, nor on the others in its batch."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,33 @@ def test_given_sixteen_unlike_rows_in_one_decoding_then_each_is_as_alone(
     backwards = tiny_engine.caption(images[:-4][::-1], rows[:-4][::-1])
     for row, again in zip(together[:-4], backwards[::-1], strict=True):
         assert_same(row, again)
+
+
+def test_given_a_prompt_at_the_last_position_beside_a_longer_row_then_each_is_as_alone(
+    tiny_engine: Engine,
+) -> None:
+    images = noise_images(2)
+    for beams in (1, 3):
+        rows = [
+            CaptionOptions(num_beams=beams, prompt=[105] * 507, max_new_tokens=4),
+            CaptionOptions(num_beams=beams, min_new_tokens=20),
+        ]
+        for image, options, row in zip(
+            images, rows, tiny_engine.caption(images, rows), strict=True
+        ):
+            [alone] = tiny_engine.caption(image, options)
+            assert_same(row, alone)
+
+
+def test_given_every_word_used_up_when_none_may_come_twice_then_the_caption_ends(
+    tiny_engine: Engine,
+) -> None:
+    names = {"no_repeat_ngram_size": 1, "max_new_tokens": 250, "min_new_tokens": 250}
+    for way in ({"num_beams": 1}, {"num_beams": 2}, {"do_sample": True}):
+        [[caption]] = tiny_engine.caption(noise_images(1), **names, **way)
+        assert caption.finish_reason == "stop"
+        assert len(set(caption.token_ids)) == len(caption.token_ids) == 199  # all but [DEC]
+        assert all(map(math.isfinite, caption.processed_token_logprobs))
 
 
 def assert_same(row: list[Caption], alone: list[Caption]) -> None:
