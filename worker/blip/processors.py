@@ -63,9 +63,14 @@ class Processors:
                 banned.append(torch.where(own, completing, self.nothing))
         if self.banned is not None:
             banned.append(self.banned.completing(scores.shape[1]))
-        if step < self.most_min_new:
+        if banned:
             banned.append(self.early_end(step, scores.shape[1]))
-        return without(scores, torch.cat(banned, dim=-1), self.sep_id) if banned else scores
+            return without(scores, torch.cat(banned, dim=-1), self.sep_id)
+        if step < self.most_min_new:  # the usual case: one column, not a mask of all
+            scores = scores.clone()
+            ends = scores[..., self.sep_id]
+            ends.masked_fill_((step < self.min_new)[:, None], -torch.inf)
+        return scores
 
     def early_end(self, step: int, width: int) -> Tensor:
         """int64 [B, n, 1]: [SEP] in the rows that may not end yet."""
