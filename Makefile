@@ -1,4 +1,4 @@
-# make demo | test | check | bench | train-bundled: each sets up what it needs, once.
+# make demo | test | parity | check | bench | train-bundled: each sets up what it needs, once.
 
 # The first that runs and fits: a command of pyenv or conda may be there and start nothing.
 FITS   := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -14,7 +14,7 @@ BENCH  ?= --table
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench train-bundled clean
+.PHONY: help setup demo test parity check format bench train-bundled clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,9 @@ demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https:/
 
 test: $(READY) ## All tests
 	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+
+parity: $(READY) ## Every way of decoding against transformers, at published sizes (long)
+	$(BIN)/python -m pytest -m parity --durations=0 tests/unit/blip
 
 check: $(READY) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

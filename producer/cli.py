@@ -93,6 +93,7 @@ def _captionq(
     "captionq submit cat.jpg https://example.com/dog.jpg --wait\n\n"
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
+    "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     + EXIT_CODES
 )
@@ -111,7 +112,21 @@ def submit(
     text: Annotated[
         list[str] | None, typer.Option(help="A text to match with the images; may be repeated.")
     ] = None,
-    beams: Annotated[int, typer.Option(min=1, max=10, help="Beams of the search.")] = 3,
+    beams: Annotated[
+        int | None,
+        typer.Option(min=1, max=10, help="1 is greedy search. By default 3, or 1 with --sample."),
+    ] = None,
+    count: Annotated[
+        int,
+        typer.Option("--count", "-n", min=1, max=10, help="Captions, of the beams, or samples."),
+    ] = 1,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw each token instead of searching.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="With --sample: determines what is drawn.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of a caption.")] = 20,
     prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None,
     mode: Annotated[
         View, typer.Option(help="How an image that is not square is seen; docs/model.md.")
@@ -140,10 +155,19 @@ def submit(
         boxes = tuple(box_of(given) for given in region) if region else None
         seen: dict[str, Any] = {"model": model, "mode": mode.value, "resolution": resolution}
 
+        named: dict[str, Any] = {} if beams is None else {"num_beams": beams}
+        options = CaptionOptions(
+            **named,
+            num_return_sequences=count,
+            do_sample=sample,
+            seed=seed,
+            max_new_tokens=max_tokens,
+            prompt=prompt,
+        )
+
         def job(uri: str) -> Job:
             if text:
                 return MatchJob(image=uri, texts=tuple(text), **seen)
-            options = CaptionOptions(num_beams=beams, prompt=prompt)
             return CaptionJob(image=uri, options=options, regions=boxes, **seen)
 
         jobs = [job(uri) for uri in _uris(images, settings)]

@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from producer.framing import MAX_REGIONS, Box, Mode, Resolution
+from producer.options import CaptionOptions, Model
 
 __all__ = [
     "JOB_ID_PATTERN",
@@ -103,41 +104,6 @@ ImageRef = Annotated[
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+/-]{0,199}$"
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
-
-
-class Model(BaseModel):
-    """Frozen, strict, closed to unknown fields and to the numbers JSON cannot carry."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class CaptionOptions(Model):
-    """How to decode, by the names of transformers' GenerationConfig.
-
-    The default is the reference decoding of BLIP (3 beams, 5 to 20 tokens; caption_coco.yaml).
-    """
-
-    num_beams: int = Field(3, ge=1, le=10)
-    max_new_tokens: int = Field(20, ge=1, le=511)
-    min_new_tokens: int = Field(
-        default_factory=lambda valid: min(5, valid["max_new_tokens"]),
-        ge=0,
-        le=511,
-        description="5, or max_new_tokens where that is less, when absent",
-    )
-    length_penalty: float = Field(1.0, ge=-10, le=10)
-    num_return_sequences: int = Field(1, ge=1, le=10)
-    prompt: str | None = Field(
-        None, max_length=1_000, description='Words the caption continues, e.g. "a picture of"'
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.min_new_tokens > self.max_new_tokens:
-            raise ValueError("min_new_tokens is above max_new_tokens")
-        if self.num_return_sequences > self.num_beams:
-            raise ValueError("num_return_sequences is above num_beams")
-        return self
 
 
 class _Job(Model):
@@ -241,10 +207,20 @@ class Caption(Model):
 
     text: str
     tokens: tuple[str, ...] = Field(description="The generated tokens, the closing one included")
-    token_logprobs: tuple[float, ...] = Field(description="One per token")
-    logprob: float = Field(description="Sum over the tokens")
+    token_logprobs: tuple[float, ...] = Field(
+        description="One per token: the model's own, before penalties, bans and samplers"
+    )
+    processed_token_logprobs: tuple[float, ...] = Field(
+        description="One per token: after all of them, what it was chosen by"
+    )
+    logprob: float = Field(description="Sum of token_logprobs")
     mean_logprob: float = Field(description="Sum divided by the number of tokens")
+    score: float = Field(
+        description="What captions are ranked by: log-probability / length ** length_penalty"
+    )
     finish_reason: Literal["stop", "length"]
+    seed: int | None = Field(None, description="Draws the same samples again")
+    count: int = Field(1, ge=1, description="How many of the samples drawn say this")
 
 
 class RegionCaptions(Model):

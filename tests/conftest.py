@@ -25,6 +25,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
     return ByFile(config, log)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the captions that transformers itself cannot tell from ours (tests/blip_parity.py)."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    ties = [
+        text
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, text in report.user_properties
+        if name == "tie"
+    ]
+    for text in ties:
+        terminalreporter.write_line(f"a tie of the reference's own: {text}")
+
+
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with open_house(tmp_path_factory.mktemp("house")) as opened:

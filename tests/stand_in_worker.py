@@ -45,8 +45,10 @@ def succeeded(job: Job) -> JobResult:
         text=f"a picture of {job.image}",
         tokens=("a",),
         token_logprobs=(-0.5,),
+        processed_token_logprobs=(-0.5,),
         logprob=-0.5,
         mean_logprob=-0.5,
+        score=-0.5,
         finish_reason="stop",
     )
     texts = job.texts if job.task == "match" else ()

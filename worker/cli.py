@@ -1,12 +1,12 @@
 """captionq-worker: run a worker, or use its parts by hand."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from producer.framing import MAX_REGIONS, box_of
+from worker import decoding_flags as flags
 from worker.image_files import ImageFiles
 from worker.settings import (
     BUNDLED,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from worker.blip import Caption, Engine, Match
-    from worker.blip.geometry import Box
 
 UNREADABLE = 1  # exit status when an image file could not be read
 
@@ -150,12 +150,24 @@ def caption(
     model: Model = BUNDLED,
     dtype: Dtype = "float32",
     device: Device = "auto",
-    beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 3,
-    min_tokens: Annotated[
-        int | None, typer.Option(help="Fewest new tokens; by default 5, or --max-tokens if less.")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Most new tokens.")] = 20,
-    prompt: Annotated[str | None, typer.Option(help="Words the caption continues.")] = None,
+    beams: flags.Beams = None,
+    count: flags.Count = 1,
+    min_tokens: flags.MinTokens = None,
+    max_tokens: flags.MaxTokens = 20,
+    max_chars: flags.MaxChars = None,
+    stop: flags.Stop = None,
+    prompt: flags.Prompt = None,
+    prefix: flags.Prefix = None,
+    ban: flags.Ban = None,
+    length_penalty: flags.LengthPenalty = 1.0,
+    repetition_penalty: flags.RepetitionPenalty = 1.0,
+    no_repeat_ngram: flags.NoRepeatNgram = 0,
+    sample: flags.Sample = False,
+    temperature: flags.Temperature = 1.0,
+    top_k: flags.TopK = 0,
+    top_p: flags.TopP = 1.0,
+    min_p: flags.MinP = 0.0,
+    seed: flags.Seed = None,
     mode: Mode = "stretch",
     resolution: Resolution = None,
     region: Annotated[
@@ -167,13 +179,31 @@ def caption(
     """Caption image files without a queue, or with --region parts of them.
 
     The default is BLIP's reference decoding: 3 beams, 5 to 20 tokens. A file that cannot be read
-    is reported on stderr, the others are captioned, and the exit status is 1.
+    is reported on stderr, the others are captioned, and the exit status is 1. Several captions of
+    an image are printed best first, equal ones once.
     """
     from worker.blip import CaptionOptions
 
     with clear_errors():
         options = CaptionOptions(
-            num_beams=beams, min_new_tokens=min_tokens, max_new_tokens=max_tokens, prompt=prompt
+            num_beams=cast(int, beams),  # None: as the other options say
+            num_return_sequences=count,
+            min_new_tokens=min_tokens,
+            max_new_tokens=max_tokens,
+            max_chars=max_chars,
+            stop_strings=stop or (),
+            prompt=prompt,
+            prefix=prefix,
+            bad_words=ban or (),
+            length_penalty=length_penalty,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram,
+            do_sample=sample,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            seed=seed,
         )
         boxes = [box_of(given) for given in region or ()]
         if len(boxes) > MAX_REGIONS:
@@ -186,37 +216,30 @@ def caption(
             return engine.caption(framed, options, mode="native", resolution=resolution)
 
         for image, found in files.answers(ask):
-            if boxes:
-                _print_regions(image, boxes, found, as_json)
-            elif as_json:
-                captions = [_row(one) for one in found[0]]
-                print(json.dumps({"image": str(image), "captions": captions}), flush=True)
-            else:
-                print(f"{image}\t{found[0][0].text}\t{found[0][0].logprob:.3f}", flush=True)
+            if as_json:
+                rows = [_document(row, options.num_return_sequences) for row in found]
+                said = (
+                    {"regions": [{"box": b, **row} for b, row in zip(boxes, rows, strict=True)]}
+                    if boxes
+                    else rows[0]
+                )
+                print(json.dumps({"image": str(image), **said}), flush=True)
+                continue
+            places = ["\t" + ",".join(map(str, box)) for box in boxes] or [""]
+            for place, row in zip(places, found, strict=True):
+                for one in row:
+                    print(f"{image}{place}\t{one.text}\t{one.logprob:.3f}", flush=True)
     _end(files)
 
 
-def _row(caption: "Caption") -> dict[str, object]:
-    return {
-        "text": caption.text,
-        "token_ids": list(caption.token_ids),
-        "logprob": caption.logprob,
-        "mean_logprob": caption.mean_logprob,
-        "finish_reason": caption.finish_reason,
-    }
+def _document(found: "list[Caption]", count: int) -> dict[str, Any]:
+    """The captions of an image, and where several were asked for, how much they differ."""
+    from worker.blip import distinct_2
 
-
-def _print_regions(
-    image: Path, boxes: "list[Box]", found: "list[list[Caption]]", as_json: bool
-) -> None:
-    rows = list(zip(boxes, found, strict=True))
-    if as_json:
-        regions = [{"box": box, "captions": [_row(one) for one in row]} for box, row in rows]
-        print(json.dumps({"image": str(image), "regions": regions}), flush=True)
-        return
-    for box, row in rows:
-        place = ",".join(map(str, box))
-        print(f"{image}\t{place}\t{row[0].text}\t{row[0].logprob:.3f}", flush=True)
+    document: dict[str, Any] = {"captions": [asdict(one) for one in found]}
+    if count > 1:
+        document["distinct_2"] = distinct_2([one.text for one in found for _ in range(one.count)])
+    return document
 
 
 @cli.command()
@@ -309,7 +332,7 @@ def evaluate(
     with clear_errors():
         if modes:
             scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
-            rows = [dataclasses.asdict(figure) for figure in scored]
+            rows = [asdict(figure) for figure in scored]
             print(json.dumps(rows) if as_json else evaluation_of_modes.report(scored))
             return
         figures = evaluation.evaluate(model_path(model), scenes or 2_000, dtype=dtype)

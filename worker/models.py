@@ -34,6 +34,7 @@ class BatchKey(NamedTuple):
 
     task: str
     num_beams: int = 1
+    num_samples: int = 1
     resolution: int | None = None
 
 
@@ -99,10 +100,13 @@ class Models:
         resolution = None if own == (job.resolution, job.resolution) else job.resolution
         match job:
             case CaptionJob(options=options):
-                key = BatchKey("caption", options.num_beams, resolution)
+                samples = options.num_return_sequences if options.do_sample else 1
+                key = BatchKey("caption", options.num_beams, samples, resolution)
                 return key, [(pixels, options) for pixels in images]
             case MatchJob(texts=texts):
-                return BatchKey("match", 1, resolution), [(pixels, texts) for pixels in images]
+                return BatchKey("match", resolution=resolution), [
+                    (pixels, texts) for pixels in images
+                ]
 
     def run(self, key: BatchKey, payloads: Sequence[Any]) -> Sequence[Any]:
         """Run one batch on the device: a tuple of Caption or of Match for each payload."""
@@ -129,9 +133,13 @@ def _caption(found: Any) -> Caption:
         text=found.text,
         tokens=tuple(found.tokens),
         token_logprobs=tuple(found.token_logprobs),
+        processed_token_logprobs=tuple(found.processed_token_logprobs),
         logprob=found.logprob,
         mean_logprob=found.mean_logprob,
+        score=found.score,
         finish_reason=found.finish_reason,
+        seed=found.seed,
+        count=found.count,
     )
 
 

@@ -52,8 +52,8 @@ class WorkerSettings(ProducerSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
-        description="Arithmetic of the models; auto is float32 on CPU, bfloat16 on CUDA. int8 (CPU) "
-        "rounds the weights: faster, some captions differ",
+        description="Arithmetic of the models; auto is float32 on CPU, bfloat16 on CUDA. int8 is "
+        "for a CPU: rounded weights, faster, some captions differ",
     )
     warmup: bool = Field(True, description="Run the largest batch before taking work")
 

@@ -106,6 +106,22 @@ def test_waiting_prints_each_regions_best_caption(
     assert result.stdout == f"{IMAGE}: 0,0,10,20: {said} | 5,5,6,6: {said}\n"
 
 
+def test_samples_are_asked_for_without_a_search(captionq: Captionq, broker: redis.Redis) -> None:
+    words = ["--sample", "--seed", "7", "-n", "5", "--max-tokens", "9"]
+    assert captionq("submit", IMAGE, *words).exit_code == 0
+
+    (message,) = messages(broker, "captionq.caption")
+    options = message["kwargs"]["job"]["options"]
+    assert (options["do_sample"], options["num_beams"], options["seed"]) == (True, 1, 7)
+    assert (options["num_return_sequences"], options["max_new_tokens"]) == (5, 9)
+
+
+def test_a_seed_without_samples_is_refused(captionq: Captionq) -> None:
+    result = captionq("submit", IMAGE, "--seed", "7")
+    assert result.exit_code == 2
+    assert "seed needs do_sample" in result.stderr
+
+
 def test_a_local_file_travels_as_a_file_uri(
     captionq: Captionq, broker: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
 from worker import cli
-from worker.blip import CaptionOptions, Engine, crop
+from worker.blip import CaptionOptions, Engine, crop, distinct_2
 from worker.blip.bench.peak import Peak
 
 
@@ -65,14 +66,66 @@ def test_given_more_images_than_a_batch_when_captioned_then_each_has_its_documen
             "image": str(path),
             "captions": [
                 {
-                    "text": caption.text,
-                    "token_ids": caption.token_ids,
+                    **asdict(caption),
                     "logprob": pytest.approx(caption.logprob, abs=1e-4),
                     "mean_logprob": pytest.approx(caption.mean_logprob, abs=1e-4),
-                    "finish_reason": caption.finish_reason,
+                    "score": pytest.approx(caption.score, abs=1e-4),
+                    "token_logprobs": pytest.approx(caption.token_logprobs, abs=1e-4),
+                    "processed_token_logprobs": pytest.approx(
+                        caption.processed_token_logprobs, abs=1e-4
+                    ),
                 }
             ],
         }
+
+
+def test_given_every_flag_when_captioned_then_the_engine_gets_their_options(
+    checkpoint: Path, images: list[Path]
+) -> None:
+    words = [
+        *("--sample", "--temperature", 1.5, "--top-k", 40, "--top-p", 0.9, "--min-p", 0.01),
+        *("--seed", 7, "-n", 4, "--repetition-penalty", 1.2, "--no-repeat-ngram", 2),
+        *("--length-penalty", 0.5, "--stop", "word9", "--stop", ".", "--max-chars", 60),
+        *("--ban", "a", "--ban", "word7 b", "--prompt", "b", "--prefix", "c d"),
+        *("--min-tokens", 2, "--max-tokens", 9, "--model", checkpoint, "--device", "cpu"),
+    ]
+    result = captionq_worker("caption", images[0], *words, "--json")
+    assert result.exit_code == 0, result.stderr
+    [document] = documents(result)
+    [expected] = Engine.load(checkpoint, tasks=["caption"]).caption(
+        images[0],
+        do_sample=True,
+        temperature=1.5,
+        top_k=40,
+        top_p=0.9,
+        min_p=0.01,
+        seed=7,
+        num_return_sequences=4,
+        repetition_penalty=1.2,
+        no_repeat_ngram_size=2,
+        length_penalty=0.5,
+        stop_strings=("word9", "."),
+        max_chars=60,
+        bad_words=("a", "word7 b"),
+        prompt="b",
+        prefix="c d",
+        min_new_tokens=2,
+        max_new_tokens=9,
+    )
+    assert [c["text"] for c in document["captions"]] == [c.text for c in expected]
+    assert [c["seed"] for c in document["captions"]] == [7] * len(expected)
+    texts = [c.text for c in expected for _ in range(c.count)]
+    assert len(texts) == 4
+    assert document["distinct_2"] == distinct_2(texts)
+
+
+def test_given_several_captions_without_json_then_each_has_its_line(
+    checkpoint: Path, images: list[Path]
+) -> None:
+    result = captionq_worker(
+        "caption", images[0], "-n", 2, "--model", checkpoint, "--device", "cpu"
+    )
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [str(images[0])] * 2
 
 
 def test_given_texts_when_matched_then_each_image_has_a_document_with_each_text(
@@ -167,6 +220,8 @@ def test_given_few_tokens_alone_when_captioned_then_the_fewest_follow(
         (["--region", "0,0,9"], "captionq-worker: a region is left,top,right,bottom in pixels"),
         (["--region", "9,0,9,9"], "captionq-worker: a region is [left, top, right, bottom]"),
         (["--region", "0,0,1,1"] * 65, "captionq-worker: at most 64 regions, not 65"),
+        (["--top-p", "0.5"], "captionq-worker: top_p needs do_sample"),
+        (["--sample", "--beams", "3"], "captionq-worker: do_sample takes num_beams 1, not 3"),
         (["--max-tokens", "600"], "captionq-worker: prompt and max_new_tokens: 601 tokens"),
     ],
 )

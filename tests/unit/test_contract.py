@@ -1,6 +1,7 @@
 """The contract: what is a valid job, what its JSON is, what a result says."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,14 +29,17 @@ from producer.contract import (
 )
 from producer.errors import PUBLIC_TEXT, TRANSIENT
 from producer.framing import box_of
+from worker.blip import CaptionOptions as EngineOptions
 
 IMAGE = "https://example.com/cat.jpg"
 CAPTION: dict[str, Any] = {
     "text": "a cat",
     "tokens": ("a", "cat"),
     "token_logprobs": (-0.5, -0.5),
+    "processed_token_logprobs": (-0.25, -0.5),
     "logprob": -1.0,
     "mean_logprob": -0.5,
+    "score": -0.5,
     "finish_reason": "stop",
 }
 MATCH: dict[str, Any] = {
@@ -98,12 +102,40 @@ def test_what_is_no_image_uri_is_refused(uri: str) -> None:
         pytest.param({"min_new_tokens": 9, "max_new_tokens": 8}, id="least above most"),
         pytest.param({"num_beams": 2, "num_return_sequences": 3}, id="more captions than beams"),
         pytest.param({"length_penalty": float("nan")}, id="not a number"),
-        pytest.param({"temperature": 1.0}, id="an unknown option"),
+        pytest.param({"diversity_penalty": 1.0}, id="an unknown option"),
+        pytest.param({"do_sample": True, "num_beams": 3}, id="samples of a search"),
+        pytest.param({"do_sample": True, "num_return_sequences": 11}, id="too many samples"),
+        pytest.param({"do_sample": True, "temperature": 0.0}, id="no temperature"),
+        pytest.param({"do_sample": True, "top_p": 1.5}, id="more than all of the mass"),
+        pytest.param({"do_sample": True, "min_p": -0.1}, id="less than nothing"),
+        pytest.param({"do_sample": True, "top_k": -1}, id="fewer than no tokens"),
+        pytest.param({"do_sample": True, "seed": 2**53}, id="a seed JSON cannot carry"),
+        pytest.param({"seed": 1}, id="a seed without sampling"),
+        pytest.param({"top_p": 0.5}, id="a sampler without sampling"),
+        pytest.param({"repetition_penalty": 0.0}, id="no penalty that divides"),
+        pytest.param({"no_repeat_ngram_size": -1}, id="negative n-grams"),
+        pytest.param({"max_chars": 0}, id="no characters"),
+        pytest.param({"stop_strings": ("",)}, id="an empty stop string"),
+        pytest.param({"stop_strings": "."}, id="one text for several"),
+        pytest.param({"bad_words": (" ",)}, id="a banned text without words"),
+        pytest.param({"bad_words": ("a",) * 65}, id="too many banned words"),
+        pytest.param({"early_stopping": "always"}, id="no such way to stop early"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         CaptionOptions(**options)
+
+
+def test_given_sampling_then_there_is_no_search_unless_it_is_asked_for() -> None:
+    assert CaptionOptions(do_sample=True, num_return_sequences=10).num_beams == 1
+    assert CaptionOptions().num_beams == 3
+
+
+def test_every_option_of_the_contract_is_one_of_the_engine_with_its_default() -> None:
+    ours = CaptionOptions().model_dump()
+    engines = asdict(EngineOptions())
+    assert ours == engines
 
 
 @pytest.mark.parametrize(
@@ -187,6 +219,7 @@ def test_given_a_signed_url_only_its_place_is_shown(uri: str, shown: str) -> Non
     [
         (Caption, CAPTION, "logprob"),
         (Caption, CAPTION, "mean_logprob"),
+        (Caption, CAPTION, "score"),
         (Match, MATCH, "itm_logit"),
         (Match, MATCH, "itm_probability"),
         (Match, MATCH, "itc_cosine"),

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.contract import CaptionJob, ErrorCode, Job, JobFailed, MatchJob
+from producer.contract import CaptionJob, CaptionOptions, ErrorCode, Job, JobFailed, MatchJob
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
-from worker.blip import CaptionOptions, Engine
+from worker.blip import CaptionOptions as EngineOptions
+from worker.blip import Engine
 from worker.blip.geometry import MODES
 from worker.errors import Fault
 from worker.models import BatchKey, Models
@@ -27,7 +28,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture(scope="module")
 def models(engine: Engine) -> Models:
     tasks: list[str] = list(BOTH)
-    return Models(dict.fromkeys(tasks, engine), dict.fromkeys(tasks, "tiny"), CaptionOptions)
+    return Models(dict.fromkeys(tasks, engine), dict.fromkeys(tasks, "tiny"), EngineOptions)
 
 
 def pixels(models: Models, job: Job, image: Image.Image) -> np.ndarray[Any, Any]:
@@ -39,9 +40,9 @@ def pixels(models: Models, job: Job, image: Image.Image) -> np.ndarray[Any, Any]
     [
         (CaptionJob(image=IMAGE), BatchKey("caption", 3)),
         (CaptionJob(image=IMAGE, resolution=32), BatchKey("caption", 3)),
-        (CaptionJob(image=IMAGE, resolution=64), BatchKey("caption", 3, 64)),
+        (CaptionJob(image=IMAGE, resolution=64), BatchKey("caption", 3, resolution=64)),
         (CaptionJob(image=IMAGE, regions=((0, 0, 1, 1),)), BatchKey("caption", 3)),
-        (MatchJob(image=IMAGE, texts=("a",), resolution=48), BatchKey("match", 1, 48)),
+        (MatchJob(image=IMAGE, texts=("a",), resolution=48), BatchKey("match", resolution=48)),
         *((CaptionJob(image=IMAGE, mode=mode), BatchKey("caption", 3)) for mode in MODES),
     ],
 )
@@ -93,7 +94,7 @@ def test_given_a_resolution_the_model_cannot_take_the_job_is_invalid_and_says_wh
 
 
 def test_given_a_task_that_is_not_served_the_fault_has_its_code(engine: Engine) -> None:
-    models = Models({"match": engine}, {"match": "tiny"}, CaptionOptions)
+    models = Models({"match": engine}, {"match": "tiny"}, EngineOptions)
     with pytest.raises(Fault) as fault:
         models.framing(CaptionJob(image=IMAGE))
     assert fault.value.code is ErrorCode.MODEL_LACKS_CAPTIONING
@@ -104,3 +105,48 @@ def test_given_the_bundled_checkpoint_its_framing_is_its_preprocessors() -> None
     framing = Engine.load(bundled).framing("pad", 144)
     assert (framing.size, framing.patch_size, framing.resample) == ((144, 144), 12, 3)
     assert framing.fill == (123, 117, 104)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({}, BatchKey("caption", 3, 1)),
+        ({"num_beams": 1, "prompt": "a"}, BatchKey("caption", 1, 1)),
+        ({"do_sample": True, "temperature": 0.5, "seed": 3}, BatchKey("caption", 1, 1)),
+        ({"do_sample": True, "num_return_sequences": 4}, BatchKey("caption", 1, 4)),
+        ({"num_beams": 4, "num_return_sequences": 4}, BatchKey("caption", 4, 1)),
+    ],
+)
+def test_given_a_job_then_its_key_holds_what_changes_the_computations_shape(
+    models: Models, options: dict[str, Any], key: BatchKey
+) -> None:
+    job = CaptionJob(image=IMAGE, options=CaptionOptions(**options))
+    assert models.items(job, [])[0] == key
+
+
+def test_given_jobs_of_one_key_when_run_then_the_contract_has_all_that_the_engine_says(
+    models: Models,
+) -> None:
+    options = [
+        CaptionOptions(do_sample=True, num_return_sequences=3, seed=5, top_k=3, prefix="a b"),
+        CaptionOptions(do_sample=True, num_return_sequences=3, max_chars=20, bad_words=("c",)),
+    ]
+    images = noise_images(2)
+    jobs = [CaptionJob(image=IMAGE, options=row) for row in options]
+    items = [
+        models.items(job, [pixels(models, job, image)])
+        for job, image in zip(jobs, images, strict=True)
+    ]
+    answers = models.run(items[0][0], [payload for _, [payload] in items])
+    for row, image, answer in zip(options, images, answers, strict=True):
+        seed = answer[0].seed
+        assert row.seed in (seed, None)
+        again = EngineOptions(**row.model_dump() | {"seed": seed})
+        [expected] = models.engine("caption").caption(image, again)
+        assert [caption.text for caption in answer] == [one.text for one in expected]
+        for caption, one in zip(answer, expected, strict=True):
+            assert (caption.count, caption.finish_reason) == (one.count, one.finish_reason)
+            assert caption.score == pytest.approx(one.score, abs=1e-4)
+            assert caption.processed_token_logprobs == pytest.approx(
+                one.processed_token_logprobs, abs=1e-4
+            )

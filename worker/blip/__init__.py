@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from worker.blip.diversity import distinct_2
     from worker.blip.engine import EncodedImages, Engine
     from worker.blip.errors import (
         BlipError,
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     )
     from worker.blip.hub import fetch_model
     from worker.blip.images import crop
-    from worker.blip.options import CaptionOptions
+    from worker.blip.options import REFERENCE, CaptionOptions
     from worker.blip.results import Caption, Match
 
 __all__ = [
+    "REFERENCE",
     "BlipError",
     "Caption",
     "CaptionOptions",
@@ -35,10 +37,12 @@ __all__ = [
     "Match",
     "OutOfMemory",
     "crop",
+    "distinct_2",
     "fetch_model",
 ]
 
 _MODULES = {
+    "diversity": ("distinct_2",),
     "engine": ("EncodedImages", "Engine"),
     "errors": (
         "BlipError",
@@ -50,7 +54,7 @@ _MODULES = {
     ),
     "hub": ("fetch_model",),
     "images": ("crop",),
-    "options": ("CaptionOptions",),
+    "options": ("REFERENCE", "CaptionOptions"),
     "results": ("Caption", "Match"),
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from worker.blip.options import CaptionOptions
 from worker.blip.search import Hypotheses, Search, search_for
 from worker.blip.text import SelfCache, TextDecoder
+from worker.blip.tokenizer import Tokenizer
 
 _STEPS_PER_SYNC = 4  # a GPU is asked this often whether all rows are done; a CPU at each step
 
@@ -25,22 +26,22 @@ def decode(
     cross: Tensor,
     prompts: Sequence[Sequence[int]],
     rows: Sequence[CaptionOptions],
-    pad_id: int,
-    sep_id: int,
+    tokenizer: Tokenizer,
     cross_mask: Tensor | None = None,
 ) -> Hypotheses:
-    """Caption N images whose options share `num_beams`.
+    """Caption N images whose options share `num_beams` and `num_samples`.
 
     cross: TextModel.project_images of the images, [layers, 2, N, heads, S, head_size].
-    prompts: token ids of each row, [DEC] first. rows: the options of each row. cross_mask: bool
-    [N, 1, 1, S], False where `cross` has no meaning; None where it has throughout.
+    prompts: token ids of each row, [DEC] first, its prefix last. rows: the options of each row.
+    A row's samples share its image's keys and values as beams do; their parents are themselves.
+    cross_mask: bool [N, 1, 1, S], False where `cross` has no meaning; None where it has throughout.
     """
-    device, beams = cross.device, rows[0].num_beams
-    token_ids, valid, positions = left_pad(prompts, pad_id, device)
+    device, beams = cross.device, rows[0].width
+    token_ids, valid, positions = left_pad(prompts, tokenizer.pad_id, device)
     lengths = valid.sum(dim=1)
     width = token_ids.shape[1]
     steps = max(row.max_new_tokens for row in rows)
-    search = search_for(rows, sep_id, device)
+    search = search_for(rows, prompts, tokenizer, device)
     columns = width + (steps - 1) * beams
     cache = SelfCache(decoder.text.config, len(rows), columns, like=cross)
 
@@ -50,6 +51,7 @@ def decode(
 
     own = torch.arange(beams, device=device)
     ancestry = torch.zeros((len(rows), beams, steps), dtype=torch.int64, device=device)
+    last = decoder.text.config.max_positions - 1
     prompt_mask = valid[:, None, :].expand(-1, beams, -1)
     for step in range(1, steps):
         if _all_done(search, step):
@@ -58,7 +60,8 @@ def decode(
         ancestry[:, :, step - 1] = own
         ancestor_mask = (ancestry[:, :, :step, None] == own).flatten(2)
         mask = torch.cat([prompt_mask, ancestor_mask], dim=2)[:, None]
-        positions = (lengths + step - 1)[:, None].expand(-1, beams)
+        # A row that has ended runs on beside longer ones, if need be past the last position.
+        positions = (lengths + step - 1).clamp(max=last)[:, None].expand(-1, beams)
         hidden = decoder.text(token_ids, positions, mask, cross, cache, cross_mask)
         token_ids, parents = search.advance(step, decoder.logits(hidden))
     return search.hypotheses()

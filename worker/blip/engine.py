@@ -19,6 +19,7 @@ from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
 from worker.blip.options import MAX_BEAMS, CaptionOptions
 from worker.blip.results import Caption, Match, matches
 from worker.blip.results import captions as captions_of
+from worker.blip.sampling import seeded
 from worker.blip.tokenizer import Text, texts_per_image
 
 DTYPES = {
@@ -157,16 +158,18 @@ class Engine:
         mode, resolution: how images are framed, see `framing`; encoded ones are so already.
 
         options: one for all images, or one per image; `names` are CaptionOptions' fields and
-        override them. Images that differ in `num_beams` are decoded apart, others together.
+        override them. Images that differ in `num_beams`, or in how many samples are drawn, are
+        decoded apart, others together. Equal captions of one image are given once.
         """
         decoder = self._modules.decoder
         if decoder is None:
             raise self._lacks("caption")
         encoded = self._encode(images, mode, resolution)
-        rows = _rows(options, names, len(encoded))
-        prompts = [self._tokenizer.prompt(row.prompt) for row in rows]
+        rows = [seeded(row) for row in _rows(options, names, len(encoded))]
+        prompts = [self._tokenizer.prompt(row.prompt, row.prefix) for row in rows]
         for row, prompt in zip(rows, prompts, strict=True):
             self._check_length(len(prompt) + row.max_new_tokens, "prompt and max_new_tokens")
+            self._tokenizer.check(row)
         captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
             cross, key_mask = decoder.text.project_images(encoded.embeddings), encoded.key_mask
@@ -176,12 +179,12 @@ class Engine:
                     cross if len(members) == len(rows) else cross[:, :, members],
                     [prompts[i] for i in members],
                     [rows[i] for i in members],
-                    self._tokenizer.pad_id,
-                    self._tokenizer.sep_id,
+                    self._tokenizer,
                     None if key_mask is None else key_mask[members],
                 )
-                for index, best in zip(members, captions_of(found, self._tokenizer), strict=True):
-                    captions[index] = best[: rows[index].num_return_sequences]
+                answers = captions_of(found, [rows[i] for i in members], self._tokenizer)
+                for index, best in zip(members, answers, strict=True):
+                    captions[index] = best
         return captions
 
     @torch.inference_mode()
@@ -335,8 +338,8 @@ def _rows(
 
 
 def _groups(rows: Sequence[CaptionOptions]) -> list[list[int]]:
-    """Row numbers, grouped by what changes the computation's shape: num_beams."""
-    groups: dict[int, list[int]] = {}
+    """Row numbers, grouped by what changes the computation's shape: beams and samples."""
+    groups: dict[tuple[int, int], list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault(row.num_beams, []).append(index)
+        groups.setdefault((row.num_beams, row.num_samples), []).append(index)
     return list(groups.values())

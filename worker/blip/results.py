@@ -1,32 +1,46 @@
 """What the engine answers with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
+from worker.blip.options import CaptionOptions
 from worker.blip.search import Hypotheses
 from worker.blip.tokenizer import Text, Tokenizer
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One caption of one image.
+    """One caption of one image. Log-probabilities are natural logarithms.
 
-    token_ids    what was generated, the closing [SEP] included if it came; no [DEC], no prompt
-    token_logprobs  log-probability of each token under the model, natural logarithm
-    logprob      their sum; mean_logprob is the sum divided by the number of tokens
-    finish_reason  "stop": [SEP] came; "length": max_new_tokens did
+    text         words, the prefix included, the prompt not
+    token_ids    what was generated, the closing [SEP] included if it came; no [DEC], prompt, prefix
+    token_logprobs  log-probability of each token under the model, before any processor
+    processed_token_logprobs  after all of them: what the token was chosen by. Of the distribution
+                 that greedy search or sampling chose from; in beam search not normalised again
+    logprob      sum of token_logprobs; mean_logprob is the sum divided by the number of tokens
+    score        what captions of one image are ranked by: log-probability / length **
+                 length_penalty. After the processors in beam search (transformers'
+                 sequences_scores), the model's own in greedy search and sampling. A caption that
+                 max_chars cut keeps the score of what was generated
+    finish_reason  "stop": [SEP] came, or a stop string; "length": max_new_tokens or max_chars did
+    seed         draws the same samples again; None where none were drawn
+    count        how many of the samples say this
     """
 
     text: str
     token_ids: list[int]
     tokens: list[str]
     token_logprobs: list[float]
+    processed_token_logprobs: list[float]
     logprob: float
     mean_logprob: float
+    score: float
     finish_reason: Literal["stop", "length"]
+    seed: int | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,28 +60,91 @@ class Match:
     itc_cosine: float
 
 
-def captions(found: Hypotheses, tokenizer: Tokenizer) -> list[list[Caption]]:
-    """Hypotheses [B, n] as captions, in the same order."""
-    lengths = found.lengths.tolist()
-    token_ids = found.token_ids.tolist()
-    logprobs = found.token_logprobs.tolist()
-    return [
-        [_caption(ids[:n], scores[:n], tokenizer) for ids, scores, n in zip(*row, strict=True)]
-        for row in zip(token_ids, logprobs, lengths, strict=True)
-    ]
-
-
-def _caption(token_ids: list[int], logprobs: list[float], tokenizer: Tokenizer) -> Caption:
-    total = sum(logprobs)
-    return Caption(
-        text=tokenizer.decode(token_ids),
-        token_ids=token_ids,
-        tokens=tokenizer.tokens(token_ids),
-        token_logprobs=logprobs,
-        logprob=total,
-        mean_logprob=total / len(token_ids),
-        finish_reason="stop" if token_ids[-1] == tokenizer.sep_id else "length",
+def captions(
+    found: Hypotheses, rows: Sequence[CaptionOptions], tokenizer: Tokenizer
+) -> list[list[Caption]]:
+    """Hypotheses [B, n] as the captions that each row asks for, best first, each once."""
+    columns = zip(
+        rows,
+        found.token_ids.tolist(),
+        found.token_logprobs.tolist(),
+        found.processed_logprobs.tolist(),
+        found.lengths.tolist(),
+        found.scores.tolist(),
+        strict=True,
     )
+    answers = []
+    for row, *hypotheses in columns:
+        every = [
+            _caption(ids[:n], own[:n], processed[:n], score, row, tokenizer)
+            for ids, own, processed, n, score in zip(*hypotheses, strict=True)
+            if n
+        ]
+        answers.append(_distinct(every, row) if row.num_return_sequences > 1 else every[:1])
+    return answers
+
+
+def _distinct(every: Sequence[Caption], row: CaptionOptions) -> list[Caption]:
+    """Captions best first, equal ones once. Beams that max_chars did not cut never are equal."""
+    by_text = row.do_sample or row.max_chars is not None
+    best: dict[object, Caption] = {}
+    for caption in sorted(every, key=lambda one: -one.score):
+        key = caption.text if by_text else tuple(caption.token_ids)
+        count = best[key].count + 1 if key in best else 1
+        best[key] = replace(best.get(key, caption), count=count if row.do_sample else 1)
+    return list(best.values())[: row.num_return_sequences]
+
+
+def _caption(
+    token_ids: list[int],
+    logprobs: list[float],
+    processed: list[float],
+    score: float,
+    row: CaptionOptions,
+    tokenizer: Tokenizer,
+) -> Caption:
+    prefix = tokenizer.prefix(row.prefix)
+    kept = _within(row.max_chars, prefix, token_ids, tokenizer)
+    cut = kept < len(token_ids)
+    stopped = not cut and (token_ids[-1] == tokenizer.sep_id or _stops(token_ids, row, tokenizer))
+    total = sum(logprobs[:kept])
+    return Caption(
+        text=tokenizer.decode([*prefix, *token_ids[:kept]]),
+        token_ids=token_ids[:kept],
+        tokens=tokenizer.tokens(token_ids[:kept]),
+        token_logprobs=logprobs[:kept],
+        processed_token_logprobs=processed[:kept],
+        logprob=total,
+        mean_logprob=total / max(kept, 1),
+        score=score,
+        finish_reason="stop" if stopped else "length",
+        seed=row.seed,
+    )
+
+
+def _within(
+    max_chars: int | None, prefix: list[int], token_ids: list[int], tokenizer: Tokenizer
+) -> int:
+    """How many tokens may stay: whole words, of no more characters than max_chars."""
+
+    def fits(count: int) -> bool:
+        return (
+            max_chars is None or len(tokenizer.decode([*prefix, *token_ids[:count]])) <= max_chars
+        )
+
+    kept = len(token_ids)
+    while kept and not fits(kept):
+        kept -= 1
+        # A word that has lost a piece goes altogether.
+        while kept and tokenizer.continues_word(token_ids[kept:]):
+            kept -= 1
+    return kept
+
+
+def _stops(token_ids: list[int], row: CaptionOptions, tokenizer: Tokenizer) -> bool:
+    text = tokenizer.decode([*tokenizer.prefix(row.prefix), *token_ids])
+    generated = text[len(tokenizer.prefix_text(row.prefix)) :]
+    return any(pattern in generated for pattern in tokenizer.stop_strings(row.stop_strings))
 
 
 def matches(

@@ -7,6 +7,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from worker.blip.errors import CheckpointError, InputError
+from worker.blip.options import CaptionOptions
+from worker.blip.vocabulary import Vocabulary
 
 Text = str | Sequence[int]
 
@@ -48,15 +50,43 @@ class Tokenizer:
         self.bos_id = special("[DEC]", "bos_token_id", "[DEC]")
         self.enc_id = special("[ENC]", None, "[ENC]") if "[ENC]" in vocabulary else None
         self.vocab_size: int = text_config["vocab_size"]
+        self.vocabulary = Vocabulary(self._tokenizer, self.vocab_size)
         self._starts = {self.cls_id, self.bos_id, self.enc_id}
 
-    def prompt(self, prompt: Text | None) -> list[int]:
-        """[DEC] and the prompt's tokens."""
-        return [self.bos_id, *self._content(prompt or [])]
+    def prompt(self, prompt: Text | None, prefix: Text | None = None) -> list[int]:
+        """[DEC], the prompt's tokens and the prefix's."""
+        return [self.bos_id, *self._content(prompt or []), *self.prefix(prefix)]
+
+    def prefix(self, prefix: Text | None) -> list[int]:
+        """The tokens that a caption begins with."""
+        return self._content(prefix or [])
+
+    def prefix_text(self, prefix: Text | None) -> str:
+        """The words that a caption begins with."""
+        return self.decode(self.prefix(prefix)) if prefix else ""
 
     def text(self, text: Text) -> list[int]:
         """[CLS], the text's tokens, [SEP]."""
         return [self.cls_id, *self._content(text), self.sep_id]
+
+    def stop_strings(self, stop_strings: Sequence[str]) -> list[str]:
+        """As the tokenizer would read them; what it would not read at all cannot occur."""
+        read = [self.vocabulary.normalised(text) for text in stop_strings]
+        return [text for text in read if text]
+
+    def continues_word(self, token_ids: Sequence[int]) -> bool:
+        """Whether the first of these ids that a text shows is a later piece of a word."""
+        shown = (i for i in token_ids if not self.vocabulary.silent[i])
+        return next((self.vocabulary.continues(i) for i in shown), False)
+
+    def check(self, row: CaptionOptions) -> None:
+        """Raises InputError for banned ids outside the vocabulary, a prefix above max_chars."""
+        for phrase in row.bad_words:
+            if not isinstance(phrase, str):
+                self._check_ids(phrase)
+        length = len(self.prefix_text(row.prefix))
+        if row.max_chars is not None and length > row.max_chars:
+            raise InputError(f"prefix: {length} characters, max_chars is {row.max_chars}")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Words, without special tokens."""
@@ -67,14 +97,17 @@ class Tokenizer:
         names = self._tokenizer.convert_ids_to_tokens(list(token_ids))
         return [name if isinstance(name, str) else "[UNUSED]" for name in names]
 
+    def _check_ids(self, token_ids: Sequence[int]) -> None:
+        if any(not 0 <= token_id < self.vocab_size for token_id in token_ids):
+            raise InputError(f"token ids must be 0 to {self.vocab_size - 1}")
+
     def _content(self, text: Text) -> list[int]:
         """Token ids without the special tokens around them; ids are taken with or without these."""
         if isinstance(text, str):
             encoded = self._tokenizer(text, add_special_tokens=False)
             return [int(token_id) for token_id in encoded["input_ids"]]
         token_ids = [int(token_id) for token_id in text]
-        if any(not 0 <= token_id < self.vocab_size for token_id in token_ids):
-            raise InputError(f"token ids must be 0 to {self.vocab_size - 1}")
+        self._check_ids(token_ids)
         while token_ids and token_ids[-1] == self.pad_id:
             token_ids.pop()
         if token_ids and token_ids[-1] == self.sep_id:

@@ -1,0 +1,41 @@
+"""The flags of `captionq-worker caption` that say how to decode; CaptionOptions says the rest."""
+
+from typing import Annotated
+
+from typer import Option
+
+Beams = Annotated[int | None, Option(help="1 is greedy search. By default 3, or 1 with --sample.")]
+Count = Annotated[
+    int, Option("--count", "-n", help="Captions per image, of its beams, or samples drawn.")
+]
+MinTokens = Annotated[
+    int | None, Option(help="Fewest new tokens; by default 5, or --max-tokens if less.")
+]
+MaxTokens = Annotated[int, Option(help="Most new tokens.")]
+MaxChars = Annotated[
+    int | None, Option(help="Most characters of the text, which ends with a whole word.")
+]
+Stop = Annotated[
+    list[str] | None, Option(help="End with this text when it comes; repeat for more.")
+]
+Prompt = Annotated[str | None, Option(help="Words the caption continues.")]
+Prefix = Annotated[str | None, Option(help="Words the caption begins with, and keeps.")]
+Ban = Annotated[list[str] | None, Option(help="A word or phrase to avoid; repeat for more.")]
+LengthPenalty = Annotated[
+    float, Option(help="Of beam search: higher favours longer captions, 0 counts no length.")
+]
+RepetitionPenalty = Annotated[
+    float, Option(help="Above 1 makes tokens that have been seen less likely.")
+]
+NoRepeatNgram = Annotated[int, Option(help="No so many tokens come twice; 0 is off.")]
+Sample = Annotated[bool, Option("--sample", help="Draw each token instead of searching.")]
+Temperature = Annotated[float, Option(help="With --sample: logits are divided by it.")]
+TopK = Annotated[int, Option(help="With --sample: only the k likeliest tokens; 0 is off.")]
+TopP = Annotated[float, Option(help="With --sample: only the likeliest tokens of this mass.")]
+MinP = Annotated[
+    float, Option(help="With --sample: no token below this part of the likeliest's probability.")
+]
+Seed = Annotated[
+    int | None,
+    Option(help="With --sample: determines what is drawn; by default another each time."),
+]
