@@ -15,14 +15,14 @@ from torch import Tensor
 
 from worker.blip.options import CaptionOptions
 from worker.blip.search import Hypotheses, Search, search_for
-from worker.blip.text import SelfCache, TextDecoder
+from worker.blip.steps import Steps
 from worker.blip.tokenizer import Tokenizer
 
 _STEPS_PER_SYNC = 4  # a GPU is asked this often whether all rows are done; a CPU at each step
 
 
 def decode(
-    decoder: TextDecoder,
+    steps: Steps,
     cross: Tensor,
     prompts: Sequence[Sequence[int]],
     rows: Sequence[CaptionOptions],
@@ -31,29 +31,30 @@ def decode(
 ) -> Hypotheses:
     """Caption N images whose options share `num_beams` and `num_samples`.
 
-    cross: TextModel.project_images of the images, [layers, 2, N, heads, S, head_size].
+    steps: of the decoder. cross: TextModel.project_images, [layers, 2, N, heads, S, head_size].
     prompts: token ids of each row, [DEC] first, its prefix last. rows: the options of each row.
     A row's samples share its image's keys and values as beams do; their parents are themselves.
     cross_mask: bool [N, 1, 1, S], False where `cross` has no meaning; None where it has throughout.
     """
-    device, beams = cross.device, rows[0].width
+    decoder, device, beams = steps.decoder, cross.device, rows[0].width
     token_ids, valid, positions = left_pad(prompts, tokenizer.pad_id, device)
     lengths = valid.sum(dim=1)
     width = token_ids.shape[1]
-    steps = max(row.max_new_tokens for row in rows)
+    longest = max(row.max_new_tokens for row in rows)
     search = search_for(rows, prompts, tokenizer, device)
-    columns = width + (steps - 1) * beams
-    cache = SelfCache(decoder.text.config, len(rows), columns, like=cross)
+    forward = steps.begin(cross, cross_mask, beams, columns=width + (longest - 1) * beams)
 
-    hidden = decoder.text(token_ids, positions, _prefill_mask(valid), cross, cache, cross_mask)
+    hidden = decoder.text(
+        token_ids, positions, _prefill_mask(valid), cross, forward.cache, cross_mask
+    )
     logits = decoder.logits(hidden[:, -1:]).expand(-1, beams, -1)
     token_ids, parents = search.advance(0, logits)
 
     own = torch.arange(beams, device=device)
-    ancestry = torch.zeros((len(rows), beams, steps), dtype=torch.int64, device=device)
+    ancestry = torch.zeros((len(rows), beams, longest), dtype=torch.int64, device=device)
     last = decoder.text.config.max_positions - 1
     prompt_mask = valid[:, None, :].expand(-1, beams, -1)
-    for step in range(1, steps):
+    for step in range(1, longest):
         if _all_done(search, step):
             break
         ancestry = ancestry.take_along_dim(parents[..., None], dim=1)
@@ -62,8 +63,7 @@ def decode(
         mask = torch.cat([prompt_mask, ancestor_mask], dim=2)[:, None]
         # A row that has ended runs on beside longer ones, if need be past the last position.
         positions = (lengths + step - 1).clamp(max=last)[:, None].expand(-1, beams)
-        hidden = decoder.text(token_ids, positions, mask, cross, cache, cross_mask)
-        token_ids, parents = search.advance(step, decoder.logits(hidden))
+        token_ids, parents = search.advance(step, forward(token_ids, positions, mask))
     return search.hypotheses()
 
 

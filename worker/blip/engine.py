@@ -20,6 +20,7 @@ from worker.blip.options import MAX_BEAMS, CaptionOptions
 from worker.blip.results import Caption, Match, matches
 from worker.blip.results import captions as captions_of
 from worker.blip.sampling import seeded
+from worker.blip.steps import Steps
 from worker.blip.tokenizer import Text, texts_per_image
 
 DTYPES = {
@@ -68,6 +69,9 @@ class Engine:
         self._device = device
         with device_errors(device):
             self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
+        decoder = self._modules.decoder
+        on_gpu = device.type == "cuda"
+        self._steps = None if decoder is None else Steps(decoder, static=on_gpu, capture=on_gpu)
         self._text = checkpoint.text
         self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
@@ -161,8 +165,8 @@ class Engine:
         override them. Images that differ in `num_beams`, or in how many samples are drawn, are
         decoded apart, others together. Equal captions of one image are given once.
         """
-        decoder = self._modules.decoder
-        if decoder is None:
+        steps = self._steps
+        if steps is None:
             raise self._lacks("caption")
         encoded = self._encode(images, mode, resolution)
         rows = [seeded(row) for row in _rows(options, names, len(encoded))]
@@ -172,10 +176,13 @@ class Engine:
             self._tokenizer.check(row)
         captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
-            cross, key_mask = decoder.text.project_images(encoded.embeddings), encoded.key_mask
+            cross, key_mask = (
+                steps.decoder.text.project_images(encoded.embeddings),
+                encoded.key_mask,
+            )
             for members in _groups(rows):
                 found = decode(
-                    decoder,
+                    steps,
                     cross if len(members) == len(rows) else cross[:, :, members],
                     [prompts[i] for i in members],
                     [rows[i] for i in members],

@@ -17,24 +17,41 @@ from worker.blip.softmax_attention import attend
 
 
 class SelfCache:
-    """Static buffers for the self-attention keys and values of every layer.
+    """The self-attention keys and values of every layer, in one buffer.
 
-    A forward of T tokens fills the next T columns. Beams never move: see decoding.py.
+    buffer: [layers, 2, batch, heads, columns, head_size], TextModel.cache_shape. A forward of T
+    tokens fills the next T columns. Beams never move: see decoding.py.
     """
 
-    def __init__(self, config: TextConfig, batch: int, columns: int, like: Tensor) -> None:
-        head_size = config.hidden_size // config.num_heads
-        shape = (config.num_layers, 2, batch, config.num_heads, columns, head_size)
-        self.buffer = like.new_empty(shape)
+    def __init__(self, buffer: Tensor) -> None:
+        self._buffer = buffer
         self.length = 0
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write [batch, heads, T, head_size] after `length`; return all columns so far."""
         end = self.length + key.shape[2]
-        keys, values = self.buffer[layer]
+        keys, values = self._buffer[layer]
         keys[:, :, self.length : end] = key
         values[:, :, self.length : end] = value
         return keys[:, :, :end], values[:, :, :end]
+
+
+class StaticCache:
+    """A SelfCache whose shapes never change: `columns`, int64 [T], says where to write.
+
+    All columns are returned each time; the mask hides those that were not written yet.
+    """
+
+    def __init__(self, buffer: Tensor, columns: Tensor) -> None:
+        self._buffer, self._columns = buffer, columns
+        self.length = 0
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write [batch, heads, T, head_size] at `columns`; return all columns."""
+        keys, values = self._buffer[layer]
+        keys.index_copy_(2, self._columns, key)
+        values.index_copy_(2, self._columns, value)
+        return keys, values
 
 
 class TextLayer(nn.Module):
@@ -59,7 +76,7 @@ class TextLayer(nn.Module):
         hidden: Tensor,
         mask: Tensor | None,
         cross: Tensor | None,
-        cache: SelfCache | None,
+        cache: SelfCache | StaticCache | None,
         index: int,
         cross_mask: Tensor | None = None,
     ) -> Tensor:
@@ -71,7 +88,7 @@ class TextLayer(nn.Module):
         return output
 
     def _attend_self(
-        self, hidden: Tensor, mask: Tensor | None, cache: SelfCache | None, index: int
+        self, hidden: Tensor, mask: Tensor | None, cache: SelfCache | StaticCache | None, index: int
     ) -> Tensor:
         batch, tokens, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
@@ -102,23 +119,27 @@ class TextModel(nn.Module):
             config.encoder_hidden_size, config.num_layers * 2 * config.hidden_size
         )
 
+    def cache_shape(self, batch: int, columns: int) -> tuple[int, ...]:
+        """[layers, 2, batch, heads, columns, head_size]: keys and values of every layer."""
+        config = self.config
+        head_size = config.hidden_size // config.num_heads
+        return config.num_layers, 2, batch, config.num_heads, columns, head_size
+
     def project_images(self, image_embeddings: Tensor) -> Tensor:
         """Cross-attention keys and values of all layers, in one GEMM per image.
 
         image_embeddings: [N, S, encoder_hidden]. Returns [layers, 2, N, heads, S, head_size].
         """
         images, tokens, _ = image_embeddings.shape
-        config = self.config
-        head_size = config.hidden_size // config.num_heads
-        shape = (config.num_layers, 2, config.num_heads, tokens, head_size)
-        key_value = image_embeddings.new_empty(*shape[:2], images, *shape[2:])
+        layers, _, _, heads, _, head_size = shape = self.cache_shape(images, tokens)
+        key_value = image_embeddings.new_empty(shape)
         # A GPU takes them all at once; what a CPU makes of one image is still in cache when it is
         # put in its place.
         step = 1 if image_embeddings.device.type == "cpu" else images
         for start in range(0, images, step):
             part = image_embeddings[start : start + step]
             projected = self.cross_key_value(part).view(
-                len(part), tokens, config.num_layers, 2, config.num_heads, head_size
+                len(part), tokens, layers, 2, heads, head_size
             )
             key_value[:, :, start : start + step] = projected.permute(2, 3, 0, 4, 1, 5)
         return key_value
@@ -129,7 +150,7 @@ class TextModel(nn.Module):
         positions: Tensor,
         mask: Tensor | None,
         cross: Tensor | None = None,
-        cache: SelfCache | None = None,
+        cache: SelfCache | StaticCache | None = None,
         cross_mask: Tensor | None = None,
     ) -> Tensor:
         """token_ids, positions: int64 [B, T]. Returns hidden states [B, T, hidden].

@@ -111,8 +111,8 @@ def test_given_20000_draws_then_the_first_three_tokens_have_transformers_distrib
     lively: Path, reference: Reference, sampler: dict[str, Any]
 ) -> None:
     engine = Engine.load(lively, tasks=["caption"])
-    decoder = engine._modules.decoder
-    assert decoder is not None
+    steps = engine._steps
+    assert steps is not None
     images = DRAWS // SAMPLES
     rows = [
         CaptionOptions(
@@ -127,9 +127,9 @@ def test_given_20000_draws_then_the_first_three_tokens_have_transformers_distrib
     ]
     with torch.inference_mode():
         embeddings = engine.encode(noise_images(1)).embeddings
-        cross = decoder.text.project_images(embeddings.expand(images, -1, -1))
+        cross = steps.decoder.text.project_images(embeddings.expand(images, -1, -1))
         prompts = [engine._tokenizer.prompt(None)] * images
-        found = decode(decoder, cross, prompts, rows, engine._tokenizer)
+        found = decode(steps, cross, prompts, rows, engine._tokenizer)
     drawn = found.token_ids.flatten(0, 1)
     assert drawn.shape == (DRAWS, TOKENS)
     for place, expected in enumerate(reference.distributions(sampler)):

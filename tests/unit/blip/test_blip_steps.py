@@ -1,0 +1,133 @@
+"""Decoding over static shapes, as a GPU replays them, is decoding as a CPU does it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.blip_checkpoints import noise_images
+from worker.blip import CaptionOptions, Engine
+from worker.blip.steps import StaticStep, Steps, StepShape, step_shape
+
+MIXES: dict[str, list[CaptionOptions]] = {
+    "greedy": [CaptionOptions(num_beams=1)] * 3,
+    "beams": [CaptionOptions(prompt="a b c"), CaptionOptions(max_new_tokens=9), CaptionOptions()],
+    "samples": [CaptionOptions(do_sample=True, num_return_sequences=4, seed=n) for n in range(3)],
+    "widths": [CaptionOptions(num_beams=n, num_return_sequences=n) for n in (1, 10, 5)],
+}
+
+
+@pytest.fixture
+def static(tiny: Path) -> Engine:
+    """An engine that decodes as on a GPU, but for the capture."""
+    engine = Engine.load(tiny, tasks=["caption"])
+    assert engine._steps is not None
+    engine._steps = Steps(engine._steps.decoder, static=True, capture=False)
+    return engine
+
+
+@pytest.mark.parametrize("rows", MIXES.values(), ids=MIXES)
+def test_given_static_shapes_when_captioned_then_captions_are_the_dynamic_ones(
+    static: Engine, tiny_engine: Engine, rows: list[CaptionOptions]
+) -> None:
+    images = noise_images(len(rows), seed=8)
+    expected = tiny_engine.caption(images, rows)
+    for _ in range(2):  # the second time over buffers that hold the first batch
+        found = static.caption(images, rows)
+        assert [[c.token_ids for c in row] for row in found] == [
+            [c.token_ids for c in row] for row in expected
+        ]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours[0].logprob == pytest.approx(theirs[0].logprob, abs=1e-4)
+
+
+def test_given_images_of_mixed_grids_then_static_shapes_mask_them_as_dynamic_ones_do(
+    static: Engine, tiny_engine: Engine
+) -> None:
+    images = [noise_images(1, size=size)[0] for size in ((200, 160), (160, 96), (60, 300))]
+    expected = tiny_engine.caption(images, mode="native")
+    assert tiny_engine.encode(images, "native").valid is not None
+    found = static.caption(images, mode="native")
+    assert [row[0].token_ids for row in found] == [row[0].token_ids for row in expected]
+
+
+def test_given_a_larger_batch_after_a_smaller_one_then_the_buffers_grow_and_both_are_right(
+    static: Engine, tiny_engine: Engine
+) -> None:
+    for count in (2, 7, 2):
+        images = noise_images(count, seed=count)
+        found, expected = static.caption(images), tiny_engine.caption(images)
+        assert [row[0].token_ids for row in found] == [row[0].token_ids for row in expected]
+
+
+def test_given_batches_of_one_shape_then_one_step_serves_them(
+    static: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[StepShape] = []
+    original = StaticStep.__init__
+
+    def counted(self: StaticStep, decoder: Any, shape: StepShape, *buffers: Any) -> None:
+        made.append(shape)
+        original(self, decoder, shape, *buffers)
+
+    monkeypatch.setattr(StaticStep, "__init__", counted)
+    for count in (5, 8, 6):
+        static.caption(noise_images(count))
+    assert made == [StepShape(rows=8, beams=3, columns=64, tokens=17, masked=False)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "beams", "columns", "expected"),
+    [
+        (1, 1, 20, StepShape(1, 1, 32, 577, False)),
+        (3, 3, 58, StepShape(4, 3, 64, 577, False)),
+        (16, 5, 96, StepShape(16, 5, 96, 577, False)),
+        (17, 5, 97, StepShape(24, 5, 128, 577, False)),
+        (256, 1, 512, StepShape(256, 1, 512, 577, False)),
+        (257, 1, 20, None),
+        (1, 10, 513, None),
+    ],
+)
+def test_given_a_batch_then_its_shape_is_the_next_that_takes_it(
+    rows: int, beams: int, columns: int, expected: StepShape | None
+) -> None:
+    assert step_shape(rows, beams, columns, 577) == expected
+
+
+def test_given_a_capture_that_fails_then_decoding_goes_on_without_and_says_so_once(
+    static: Engine,
+    tiny_engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(_: StaticStep) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    assert static._steps is not None
+    monkeypatch.setattr(StaticStep, "capture", fails)
+    static._steps = Steps(static._steps.decoder, static=True, capture=True)
+    with caplog.at_level(logging.WARNING):
+        found = [static.caption(noise_images(count)) for count in (2, 4)]
+    expected = [tiny_engine.caption(noise_images(count)) for count in (2, 4)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [row[0].token_ids for row in ours] == [row[0].token_ids for row in theirs]
+    assert [record.message for record in caplog.records] == [
+        "no CUDA graphs: decoding goes on without them"
+    ]
+
+
+def test_given_no_memory_for_a_capture_then_the_caller_is_told(
+    static: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.blip import OutOfMemory
+
+    def fails(_: StaticStep) -> None:
+        raise torch.OutOfMemoryError
+
+    assert static._steps is not None
+    monkeypatch.setattr(StaticStep, "capture", fails)
+    static._steps = Steps(static._steps.decoder, static=True, capture=True)
+    with pytest.raises(OutOfMemory):
+        static.caption(noise_images(2))
