@@ -1,8 +1,34 @@
-"""The flags of `captionq-worker caption` that say how to decode; CaptionOptions says the rest."""
+"""Flags of `captionq-worker` that several commands take, or that take a line each."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
-from typer import Option
+from typer import Argument, Option
+
+Model = Annotated[
+    str,
+    Option(
+        help="Checkpoint: a folder, a hub id such as Salesforce/blip-image-captioning-base, or "
+        "'bundled' for the small one inside the package (drawn scenes only)."
+    ),
+]
+Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, Option(help="auto, float32, bfloat16, float16, or int8 (CPU).")]
+AsJson = Annotated[bool, Option("--json", help="One JSON document a line, nothing else.")]
+Images = Annotated[list[Path], Argument(help="Image files.", metavar="IMAGE...")]
+Mode = Annotated[
+    Literal["stretch", "pad", "crop", "native"],
+    Option(
+        help="How an image that is not square is seen: squashed (BLIP's own), whole with bars, its "
+        "middle alone, or in a grid of patches of about its own aspect ratio."
+    ),
+]
+Resolution = Annotated[
+    int | None,
+    Option(metavar="PIXELS", help="Side of the square seen, for finer detail."),
+]
+
+# How to decode; CaptionOptions says the rest.
 
 Beams = Annotated[int | None, Option(help="1 is greedy search. By default 3, or 1 with --sample.")]
 Count = Annotated[
