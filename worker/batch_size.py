@@ -28,6 +28,13 @@ def settle_batch(settings: WorkerSettings, models: Models) -> int:
 
     Raises OutOfMemory when a batch set by hand, or a single image, does not fit.
     """
+    batch = _settled(settings, models)
+    if settings.warmup:
+        models.capture(batch)
+    return batch
+
+
+def _settled(settings: WorkerSettings, models: Models) -> int:
     if settings.max_batch != "auto":
         if settings.warmup:
             models.warm_up(settings.max_batch)

@@ -121,8 +121,16 @@ class Models:
 
     def warm_up(self, max_batch: int) -> None:
         """Run the worst-case batch of this size on every engine once, before any work is taken."""
-        for engine in {id(engine): engine for engine in self._engines.values()}.values():
+        for engine in self._distinct():
             engine.warmup(max_batch)
+
+    def capture(self, max_batch: int) -> None:
+        """Record what the device replays for batches up to this size, before any work is taken."""
+        for engine in self._distinct():
+            engine.capture(max_batch)
+
+    def _distinct(self) -> "list[Engine]":
+        return list({id(engine): engine for engine in self._engines.values()}.values())
 
     def _engine_options(self, options: CaptionOptions) -> Any:
         return self._make_options(**options.model_dump())

@@ -16,11 +16,11 @@ from worker.blip.geometry import MODES, Mode
 from worker.blip.hub import resolve
 from worker.blip.images import Group, Images, frame, framing, normalise
 from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
-from worker.blip.options import MAX_BEAMS, CaptionOptions
+from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
 from worker.blip.results import Caption, Match, matches
 from worker.blip.results import captions as captions_of
 from worker.blip.sampling import seeded
-from worker.blip.steps import Steps
+from worker.blip.steps import Steps, row_sizes
 from worker.blip.tokenizer import Text, texts_per_image
 
 DTYPES = {
@@ -267,6 +267,22 @@ class Engine:
         if "match" in self.tasks:
             longest = min(_WARMUP_TEXT, self._text.max_positions - 2)
             self.match(images, [[self._tokenizer.sep_id] * longest])
+
+    @torch.inference_mode()
+    def capture(self, batch: int) -> None:
+        """Record the decoding of batches up to `batch`, by the reference's options and greedily.
+
+        On a GPU these are CUDA graphs (steps.py), and no job then waits for one of them to be made;
+        those of other options are recorded when they are first asked for. A CPU has none.
+        """
+        if self._steps is None or not self._steps.static:
+            return
+        height, width = self.image_size
+        [grey] = self.encode(torch.full((1, 3, height, width), 128, dtype=torch.uint8)).embeddings
+        for rows in reversed(row_sizes(batch)):  # the largest first: the others share its buffers
+            images = EncodedImages(grey.expand(rows, -1, -1))
+            for options in (REFERENCE, replace(REFERENCE, num_beams=1)):
+                self.caption(images, options)
 
     @torch.inference_mode()
     def _encode(

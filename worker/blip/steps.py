@@ -76,6 +76,12 @@ def step_shape(
     return StepShape(rows, beams, columns, tokens, masked)
 
 
+def row_sizes(batch: int) -> list[int]:
+    """The rows of the static shapes that take batches up to this size, ascending."""
+    enough = next((size for size in _ROWS if size >= batch), _ROWS[-1])
+    return [size for size in _ROWS if size <= enough]
+
+
 class StaticStep:
     """A step over static buffers, replayed from a CUDA graph once it has been captured."""
 
@@ -153,7 +159,7 @@ class Steps:
     """The steps of one decoder: static ones on a GPU, kept by shape; dynamic ones elsewhere."""
 
     def __init__(self, decoder: TextDecoder, static: bool, capture: bool) -> None:
-        self.decoder, self._static, self._capture = decoder, static, capture
+        self.decoder, self.static, self._capture = decoder, static, capture
         self._kept: OrderedDict[StepShape, StaticStep] = OrderedDict()
         self._cross = self._cached = torch.empty(0)  # shared by all shapes, as large as the largest
 
@@ -161,7 +167,7 @@ class Steps:
         """The step for a batch of images; cross and cross_mask as TextModel takes them."""
         rows, tokens = cross.shape[2], cross.shape[4]
         shape = step_shape(rows, beams, columns, tokens, cross_mask is not None)
-        if not self._static or shape is None:
+        if not self.static or shape is None:
             return DynamicStep(self.decoder, cross, cross_mask, columns)
         step = self._kept.pop(shape, None) or self._make(shape, cross)
         self._kept[shape] = step

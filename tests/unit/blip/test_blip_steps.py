@@ -9,7 +9,7 @@ import torch
 
 from tests.blip_checkpoints import noise_images
 from worker.blip import CaptionOptions, Engine
-from worker.blip.steps import StaticStep, Steps, StepShape, step_shape
+from worker.blip.steps import StaticStep, Steps, StepShape, row_sizes, step_shape
 
 MIXES: dict[str, list[CaptionOptions]] = {
     "greedy": [CaptionOptions(num_beams=1)] * 3,
@@ -76,6 +76,33 @@ def test_given_batches_of_one_shape_then_one_step_serves_them(
     for count in (5, 8, 6):
         static.caption(noise_images(count))
     assert made == [StepShape(rows=8, beams=3, columns=64, tokens=17, masked=False)]
+
+
+def test_given_a_largest_batch_when_captured_then_no_usual_job_up_to_it_makes_a_step(
+    static: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    static.capture(5)
+
+    def fails(*_: Any) -> None:
+        raise AssertionError("a step was made")
+
+    monkeypatch.setattr(StaticStep, "__init__", fails)
+    for count in (5, 3, 1):
+        static.caption(noise_images(count))
+        static.caption(noise_images(count), num_beams=1)
+    with pytest.raises(AssertionError, match="a step was made"):
+        static.caption(noise_images(9))
+
+
+@pytest.mark.parametrize(
+    ("batch", "sizes"), [(1, [1]), (5, [1, 2, 4, 8]), (256, None), (999, None)]
+)
+def test_given_a_largest_batch_then_its_row_sizes_take_it(
+    batch: int, sizes: list[int] | None
+) -> None:
+    found = row_sizes(batch)
+    assert found == (sizes or sorted(found))
+    assert found[-1] >= min(batch, 256)
 
 
 @pytest.mark.parametrize(
