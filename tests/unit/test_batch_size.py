@@ -21,6 +21,7 @@ class Engines:
     def __init__(self, capacity: int = 4, revision: str = "1") -> None:
         self.capacity, self.revision = capacity, revision
         self.warmed_up: list[int] = []
+        self.captured: list[int] = []
 
     def facts(self, task: str) -> ModelFacts:
         return ModelFacts(id="tiny", revision=self.revision, dtype="float32")
@@ -29,6 +30,9 @@ class Engines:
         self.warmed_up.append(batch)
         if batch > self.capacity:
             raise OutOfMemory
+
+    def capture(self, batch: int) -> None:
+        self.captured.append(batch)
 
 
 Settings = Callable[..., WorkerSettings]
@@ -51,6 +55,7 @@ def test_given_a_batch_set_by_hand_it_is_warmed_up_and_nothing_is_measured(
     assert engines.warmed_up == [3]
     assert settle(make_settings(max_batch=3, warmup=False), engines) == 3
     assert engines.warmed_up == [3]
+    assert engines.captured == [3], "nothing is captured without a warm-up"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,6 +67,7 @@ def test_given_auto_the_batch_is_measured_told_and_remembered(
     chosen = settle(make_settings(), engines)
     assert 1 <= chosen <= 4
     assert engines.warmed_up[0] == 1
+    assert engines.captured == [chosen]
     assert caplog.messages[-1].startswith(f"batch size {chosen}: ")
     assert "; tried 1: " in caplog.messages[-1]
 
