@@ -10,7 +10,8 @@ from torch import Tensor
 
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.decoding import decode
-from worker.blip.errors import CheckpointError, DeviceUnavailable, InputError, device_errors
+from worker.blip.device import DTYPES, device_named
+from worker.blip.errors import CheckpointError, InputError, device_errors
 from worker.blip.framing import Framing
 from worker.blip.geometry import MODES, Mode
 from worker.blip.hub import resolve
@@ -19,16 +20,11 @@ from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
 from worker.blip.results import Caption, Match, matches
 from worker.blip.results import captions as captions_of
+from worker.blip.rows import groups, rows_of
 from worker.blip.sampling import seeded
 from worker.blip.steps import Steps, row_sizes
 from worker.blip.tokenizer import Text, texts_per_image
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "int8": torch.int8,
-}
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
 
@@ -100,7 +96,7 @@ class Engine:
         weights (CPU only, linear.py). tasks: "caption" and "match"; None takes what the checkpoint
         has. Raises CheckpointError, DeviceUnavailable.
         """
-        on = _device(device)
+        on = device_named(device)
         if dtype == "auto":
             dtype = "float32" if on.type == "cpu" else "bfloat16"
         return cls(Checkpoint(resolve(model, revision), tasks), dtype, on)
@@ -169,7 +165,7 @@ class Engine:
         if steps is None:
             raise self._lacks("caption")
         encoded = self._encode(images, mode, resolution)
-        rows = [seeded(row) for row in _rows(options, names, len(encoded))]
+        rows = [seeded(row) for row in rows_of(options, names, len(encoded))]
         prompts = [self._tokenizer.prompt(row.prompt, row.prefix) for row in rows]
         for row, prompt in zip(rows, prompts, strict=True):
             self._check_length(len(prompt) + row.max_new_tokens, "prompt and max_new_tokens")
@@ -180,7 +176,7 @@ class Engine:
                 steps.decoder.text.project_images(encoded.embeddings),
                 encoded.key_mask,
             )
-            for members in _groups(rows):
+            for members in groups(rows):
                 found = decode(
                     steps,
                     cross if len(members) == len(rows) else cross[:, :, members],
@@ -332,37 +328,3 @@ class Engine:
 
     def _lacks(self, task: str) -> CheckpointError:
         return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")
-
-
-def _device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Raises DeviceUnavailable."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as exc:
-        raise DeviceUnavailable(f"device must be auto, cpu, cuda or cuda:N, not {name!r}") from exc
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise DeviceUnavailable(f"no device {name}: torch finds {count} CUDA devices here")
-    return device
-
-
-def _rows(
-    options: CaptionOptions | Sequence[CaptionOptions] | None, names: dict[str, Any], images: int
-) -> list[CaptionOptions]:
-    """The options of each image."""
-    if options is None:
-        return [CaptionOptions(**names)] * images
-    rows = [options] * images if isinstance(options, CaptionOptions) else list(options)
-    if len(rows) != images:
-        raise ValueError(f"{len(rows)} options for {images} images")
-    return [replace(row, **names) for row in rows] if names else rows
-
-
-def _groups(rows: Sequence[CaptionOptions]) -> list[list[int]]:
-    """Row numbers, grouped by what changes the computation's shape: beams and samples."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault((row.num_beams, row.num_samples), []).append(index)
-    return list(groups.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from worker.blip.bench.compare import Case, arithmetic, measure
 from worker.blip.bench.report import HEADER, lines, row
-from worker.blip.engine import DTYPES
+from worker.blip.device import DTYPES
 from worker.blip.hub import resolve
 from worker.blip.random_checkpoint import BASE, LARGE, write_random_checkpoint
 

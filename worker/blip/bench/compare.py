@@ -20,7 +20,8 @@ from worker.blip.bench.peak import caption_peak
 from worker.blip.bench.reference import Reference
 from worker.blip.bench.timing import medians
 from worker.blip.config import VisionConfig, text_config, vision_config
-from worker.blip.engine import DTYPES, Engine
+from worker.blip.device import DTYPES
+from worker.blip.engine import Engine
 from worker.blip.hardware import Hardware, hardware
 from worker.blip.options import CaptionOptions
 
