@@ -97,8 +97,10 @@ def said(text: str) -> Caption:
         text=text,
         tokens=("a",),
         token_logprobs=(-0.5,),
+        processed_token_logprobs=(-0.5,),
         logprob=-0.5,
         mean_logprob=-0.5,
+        score=-0.5,
         finish_reason="stop",
     )
 

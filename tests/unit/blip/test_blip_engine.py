@@ -258,7 +258,7 @@ def test_given_one_task_when_loaded_then_the_other_is_refused(tiny: Path) -> Non
 
 def test_given_an_unknown_dtype_when_loaded_then_it_is_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match="dtype must be"):
-        Engine.load(tiny, dtype="int8")
+        Engine.load(tiny, dtype="float64")
 
 
 def test_given_a_matching_checkpoint_alone_when_loaded_then_it_matches(tmp_path: Path) -> None:
