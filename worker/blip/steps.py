@@ -9,7 +9,7 @@ Rows that only fill up a shape, and columns not reached yet, are masked; nobody 
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -133,8 +133,11 @@ class StaticStep:
         assert self._logits is not None  # noqa: S101 - for mypy: capture and forward both set it
         return self._logits[:rows]
 
-    def capture(self) -> None:
-        """Record the forward as a CUDA graph. Raises what CUDA raises when it cannot be."""
+    def capture(self, pool: Any) -> None:
+        """Record the forward as a CUDA graph. Raises what CUDA raises when it cannot be.
+
+        pool: memory for what lies between, shared by graphs that are never replayed at once.
+        """
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -143,7 +146,7 @@ class StaticStep:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use CUDA meanwhile, to pin memory say.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             self._logits = self._forward()
         self._graph = graph
 
@@ -161,6 +164,7 @@ class Steps:
     def __init__(self, decoder: TextDecoder, static: bool, capture: bool) -> None:
         self.decoder, self.static, self._capture = decoder, static, capture
         self._kept: OrderedDict[StepShape, StaticStep] = OrderedDict()
+        self._pool: Any = None  # of torch.cuda.graph_pool_handle, an opaque type
         self._cross = self._cached = torch.empty(0)  # shared by all shapes, as large as the largest
 
     def begin(self, cross: Tensor, cross_mask: Tensor | None, beams: int, columns: int) -> Step:
@@ -182,7 +186,8 @@ class Steps:
         step = StaticStep(self.decoder, shape, cross, cached)
         if self._capture:
             try:
-                step.capture()
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                step.capture(self._pool)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:

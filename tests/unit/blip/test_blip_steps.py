@@ -129,10 +129,11 @@ def test_given_a_capture_that_fails_then_decoding_goes_on_without_and_says_so_on
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fails(_: StaticStep) -> None:
+    def fails(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     assert static._steps is not None
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(StaticStep, "capture", fails)
     static._steps = Steps(static._steps.decoder, static=True, capture=True)
     with caplog.at_level(logging.WARNING):
@@ -150,10 +151,11 @@ def test_given_no_memory_for_a_capture_then_the_caller_is_told(
 ) -> None:
     from worker.blip import OutOfMemory
 
-    def fails(_: StaticStep) -> None:
+    def fails(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
     assert static._steps is not None
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(StaticStep, "capture", fails)
     static._steps = Steps(static._steps.decoder, static=True, capture=True)
     with pytest.raises(OutOfMemory):
