@@ -276,7 +276,8 @@ class Engine:
         height, width = self.image_size
         [grey] = self.encode(torch.full((1, 3, height, width), 128, dtype=torch.uint8)).embeddings
         for rows in reversed(row_sizes(batch)):  # the largest first: the others share its buffers
-            images = EncodedImages(grey.expand(rows, -1, -1))
+            # No more than there will be: a shape's last rows take no part of their own.
+            images = EncodedImages(grey.expand(min(rows, batch), -1, -1))
             for options in (REFERENCE, replace(REFERENCE, num_beams=1)):
                 self.caption(images, options)
 

@@ -9,6 +9,7 @@ Rows that only fill up a shape, and columns not reached yet, are masked; nobody 
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -135,16 +136,20 @@ class StaticStep:
 
     def capture(self) -> None:
         """Record the forward as a CUDA graph. Raises what CUDA raises when it cannot be."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_RUNS):
-                self._forward()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use CUDA meanwhile, to pin memory say.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._logits = self._forward()
+        device = self._cross.device
+        side = _side_stream(device)
+        # A capture is of the current device, and leaves out, unsaid, what runs on another.
+        with torch.cuda.device(device):
+            before = torch.cuda.current_stream()
+            side.wait_stream(before)
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_RUNS):
+                    self._forward()
+                graph = torch.cuda.CUDAGraph()
+                # Other threads may use CUDA meanwhile, to pin memory say.
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    self._logits = self._forward()
+            before.wait_stream(side)
         self._graph = graph
 
     def _forward(self) -> Tensor:
@@ -153,6 +158,12 @@ class StaticStep:
             self._token_ids, self._positions, self._mask, self._cross, cache, self._cross_mask
         )
         return self._decoder.logits(hidden)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device: each one that multiplies holds a workspace."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Steps:
