@@ -12,6 +12,8 @@ class Model(BaseModel):
 
 
 _Phrase = Annotated[str, Field(min_length=1, max_length=64)]
+# Each costs the worker time and memory by its length, before the first token.
+_Stop = Annotated[str, Field(min_length=1, max_length=32)]
 _ONLY_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 
 
@@ -45,8 +47,8 @@ class CaptionOptions(Model):
     max_chars: int | None = Field(
         None, ge=1, le=10_000, description="The text ends with a whole word within as many"
     )
-    stop_strings: tuple[_Phrase, ...] = Field(
-        (), max_length=16, description="The text ends with the first of these to be generated"
+    stop_strings: tuple[_Stop, ...] = Field(
+        (), max_length=4, description="The text ends with the first of these to be generated"
     )
     length_penalty: float = Field(1.0, ge=-10, le=10)
     early_stopping: bool | Literal["never"] = False

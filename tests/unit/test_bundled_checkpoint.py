@@ -145,3 +145,8 @@ def test_given_scores_then_the_auc_is_the_share_of_pairs_in_order(
     positive: list[float], negative: list[float], expected: float
 ) -> None:
     assert auc(positive, negative) == expected
+
+
+def test_given_int8_when_evaluated_then_its_agreement_with_float32_is_told() -> None:
+    figures = evaluate(BUNDLED, scenes=20, dtype="int8")
+    assert figures["caption_agreement"] >= 0.9

@@ -117,6 +117,8 @@ def test_what_is_no_image_uri_is_refused(uri: str) -> None:
         pytest.param({"max_chars": 0}, id="no characters"),
         pytest.param({"stop_strings": ("",)}, id="an empty stop string"),
         pytest.param({"stop_strings": "."}, id="one text for several"),
+        pytest.param({"stop_strings": ("a",) * 5}, id="more stop strings than four"),
+        pytest.param({"stop_strings": ("a" * 33,)}, id="a long stop string"),
         pytest.param({"bad_words": (" ",)}, id="a banned text without words"),
         pytest.param({"bad_words": ("a",) * 65}, id="too many banned words"),
         pytest.param({"early_stopping": "always"}, id="no such way to stop early"),

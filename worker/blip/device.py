@@ -20,6 +20,8 @@ def device_named(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as exc:
         raise DeviceUnavailable(f"device must be auto, cpu, cuda or cuda:N, not {name!r}") from exc
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceUnavailable(f"device must be auto, cpu, cuda or cuda:N, not {name!r}")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise DeviceUnavailable(f"no device {name}: torch finds {count} CUDA devices here")

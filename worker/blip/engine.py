@@ -176,7 +176,7 @@ class Engine:
                 steps.decoder.text.project_images(encoded.embeddings),
                 encoded.key_mask,
             )
-            for members in groups(rows):
+            for members in groups(rows, [len(prompt) for prompt in prompts]):
                 found = decode(
                     steps,
                     cross if len(members) == len(rows) else cross[:, :, members],
@@ -273,10 +273,12 @@ class Engine:
         """
         if self._steps is None or not self._steps.static:
             return
+        self._steps.clear()  # the search for the batch size has tried larger ones
         height, width = self.image_size
         [grey] = self.encode(torch.full((1, 3, height, width), 128, dtype=torch.uint8)).embeddings
         for rows in reversed(row_sizes(batch)):  # the largest first: the others share its buffers
-            images = EncodedImages(grey.expand(rows, -1, -1))
+            # No more than there will be: a shape's last rows take no part of their own.
+            images = EncodedImages(grey.expand(min(rows, batch), -1, -1))
             for options in (REFERENCE, replace(REFERENCE, num_beams=1)):
                 self.caption(images, options)
 

@@ -9,6 +9,7 @@ Rows that only fill up a shape, and columns not reached yet, are masked; nobody 
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ _ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 _COLUMNS = 32  # columns are rounded up to a multiple
 _MOST_COLUMNS = 512  # of static shapes: every step attends to all columns of its shape
 _KEPT = 32  # captured shapes
+_MOST_FAILURES = 3  # captures that fail; one may for want of memory, more never will do
 _WARM_RUNS = 2  # before a capture: libraries set themselves up in the first runs
 
 
@@ -138,16 +140,22 @@ class StaticStep:
 
         pool: memory for what lies between, shared by graphs that are never replayed at once.
         """
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_RUNS):
-                self._forward()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use CUDA meanwhile, to pin memory say.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            self._logits = self._forward()
+        device = self._cross.device
+        side = _side_stream(device)
+        # A capture is of the current device, and leaves out, unsaid, what runs on another.
+        with torch.cuda.device(device):
+            before = torch.cuda.current_stream()
+            side.wait_stream(before)
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_RUNS):
+                    self._forward()
+                graph = torch.cuda.CUDAGraph()
+                # Other threads may use CUDA meanwhile, to pin memory say.
+                with torch.cuda.graph(
+                    graph, pool=pool, stream=side, capture_error_mode="thread_local"
+                ):
+                    self._logits = self._forward()
+            before.wait_stream(side)
         self._graph = graph
 
     def _forward(self) -> Tensor:
@@ -158,11 +166,18 @@ class StaticStep:
         return self._decoder.logits(hidden)
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device: each one that multiplies holds a workspace."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class Steps:
     """The steps of one decoder: static ones on a GPU, kept by shape; dynamic ones elsewhere."""
 
     def __init__(self, decoder: TextDecoder, static: bool, capture: bool) -> None:
-        self.decoder, self.static, self._capture = decoder, static, capture
+        self.decoder, self.static = decoder, static
+        self._failures_left = _MOST_FAILURES if capture else 0
         self._kept: OrderedDict[StepShape, StaticStep] = OrderedDict()
         self._pool: Any = None  # of torch.cuda.graph_pool_handle, an opaque type
         self._cross = self._cached = torch.empty(0)  # shared by all shapes, as large as the largest
@@ -184,16 +199,21 @@ class Steps:
         cross = self._shared("_cross", text.cache_shape(shape.rows, shape.tokens), like)
         cached = self._shared("_cached", text.cache_shape(shape.rows, shape.columns), like)
         step = StaticStep(self.decoder, shape, cross, cached)
-        if self._capture:
+        if self._failures_left:
             try:
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 step.capture(self._pool)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError:
-                log.warning("no CUDA graphs: decoding goes on without them", exc_info=True)
-                self._capture = False
+                log.warning("no CUDA graph of %s: it is decoded without", shape, exc_info=True)
+                self._failures_left -= 1
         return step
+
+    def clear(self) -> None:
+        """Forget all steps, and free their buffers."""
+        self._kept.clear()
+        self._cross = self._cached = torch.empty(0)
 
     def _shared(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """The first elements of a buffer in this shape; a larger buffer ends all captured steps."""

@@ -135,7 +135,7 @@ class TextModel(nn.Module):
         key_value = image_embeddings.new_empty(shape)
         # A GPU takes them all at once; what a CPU makes of one image is still in cache when it is
         # put in its place.
-        step = 1 if image_embeddings.device.type == "cpu" else images
+        step = 1 if image_embeddings.device.type == "cpu" else max(1, images)
         for start in range(0, images, step):
             part = image_embeddings[start : start + step]
             projected = self.cross_key_value(part).view(

@@ -153,7 +153,7 @@ class VisionModel(nn.Module):
 
         key_mask: bool, broadcast to [N, heads, tokens, tokens], True where a token may be seen.
         """
-        if hidden.device.type != "cpu":
+        if hidden.device.type != "cpu" and len(hidden):
             return self._encode(hidden, key_mask)
         embeddings = torch.empty_like(hidden)
         for start in range(0, len(hidden), _CACHED_IMAGES):

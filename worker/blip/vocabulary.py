@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 _CONTINUES = "##"
 _ANCHOR = "a"  # any word: what follows one is not at the beginning
-_MAX_AUTOMATA = 16
+_MAX_AUTOMATA = 64
 
 
 class Vocabulary:
@@ -99,20 +99,27 @@ def _codepoints(texts: list[str]) -> NDArray[np.int32]:
     return codes
 
 
-def _run(pattern: str, states: NDArray[Any], codes: NDArray[np.int32]) -> NDArray[Any]:
+def _run(pattern: str, states: NDArray[Any], codes: NDArray[np.int32]) -> NDArray[np.uint8]:
     """States [rows, texts] after reading each text, by codes [texts, longest], from each state."""
     alphabet = sorted(set(pattern))
-    step = np.array(
-        [[_longest(pattern, pattern[:k] + char) for char in alphabet] for k in range(len(pattern))]
-        + [[len(pattern)] * len(alphabet)]
-    )
+    # Of each state by each letter, the last of them any other: nothing of the pattern, unless it
+    # has occurred. Small numbers, for there are millions.
+    steps = [
+        [_longest(pattern, pattern[:k] + char) for char in alphabet] for k in range(len(pattern))
+    ]
+    step = np.array([[*row, 0] for row in steps] + [[len(pattern)] * (len(alphabet) + 1)], np.uint8)
+    lengths = (codes >= 0).sum(axis=1)
+    order = np.argsort(-lengths, kind="stable")  # the longest first: those that go on are a slice
     known = np.array([ord(char) for char in alphabet])
-    for column in codes.T:
+    found = np.array(states[:, order], np.uint8)
+    for place in range(codes.shape[1]):
+        column = codes[order[: np.count_nonzero(lengths > place)], place]
         letter = np.searchsorted(known, column).clip(max=len(known) - 1)
-        read = np.where(known[letter] == column, step[states, letter], 0)
-        # An end once reached stays; a text that has ended (-1) changes nothing.
-        states = np.where((column < 0) | (states == len(pattern)), states, read)
-    return states
+        letter[known[letter] != column] = len(known)
+        going = found[:, : len(column)]
+        going[:] = np.take(step, going.astype(np.int32) * step.shape[1] + letter.astype(np.int32))
+    found[:, order] = found.copy()
+    return found
 
 
 def _longest(pattern: str, text: str) -> int:

@@ -18,6 +18,11 @@ from worker.blip import (
     Engine,
     InputError,
 )
+from worker.blip.checkpoint import Checkpoint
+from worker.blip.hub import resolve
+from worker.blip.options import MAX_BEAMS
+from worker.blip.text import TextModel
+from worker.blip.vision import VisionModel
 
 
 def ids(rows: list[list[Any]]) -> list[list[int]]:
@@ -160,8 +165,38 @@ def test_given_nothing_when_asked_then_nothing_is_answered(tiny_engine: Engine) 
     assert tiny_engine.embed([]).shape == (0, 256)
 
 
-def test_given_a_batch_when_warmed_up_then_the_worst_case_ran(tiny_engine: Engine) -> None:
+def test_given_no_images_then_no_layer_runs_on_a_gpu_either(tiny: Path) -> None:
+    """On torch's meta device, which like a GPU is no CPU: kernels of a GPU refuse empty batches."""
+    checkpoint = Checkpoint(resolve(tiny), ["caption"])
+    with torch.device("meta"):
+        vision, text = VisionModel(checkpoint.vision), TextModel(checkpoint.text)
+    for layer in vision.layers:
+        layer.register_forward_pre_hook(fails)
+    text.cross_key_value.register_forward_pre_hook(fails)
+    embeddings = vision(torch.empty(0, 3, 32, 32, device="meta"))
+    assert embeddings.shape == (0, 17, 64)
+    assert text.project_images(embeddings).shape == text.cache_shape(0, 17)
+
+
+def fails(*_: Any) -> None:
+    raise AssertionError("a layer ran")
+
+
+def test_given_a_batch_when_warmed_up_then_the_worst_case_ran(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[int, int, int]] = []
+    caption = Engine.caption
+
+    def watched(self: Engine, images: torch.Tensor, options: CaptionOptions) -> Any:
+        found = caption(self, images, options)
+        tokens = min(len(one.token_ids) for row in found for one in row)
+        ran.append((len(found), options.num_beams, tokens))
+        return found
+
+    monkeypatch.setattr(Engine, "caption", watched)
     tiny_engine.warmup(2)
+    assert ran == [(2, MAX_BEAMS, 20)]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
@@ -268,5 +303,14 @@ def test_given_a_matching_checkpoint_alone_when_loaded_then_it_matches(tmp_path:
     assert len(engine.match(noise_images(1), ["a", "b"])[0]) == 2
 
 
-def test_given_both_tasks_over_one_vit_then_they_share_its_weights(tiny: Path) -> None:
-    assert set(BOTH) == Engine.load(tiny).tasks
+def test_given_both_tasks_over_one_vit_then_one_pass_of_it_serves_them(
+    tiny: Path, tiny_engine: Engine
+) -> None:
+    engine, images = Engine.load(tiny), noise_images(2)
+    assert engine.tasks == set(BOTH)
+    passes: list[int] = []
+    engine._modules.vision.post_layernorm.register_forward_hook(lambda *_: passes.append(1))
+    encoded = engine.encode(images)
+    assert engine.caption(encoded) == tiny_engine.caption(images)
+    assert engine.match(encoded, ["a b"]) == tiny_engine.match(images, ["a b"])
+    assert passes == [1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.blip_checkpoints import noise_images, pixel_values
+from tests.blip_checkpoints import TINY, noise_images, pixel_values, write_random_checkpoint
 from tests.blip_parity import (
     BEAMS,
     GREEDY,
@@ -33,8 +33,11 @@ def shallow_side(shallow: Path) -> Side:
 
 
 @pytest.fixture(scope="module")
-def tiny_side(tiny: Path) -> Side:
-    return Side(tiny, noise_images(24))
+def tiny_side(tmp_path_factory: pytest.TempPathFactory) -> Side:
+    """Livelier than the other tiny checkpoint: 22 of 24 captions and more are unlike."""
+    folder = tmp_path_factory.mktemp("tiny_side")
+    write_random_checkpoint(folder, TINY, seed=10, spread=6.0, end_bias=3.0)
+    return Side(folder, noise_images(24))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +147,9 @@ class TestTheBundledCheckpoint:
 def test_given_any_options_when_captioned_then_the_token_ids_are_transformers(
     tiny_side: Side, names: dict[str, Any], record_property: Listed
 ) -> None:
-    tiny_side.assert_same_captions(record_property, 1 / 24, **names)
+    # A first token alone is often the same.
+    distinct = 0.9 if names["max_new_tokens"] > 1 else 0.1
+    tiny_side.assert_same_captions(record_property, distinct, **names)
 
 
 @pytest.mark.parametrize("names", [*GREEDY, *BEAMS, *OTHERS], ids=named)
@@ -152,7 +157,7 @@ def test_given_the_sweep_when_captioned_then_the_token_ids_are_transformers(
     tiny_side: Side, names: dict[str, Any], record_property: Listed
 ) -> None:
     limits = {"max_new_tokens": 15, "min_new_tokens": 2}
-    tiny_side.assert_same_captions(record_property, 1 / 24, **limits | names)
+    tiny_side.assert_same_captions(record_property, 0.9, **limits | names)
 
 
 class TestWhatCountsAsADifference:

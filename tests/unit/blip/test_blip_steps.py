@@ -1,6 +1,8 @@
 """Decoding over static shapes, as a GPU replays them, is decoding as a CPU does it."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 
 from tests.blip_checkpoints import noise_images
 from worker.blip import CaptionOptions, Engine
+from worker.blip import steps as steps_module
 from worker.blip.steps import StaticStep, Steps, StepShape, row_sizes, step_shape
 
 MIXES: dict[str, list[CaptionOptions]] = {
@@ -94,6 +97,99 @@ def test_given_a_largest_batch_when_captured_then_no_usual_job_up_to_it_makes_a_
         static.caption(noise_images(9))
 
 
+def test_given_a_largest_batch_when_captured_then_no_larger_one_is_decoded(
+    static: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    begin = StaticStep.begin
+
+    def counted(self: StaticStep, cross: torch.Tensor, *mask: Any) -> StaticStep:
+        decoded.append(cross.shape[2])
+        return begin(self, cross, *mask)
+
+    monkeypatch.setattr(StaticStep, "begin", counted)
+    static.capture(5)
+    assert decoded == [5, 5, 4, 4, 2, 2, 1, 1]
+
+
+class FakeCuda:
+    """What a capture needs of torch.cuda, and what was done on which device and stream."""
+
+    def __init__(self) -> None:
+        self.on, self.stream_of = ["cuda:0"], ["default"]
+        self.done: list[tuple[str, str, str]] = []
+
+    def log(self, what: str) -> None:
+        self.done.append((what, self.on[-1], self.stream_of[-1]))
+
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        self.on.append(str(device))
+        yield
+        self.on.pop()
+
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        self.stream_of.append(stream.name)
+        yield
+        self.stream_of.pop()
+
+    @contextmanager
+    def graph(self, graph: Any, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        with self.stream(stream):
+            self.log("capture begins")
+            yield
+            self.log("capture ends")
+
+    def Stream(self, device: torch.device) -> Any:  # noqa: N802 - torch's name
+        return self._stream(f"side of {device}")
+
+    def CUDAGraph(self) -> Any:  # noqa: N802
+        return object()
+
+    def current_stream(self) -> Any:
+        self.log("current stream")
+        return self._stream(self.stream_of[-1])
+
+    def _stream(self, name: str) -> Any:
+        waits = staticmethod(lambda _: self.log(f"{name} waits"))
+        return type("Stream", (), {"name": name, "wait_stream": waits})()
+
+
+def test_given_a_second_gpu_when_captured_then_all_of_it_is_on_that_device_and_one_stream(
+    static: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch captures the current device, and would replay nothing of another one's work."""
+    assert static._steps is not None
+    decoder, fake = static._steps.decoder, FakeCuda()
+    shape = StepShape(rows=1, beams=1, columns=32, tokens=17, masked=False)
+    cross = torch.zeros(decoder.text.cache_shape(1, 17))
+    step = StaticStep(decoder, shape, cross, torch.zeros(decoder.text.cache_shape(1, 32)))
+    own = str(cross.device)
+    forward = StaticStep._forward
+
+    def logged(self: StaticStep) -> torch.Tensor:
+        fake.log("forward")
+        return forward(self)
+
+    monkeypatch.setattr(StaticStep, "_forward", logged)
+    monkeypatch.setattr(torch, "cuda", fake)
+    steps_module._side_stream.cache_clear()
+    step.capture((0, 1))
+    steps_module._side_stream.cache_clear()
+    assert {device for _, device, _ in fake.done} == {own}
+    side = f"side of {own}"
+    during = [(what, stream) for what, _, stream in fake.done if stream != "default"]
+    assert during == [
+        *[("forward", side)] * 2,
+        ("capture begins", side),
+        ("forward", side),
+        ("capture ends", side),
+    ]
+    waits = [what for what, _, _ in fake.done if what.endswith("waits")]
+    assert waits == [f"{side} waits", "default waits"]
+
+
 @pytest.mark.parametrize(
     ("batch", "sizes"), [(1, [1]), (5, [1, 2, 4, 8]), (256, None), (999, None)]
 )
@@ -123,7 +219,7 @@ def test_given_a_batch_then_its_shape_is_the_next_that_takes_it(
     assert step_shape(rows, beams, columns, 577) == expected
 
 
-def test_given_a_capture_that_fails_then_decoding_goes_on_without_and_says_so_once(
+def test_given_captures_that_fail_then_decoding_goes_on_without_and_says_so_three_times(
     static: Engine,
     tiny_engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
@@ -137,12 +233,12 @@ def test_given_a_capture_that_fails_then_decoding_goes_on_without_and_says_so_on
     monkeypatch.setattr(StaticStep, "capture", fails)
     static._steps = Steps(static._steps.decoder, static=True, capture=True)
     with caplog.at_level(logging.WARNING):
-        found = [static.caption(noise_images(count)) for count in (2, 4)]
-    expected = [tiny_engine.caption(noise_images(count)) for count in (2, 4)]
+        found = [static.caption(noise_images(count)) for count in (1, 2, 4, 8)]
+    expected = [tiny_engine.caption(noise_images(count)) for count in (1, 2, 4, 8)]
     for ours, theirs in zip(found, expected, strict=True):
         assert [row[0].token_ids for row in ours] == [row[0].token_ids for row in theirs]
-    assert [record.message for record in caplog.records] == [
-        "no CUDA graphs: decoding goes on without them"
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        f"no CUDA graph of {step_shape(rows, 3, 58, 17)}" for rows in (1, 2, 4)
     ]
 
 
