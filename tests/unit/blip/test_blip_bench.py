@@ -127,7 +127,21 @@ def test_given_a_table_when_measured_then_each_case_is_a_row_as_wide_as_the_head
     assert "none" in row(replace(RESULT, ratio=None, transformers_images_per_s=None))
 
 
-@pytest.mark.parametrize("words", [["--batch", "0"], ["--rounds", "-1"], ["--dtype", "float8"]])
+def test_given_a_profile_then_kernels_and_their_shares_are_printed_slowest_first(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--model", str(tiny), "--profile", "--batch", "2", "--tokens", "4", "--device", "cpu"])
+    told = [line.split("%  ") for line in capsys.readouterr().out.splitlines()]
+    shares = [float(share) for share, _ in told]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 100.5
+    assert any("linear" in kernel for _, kernel in told)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--batch", "0"], ["--rounds", "-1"], ["--dtype", "float8"], ["--beams", "11"]],
+)
 def test_given_an_option_out_of_range_then_usage_and_status_2(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

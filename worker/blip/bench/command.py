@@ -8,9 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from worker.blip.bench.compare import Case, arithmetic, measure
+from worker.blip.bench.kernels import kernel_shares
 from worker.blip.bench.report import HEADER, lines, row
 from worker.blip.device import DTYPES
 from worker.blip.hub import resolve
+from worker.blip.options import MAX_BEAMS
 from worker.blip.random_checkpoint import BASE, LARGE, write_random_checkpoint
 
 SHAPES = {"base": BASE, "large": LARGE}
@@ -45,6 +47,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m worker.b
         )
         if args.table:
             _print_table(case)
+        elif args.profile:
+            for kernel, share in kernel_shares(case):
+                print(f"{share:6.1%}  {kernel}")
         else:
             result = measure(case)
             print(json.dumps(asdict(result)) if args.json else lines(result))
@@ -77,7 +82,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         help="run transformers beside, which takes most of the time",
     )
     parser.add_argument("--batch", type=_count, default=16, help="images")
-    parser.add_argument("--beams", type=_count, default=3, help="1 is greedy search")
+    parser.add_argument(
+        "--beams", type=int, choices=range(1, MAX_BEAMS + 1), default=3, help="1 is greedy search"
+    )
     parser.add_argument("--tokens", type=_count, default=12, help="new tokens of every caption")
     parser.add_argument("--rounds", type=_count, default=3, help="of which the medians are taken")
     parser.add_argument("--json", action="store_true", help="one JSON object")
@@ -85,6 +92,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--table",
         action="store_true",
         help="greedy and 5 beams in bfloat16 and float32 as a markdown table",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="instead, which of our kernels take the time",
     )
     return parser
 
