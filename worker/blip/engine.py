@@ -62,6 +62,8 @@ class Engine:
             raise ValueError(f"dtype must be {', '.join(DTYPES)}, not {dtype!r}")
         if dtype == "int8" and device.type != "cpu":
             raise ValueError(f"int8 is for a CPU, not {device}: take bfloat16 or float16 there")
+        if dtype == "float16" and device.type == "cpu":
+            raise ValueError("float16 is for a GPU: take float32 or bfloat16 on a CPU")
         self._device = device
         with device_errors(device):
             self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
