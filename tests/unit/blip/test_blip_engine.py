@@ -172,7 +172,7 @@ def test_given_no_images_then_no_layer_runs_on_a_gpu_either(tiny: Path) -> None:
         vision, text = VisionModel(checkpoint.vision), TextModel(checkpoint.text)
     for layer in vision.layers:
         layer.register_forward_pre_hook(fails)
-    text.cross_key_value.register_forward_pre_hook(fails)
+    text.cross_key_values[0].register_forward_pre_hook(fails)
     embeddings = vision(torch.empty(0, 3, 32, 32, device="meta"))
     assert embeddings.shape == (0, 17, 64)
     assert text.project_images(embeddings).shape == text.cache_shape(0, 17)

@@ -47,8 +47,6 @@ def base_side(base: Path) -> Side:
 
 @pytest.fixture(scope="module")
 def bundled_side() -> Side:
-    if not (BUNDLED / "model.safetensors").exists():
-        pytest.skip("no bundled checkpoint")
     rng = random.Random("parity")
     scenes = [sample(rng, 1 + number % 2) for number in range(16)]
     return Side(BUNDLED, [draw(scene) for scene in scenes], [s.caption for s in scenes[:4]])
