@@ -118,11 +118,24 @@ class Engine:
         except ValueError as exc:
             raise InputError(str(exc)) from exc
 
+    @torch.inference_mode()
     def encode(
-        self, images: Images, mode: Mode = "stretch", resolution: int | None = None
+        self,
+        images: Images | EncodedImages,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
     ) -> EncodedImages:
-        """Run the ViT once, for several calls on the same images; framed as `framing` says."""
-        return self._encode(images, mode, resolution)
+        """Run the ViT once, for several calls on the same images; framed as `framing` says.
+
+        Encoded ones are given back.
+        """
+        if isinstance(images, EncodedImages):
+            return images
+        groups = self._groups(images, mode, resolution)
+        with device_errors(self._device):
+            return EncodedImages(
+                *self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
+            )
 
     def normalised(
         self, images: Images, mode: Mode = "stretch", resolution: int | None = None
@@ -141,7 +154,7 @@ class Engine:
         """The caption decoder's cross-attention keys and values: TextModel.project_images."""
         if self._modules.decoder is None:
             raise self._lacks("caption")
-        embeddings = self._encode(images, "stretch", None).embeddings
+        embeddings = self.encode(images).embeddings
         with device_errors(self._device):
             return self._modules.decoder.text.project_images(embeddings)
 
@@ -166,7 +179,7 @@ class Engine:
         steps = self._steps
         if steps is None:
             raise self._lacks("caption")
-        encoded = self._encode(images, mode, resolution)
+        encoded = self.encode(images, mode, resolution)
         rows = [seeded(row) for row in rows_of(options, names, len(encoded))]
         prompts = [self._tokenizer.prompt(row.prompt, row.prefix) for row in rows]
         for row, prompt in zip(rows, prompts, strict=True):
@@ -174,10 +187,8 @@ class Engine:
             self._tokenizer.check(row)
         captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
-            cross, key_mask = (
-                steps.decoder.text.project_images(encoded.embeddings),
-                encoded.key_mask,
-            )
+            cross = steps.decoder.text.project_images(encoded.embeddings)
+            key_mask = encoded.key_mask
             for members in groups(rows, [len(prompt) for prompt in prompts]):
                 found = decode(
                     steps,
@@ -209,7 +220,7 @@ class Engine:
         mode, resolution: how images are framed, see `framing`.
         """
         matcher = self._matcher()
-        encoded = self._encode(images, mode, resolution)
+        encoded = self.encode(images, mode, resolution)
         per_image = texts_per_image(texts, len(encoded))
         first = self._position_zero(position_zero)
         token_ids = [[self._text_ids(text) for text in row] for row in per_image]
@@ -244,7 +255,7 @@ class Engine:
         if (images is None) == (texts is None):
             raise ValueError("embed takes images or texts, one of the two")
         if images is not None:
-            embeddings = self._encode(images, mode, resolution).embeddings
+            embeddings = self.encode(images, mode, resolution).embeddings
             with device_errors(self._device):
                 return matcher.embed_images(embeddings).cpu()
         rows = [texts] if isinstance(texts, str) else texts or ()
@@ -283,18 +294,6 @@ class Engine:
             images = EncodedImages(grey.expand(min(rows, batch), -1, -1))
             for options in (REFERENCE, replace(REFERENCE, num_beams=1)):
                 self.caption(images, options)
-
-    @torch.inference_mode()
-    def _encode(
-        self, images: Images | EncodedImages, mode: Mode, resolution: int | None
-    ) -> EncodedImages:
-        if isinstance(images, EncodedImages):
-            return images
-        groups = self._groups(images, mode, resolution)
-        with device_errors(self._device):
-            return EncodedImages(
-                *self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
-            )
 
     def _groups(self, images: Images, mode: Mode, resolution: int | None) -> list[Group]:
         """Images framed and normalised, on the device, those of one size together."""
