@@ -11,8 +11,10 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import redis
 from celery import Celery, Task
 from celery.signals import task_revoked, worker_init, worker_process_init, worker_shutdown
 from kombu import Exchange, Queue
@@ -22,6 +24,7 @@ from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
 from worker.batcher import Batcher
+from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.fetch import Fetcher
 from worker.fetch.file import FileSource
@@ -29,6 +32,7 @@ from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
 from worker.image import ImageLimits, decode
+from worker.leases import Leases
 from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
@@ -49,8 +53,11 @@ def refuse(sentence: str) -> NoReturn:
     sys.exit(EX_CONFIG)
 
 
-def make_app(settings: WorkerSettings) -> Celery:
-    """The Celery app of a worker; celery's own settings are explained in docs/architecture.md."""
+def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
+    """The Celery app of a worker; celery's own settings are explained in docs/architecture.md.
+
+    `leases` are those of the messages that it holds, where its broker is Redis.
+    """
     broker_url = settings.broker_url or ensure(settings.home)
     app = Celery("captionq", broker=broker_url)
     app.conf.update(
@@ -85,15 +92,22 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_hijack_root_logger=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport=transport_for(broker_url),
-        broker_transport_options={
-            "visibility_timeout": 600,
-            "socket_timeout": 10,
-            "socket_connect_timeout": 3,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-        },
+        broker_channel_error_retry=True,
+        worker_consumer=f"{Consumer.__module__}:{Consumer.__name__}",
+        worker_enable_prefetch_count_reduction=False,
     )
+    if transport := transport_for(broker_url):
+        app.conf.update(
+            broker_transport=transport,
+            broker_transport_options={
+                "leases": leases,
+                "unacked_restore_interval": 1,
+                "socket_timeout": 5,
+                "socket_connect_timeout": 3,
+                "socket_keepalive": True,
+                "health_check_interval": 5,
+            },
+        )
     return app
 
 
@@ -209,7 +223,8 @@ def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
 
 try:
     settings = load_settings()
-    app = make_app(settings)
+    leases = Leases(settings.visibility_timeout_s)
+    app = make_app(settings, leases)
 except (SettingsError, EmbeddedUnavailable, ValueError) as error:
     refuse(str(error))
 house: House | None = None
@@ -248,6 +263,8 @@ def _refuse_children(**_: Any) -> None:
 def _close(**_: Any) -> None:
     if house is not None:
         house.close()
+    with suppress(redis.RedisError):  # they end by themselves
+        leases.return_all()
 
 
 @task_revoked.connect

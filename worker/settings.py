@@ -75,6 +75,13 @@ class WorkerSettings(ProducerSettings):
     infer_timeout_s: float = Field(
         120, gt=0, description="Longest wait for the device per attempt, seconds"
     )
+    visibility_timeout_s: float = Field(
+        20,
+        ge=2,
+        le=3_600,
+        description="How long a job stays with a worker that is silent, then it runs elsewhere, "
+        "seconds; live workers renew it, however long a job takes",
+    )
     store_patience_s: float = Field(
         60, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )

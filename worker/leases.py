@@ -1,0 +1,247 @@
+"""The messages this process holds, and the leases on them.
+
+A message that was taken is this process's for `visibility_timeout_s`, by Redis' clock; the event
+loop renews that while the message is held, however long its job takes. When the process dies, or
+its loop hangs, the leases end, and whichever worker sweeps next queues the messages again, first
+in line. (The idea is Amazon SQS' visibility timeout with heartbeats; kombu's own has no heartbeat:
+a long job runs again while it runs.)
+
+Leases outlive connections: after an outage of Redis they are renewed by the next connection, and
+what still runs can be acknowledged by it. A message that Celery let go of without a word (it
+forgets what it had not begun when a connection breaks) is noticed by its being gone, and returned.
+"""
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from kombu.utils.json import dumps
+
+from worker.inflight import POSTPONE, RELEASE, RENEW, RETURN, SWEEP, Keys
+
+log = logging.getLogger(__name__)
+
+VISIBILITY_TIMEOUT_S = 20.0
+SWEEP_EVERY_S = 2.0
+SWEEP_LIMIT = 100
+"""Messages queued again by one sweep; the rest waits for the next, so that Redis is never held."""
+
+Bury = Callable[[str, str, str], None]
+"""(message as it lay in Redis, its queue, why): keeps what cannot be worked on. May raise."""
+
+
+def drop(message: str, queue: str, reason: str) -> None:
+    """Bury where nothing is kept: in the log."""
+    log.critical("dropped a message of %s: %s: %.1000r", queue, reason, message)
+
+
+class Leases:
+    """The leases of one process; safe to share between threads.
+
+    Args:
+        visibility_timeout_s: how long a message stays with a process that is silent.
+        renew_every_s: a quarter of that unless given.
+        sweep_every_s: how often ended leases and due messages are looked for.
+        bury: where malformed and rejected messages go.
+
+    Raises:
+        ValueError: `renew_every_s` leaves no room for three failed renewals.
+    """
+
+    def __init__(
+        self,
+        visibility_timeout_s: float = VISIBILITY_TIMEOUT_S,
+        *,
+        renew_every_s: float | None = None,
+        sweep_every_s: float = SWEEP_EVERY_S,
+        bury: Bury = drop,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.visibility_timeout_s = visibility_timeout_s
+        self._renew_every_s = renew_every_s or visibility_timeout_s / 4
+        if self._renew_every_s > visibility_timeout_s / 4:
+            raise ValueError(
+                f"leases of {visibility_timeout_s} s have to be renewed every "
+                f"{visibility_timeout_s / 4} s or more often, not every {self._renew_every_s} s"
+            )
+        self._sweep_every_s = sweep_every_s
+        self.bury = bury
+        self._clock = clock
+        self._keys = Keys()
+        self._redis: redis.Redis | None = None
+        self._scripts: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._held: dict[str, weakref.ref[Any]] = {}
+        self._done: set[str] = set()
+        self.closed = False
+        self._renewed_s = self._swept_s = self._sweep_from_s = clock()
+        self._last_sweep_ms: tuple[float, float] | None = None
+
+    @property
+    def lease_ms(self) -> int:
+        """How long a lease is, in milliseconds."""
+        return round(self.visibility_timeout_s * 1_000)
+
+    def attach(self, client: redis.Redis, keys: Keys) -> None:
+        """Use this client from now on.
+
+        For one interval of renewal nothing is swept: after an outage others may not be back yet
+        to renew theirs.
+        """
+        with self._lock:
+            self._redis, self._keys = client, keys
+            self._scripts = {}
+            self._sweep_from_s = self._clock() + self._renew_every_s
+            self._renewed_s = self._clock() - self._renew_every_s
+            self._last_sweep_ms = None
+
+    def held(self) -> int:
+        """How many messages this process holds."""
+        return len(self._held)
+
+    def hold(self, tag: str, message: Any) -> None:
+        """From now on the lease is renewed, for as long as anybody keeps `message`."""
+        with self._lock:
+            self._held[tag] = weakref.ref(message)
+
+    def release(self, tag: str) -> None:
+        """The message is done with. Redis is told by the next `flush`, which outlives outages."""
+        with self._lock:
+            self._held.pop(tag, None)
+            self._done.add(tag)
+
+    def flush(self) -> None:
+        """Tell Redis what was released. Raises: redis.RedisError; the tags are kept then."""
+        with self._lock:
+            done = list(self._done)
+        if done:
+            self._run(RELEASE, *done)
+            with self._lock:
+                self._done.difference_update(done)
+
+    def flush_softly(self) -> None:
+        """`flush`, unless Redis refuses: then later."""
+        try:
+            self.flush()
+        except redis.ResponseError as exc:
+            log.debug("releases wait: Redis refuses: %s", exc)
+
+    def give_back(self, *tags: str, first: bool = True) -> int:
+        """Put messages back into their queues, first or last in line, if they are still ours.
+
+        Returns how many were. Raises: redis.RedisError; their leases end by themselves then.
+        """
+        with self._lock:
+            for tag in tags:
+                self._held.pop(tag, None)
+        return int(self._run(RETURN, "RPUSH" if first else "LPUSH", *tags)) if tags else 0
+
+    def return_all(self) -> int:
+        """Put back all that this process holds, and take nothing more; returns how many.
+
+        One step: each message is returned once, and later acknowledgements find nothing.
+        Raises: redis.RedisError.
+        """
+        self.closed = True
+        self.flush()
+        with self._lock:
+            tags = list(self._held)
+        return self.give_back(*reversed(tags))
+
+    def postpone(self, tag: str, message_id: str, due_ms: int) -> None:
+        """Keep a message that was taken too early until `due_ms` (Redis' clock)."""
+        keys = self._keys
+        self._run(POSTPONE, keys.delayed, keys.delayed_messages, tag, message_id, due_ms)
+
+    def reject(self, tag: str, reason: str) -> None:
+        """Bury a message that is held."""
+        held = self._held.get(tag)
+        message = held() if held is not None else None
+        if message is not None:
+            queue = str(message.delivery_info.get("routing_key"))
+            self.dead(tag, dumps(message._raw), queue, reason)
+
+    def dead(self, tag: str, message: str, queue: str, reason: str) -> None:
+        """Bury a message; where that fails it stays in flight, and comes again."""
+        try:
+            self.bury(message, queue, reason)
+        except Exception:
+            log.exception("a message of %s could not be buried (%s)", queue, reason)
+            with self._lock:
+                self._held.pop(tag, None)
+        else:
+            self.release(tag)
+
+    def tick(self) -> None:
+        """What is due: releases, renewals, sweeps. Called by the event loop.
+
+        Raises: redis.ConnectionError, redis.TimeoutError.
+        """
+        if self._redis is None:
+            return
+        try:
+            self.flush()
+            now_s = self._clock()
+            if now_s - self._renewed_s >= self._renew_every_s:
+                self._renew()
+            if now_s - self._swept_s >= self._sweep_every_s and now_s >= self._sweep_from_s:
+                self._sweep()
+        except redis.ResponseError as exc:  # full, read-only, loading: it will pass
+            log.warning("leases: Redis refuses: %s", exc)
+
+    def renew(self) -> None:
+        """Renew all leases now, whatever thread this is; errors are logged."""
+        try:
+            self.flush()
+            self._renew()
+        except redis.RedisError as exc:
+            log.warning("leases could not be renewed: %s", exc)
+
+    def _renew(self) -> None:
+        with self._lock:
+            tags = [tag for tag, message in self._held.items() if message() is not None]
+            gone = [tag for tag, message in self._held.items() if message() is None]
+        lost = self._run(RENEW, self.lease_ms, *tags) if tags else []
+        self._renewed_s = self._clock()
+        if lost:
+            log.warning("%d leases ended before they were renewed; the jobs may run twice", len(lost))
+        if gone:
+            log.info("%d messages that were not begun go back to their queues", len(gone))
+            self.give_back(*gone)
+
+    def _sweep(self) -> None:
+        """Queue again what has no lease any more, and what is due.
+
+        Moments are Redis' own. When its clock has run away from ours since the last sweep, all
+        leases may seem to have ended: their owners are given the time to renew them first.
+        """
+        latest = 0.0
+        if self._last_sweep_ms is not None:
+            then_ms, then_s = self._last_sweep_ms
+            latest = then_ms + (self._clock() - then_s) * 1_000 + self.lease_ms / 2
+        now, ended, due = self._run(
+            SWEEP, self._keys.delayed, self._keys.delayed_messages, SWEEP_LIMIT, round(latest)
+        )
+        self._swept_s = self._clock()
+        self._last_sweep_ms = (float(now), self._swept_s)
+        if ended < 0:
+            log.warning("the clock of Redis has jumped; sweeping waits for renewals")
+            self._sweep_from_s = self._clock() + 2 * self._renew_every_s
+        elif ended:
+            log.warning("%d messages whose worker is gone are queued again", ended)
+        elif due:
+            log.debug("%d delayed messages are due", due)
+
+    def _run(self, script: str, *args: Any) -> Any:
+        return self._call(script, self._keys.inflight, self._keys.leases, *args)
+
+    def _call(self, script: str, *args: Any) -> Any:
+        if self._redis is None:
+            raise redis.ConnectionError("not connected yet")
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        return self._scripts[script](args=args)
