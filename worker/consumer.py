@@ -8,7 +8,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 RECONNECT_EVERY_S = 1.0
 
 
-class Consumer(CeleryConsumer):  # type: ignore[misc]
+class Consumer(CeleryConsumer):
     """Comes back soon after an outage of the broker, and buries what it cannot read.
 
     Celery 5.7 pauses for up to 30 s between tries to connect, so that a worker idles on after the
@@ -25,6 +25,6 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]
         )
         return super().ensure_connected(conn)
 
-    def on_decode_error(self, message: Any, exc: Exception) -> None:
+    def on_decode_error(self, message: Any, exc: Exception) -> None:  # noqa: ARG002
         """Reject: the transport buries it."""
         message.reject()

@@ -95,7 +95,7 @@ end
 return returned
 """
 )
-"""Put messages back into their lists, by RPUSH to be next, by LPUSH to be last. Returns how many."""
+"""Put messages back into their lists: by RPUSH next, by LPUSH last in line. Returns how many."""
 
 SWEEP = (
     _NOW

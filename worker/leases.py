@@ -208,7 +208,9 @@ class Leases:
         lost = self._run(RENEW, self.lease_ms, *tags) if tags else []
         self._renewed_s = self._clock()
         if lost:
-            log.warning("%d leases ended before they were renewed; the jobs may run twice", len(lost))
+            log.warning(
+                "%d leases ended before they were renewed; the jobs may run twice", len(lost)
+            )
         if gone:
             log.info("%d messages that were not begun go back to their queues", len(gone))
             self.give_back(*gone)

@@ -10,73 +10,24 @@ What kombu 5.7 does, and what this does instead (tests/integration/test_transpor
 - it tries to return messages through a connection that is lost, and raises AttributeError, which
   ends the worker; here they stay with the process that runs them;
 - it ends the worker over one entry of a queue that is no message; here that is buried.
-
-A script cannot wait for a list to fill as BRPOP does. So a take that found nothing leaves its
-connection listening: Redis tells it when one of the lists has changed (CLIENT TRACKING, Redis 6.0
-and later), and the next take goes out at once. Where that is refused, lists are polled.
 """
 
-import hashlib
-import logging
-from collections.abc import Callable
-from datetime import UTC, datetime
-from queue import Empty
-from time import monotonic
 from typing import Any
 
-import redis
-from kombu.transport import redis as stock
-from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
-from kombu.utils.uuid import uuid
+from kombu.transport import redis as typed_stock
 
-from worker.inflight import DELAY, TAKE, Keys, entry
-from worker.leases import Leases
+from worker.channel import POLL_S, Channel, SentinelChannel
 
-log = logging.getLogger(__name__)
-
-POLL_S = 0.1
-"""How often lists are looked at where Redis does not tell that they changed."""
-
-_TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
-
-
-class QoS(stock.QoS):  # type: ignore[misc]
-    """Which messages are in flight is what the leases say."""
-
-    def can_consume(self) -> bool:
-        """Whether there is room for one more message."""
-        leases: Leases = self.channel.leases
-        return not leases.closed and not (0 < self.prefetch_count <= leases.held())
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message."""
-        self.channel.leases.hold(delivery_tag, message)
-
-    def ack(self, delivery_tag: str) -> None:
-        """The message is done with."""
-        self.channel.leases.release(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back, last in line, or bury it."""
-        if requeue:
-            self.channel.leases.give_back(delivery_tag, first=False)
-        else:
-            self.channel.leases.reject(delivery_tag, "rejected")
-
-    def restore_visible(self, *_: Any, **__: Any) -> None:
-        """The event loop calls this every `unacked_restore_interval`."""
-        self.channel.leases.tick()
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002
-        """A channel that is closed returns its messages, if they are its own."""
-        self._on_collect.cancel()
-        if self.channel.owns_leases:
-            self.channel.leases.return_all()
+stock: Any = typed_stock
+_Kombu: Any = object
+"""Stands for kombu's class that the mixin goes with; kombu's stubs know little of these."""
 
 
 class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     """kombu's poller of channels, for takes that do not wait in Redis."""
+
+    timer: Any = None
+    """The event loop's entry for `take_again`, so that it is there once."""
 
     def on_poll_start(self) -> None:
         """Once per turn of the event loop: tell what is done, then ask for more."""
@@ -103,264 +54,16 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
         super().get(callback, POLL_S if timeout is None else min(timeout, POLL_S))
 
 
-class _Channel:
-    """What both channels, for one Redis and for Sentinel, do in another way than kombu's."""
-
-    QoS = QoS
-    queue_order_strategy = "priority"
-    unacked_restore_interval = 1
-    unacked_restore_throttle = 1
-    leases: Any = None
-    owns_leases = False
-
-    _listening = False
-    """The last take found nothing; Redis may say that a list has changed."""
-    _taken_s = 0.0
-    _tag = ""
-    _tracked: Any = None
-    _known_to_redis = False
-    _attached = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._unacknowledged: set[str] = set()
-        super().__init__(*args, **kwargs)
-        if self.leases is None:
-            self.leases, self.owns_leases = Leases(self.visibility_timeout), True
-
-    # -- consuming ------------------------------------------------------------------------------
-
-    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        if no_ack:
-            self._unacknowledged.add(queue)
-        self._attach()
-        return super().basic_consume(queue, no_ack, *args, **kwargs)
-
-    def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
-        self._attach()
-        tag = uuid()
-        taken = self._scripted(TAKE)(self._lists([queue]), self._take_args(tag))
-        if taken is None:
-            return None
-        payload = self._opened(tag, *taken)
-        if payload is None:
-            return None
-        message = self.Message(payload, channel=self)
-        self.qos.append(message, tag)
-        if no_ack:
-            message.ack()
-        return message
-
-    def _attach(self) -> None:
-        if not self._attached:
-            self._attached = True
-            self.leases.attach(self._plain(), Keys(self.global_keyprefix))
-
-    def _plain(self) -> redis.Redis:
-        """A client that leaves keys as they are: ours have their prefix already."""
-        return redis.Redis(connection_pool=self.pool)
-
-    def _scripted(self, script: str) -> Callable[..., Any]:
-        registered = self._plain().register_script(script)
-        return lambda keys, args: registered(keys=keys, args=args)
-
-    def _lists(self, queues: list[str]) -> list[str]:
-        """The lists of queues, in the order they are emptied."""
-        return [
-            self.global_keyprefix + self._q_for_pri(queue, priority)
-            for priority in self.priority_steps
-            for queue in queues
-        ]
-
-    def _take_args(self, tag: str) -> list[Any]:
-        keys = Keys(self.global_keyprefix)
-        return [keys.inflight, keys.leases, tag, self.leases.lease_ms]
-
-    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Send a take."""
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
-            return
-        connection = self.client.connection
-        if self._tracked is not connection._sock:
-            self._track(connection)
-        self._tag = uuid()
-        lists = self._lists(queues)
-        script = ("EVALSHA", _TAKE_SHA) if self._known_to_redis else ("EVAL", TAKE)
-        connection.send_command(*script, len(lists), *lists, *self._take_args(self._tag))
-        self._in_poll, self._listening = connection, False
-        self._brpop_sent_at = self._taken_s = monotonic()
-
-    def _track(self, connection: Any) -> None:
-        """Ask Redis to tell this connection when a list that it found empty has changed."""
-        self._known_to_redis = False
-        try:
-            connection.send_command("CLIENT", "TRACKING", "ON")
-            connection.read_response()
-            connection._parser.set_invalidation_push_handler(lambda push: push)
-            self._rest_s = float(self.brpop_timeout)
-        except (redis.ResponseError, AttributeError) as exc:
-            log.warning("Redis does not tell of new messages (%s); polling for them", exc)
-            self._rest_s = POLL_S
-        self._tracked = connection._sock
-
-    def rested(self) -> None:
-        """Let the next turn send a take, if this channel has listened long enough."""
-        if self._listening and monotonic() - self._taken_s >= self._rest_s:
-            self._in_poll = self._listening = False
-
-    def _brpop_read(self, **_: Any) -> bool:
-        """Read the answer to a take, or, listening, that a list has changed. Raises: Empty."""
-        connection = self.client.connection
-        try:
-            taken = None if self._listening else self._answer(connection)
-            news = taken is None and self._read_news(connection)
-        except self.connection_errors:
-            connection.disconnect()
-            self._in_poll = self._listening = False
-            raise
-        if taken is None and not news:
-            self._listening, self._brpop_sent_at = True, None
-            raise Empty
-        self._in_poll = self._listening = False
-        self._flush_brpop_reauth()
-        if taken is not None:
-            self._deliver(self._tag, *taken)
-        return True
-
-    def overheard(self) -> None:
-        """Read news that came when nobody listened. A connection that has ended is closed."""
-        connection = self.client.connection
-        try:
-            self._read_news(connection)
-        except self.connection_errors:
-            connection.disconnect()
-
-    def _read_news(self, connection: Any) -> bool:
-        """Whether Redis has said that a list changed."""
-        news = False
-        while connection.can_read(0):
-            connection.read_response(push_request=True)
-            news = True
-        return news
-
-    def _answer(self, connection: Any) -> Any:
-        """What a take found: (list, message, now), or None."""
-        try:
-            taken = self.client.parse_response(connection, "EVALSHA")
-        except redis.exceptions.NoScriptError:
-            self._known_to_redis = False
-            return None
-        except redis.exceptions.ReadOnlyError as exc:  # a replica now: find the master anew
-            raise redis.ConnectionError(str(exc)) from exc
-        except redis.ResponseError as exc:  # full, loading, not allowed: it may pass
-            log.warning("nothing can be taken: Redis refuses: %s", exc)
-            return None
-        self._known_to_redis = True
-        return taken
-
-    def _deliver(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> None:
-        queue = self._queue_of(bytes_to_str(list_key))
-        callback = self.connection._callbacks.get(queue)
-        if callback is None:  # cancelled meanwhile
-            self.leases.give_back(tag)
-            return
-        payload = self._opened(tag, list_key, message, now_ms)
-        if payload is None:
-            return
-        try:
-            callback(payload)
-        except (redis.RedisError, OSError):
-            raise
-        except Exception as exc:
-            log.exception("a message of %s cannot be worked on", queue)
-            self.leases.dead(tag, _text(message), queue, f"{type(exc).__name__}: {exc}")
-        if queue in self._unacknowledged:
-            self.leases.release(tag)
-
-    def _opened(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> Any:
-        """The message, ready to be delivered; None when it is not: malformed, or not yet due."""
-        try:
-            payload = loads(message.decode())
-            headers, properties = payload.get("headers") or {}, payload["properties"]
-            due_ms = _due_ms(headers.get("eta"))
-            message_id = str(headers.get("id") or properties["delivery_tag"])
-            self.Message(payload, channel=self)  # raises for what Celery would choke on
-        except Exception as exc:  # noqa: BLE001 - whatever a stranger wrote
-            queue = self._queue_of(bytes_to_str(list_key))
-            log.error("an entry of %s is no message: %r", queue, exc)  # noqa: TRY400
-            self.leases.dead(tag, _text(message), queue, f"{type(exc).__name__}: {exc}")
-            return None
-        if due_ms is not None:
-            if due_ms > now_ms:
-                self.leases.postpone(tag, message_id, due_ms)
-                return None
-            headers["eta"] = None
-        properties["delivery_tag"] = tag
-        return payload
-
-    def _queue_of(self, list_key: str) -> str:
-        return list_key[len(self.global_keyprefix) :].rsplit(self.sep, 1)[0]
-
-    # -- publishing -----------------------------------------------------------------------------
-
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Queue a message; one with an `eta` waits in Redis until then.
-
-        How long is measured by the clock that the eta was made with: this process'.
-        """
-        headers = message.get("headers") or {}
-        due_ms = _due_ms(headers.get("eta")) if isinstance(headers, dict) else None
-        left_s = 0.0 if due_ms is None else due_ms / 1_000 - datetime.now(UTC).timestamp()
-        if left_s <= 0 or "_publish_batch" in kwargs:
-            super()._put(queue, message, **kwargs)
-            return
-        keys = Keys(self.global_keyprefix)
-        priority = self._get_message_priority(message, reverse=False)
-        list_key = self.global_keyprefix + self._q_for_pri(queue, priority)
-        message = message | {"headers": headers | {"eta": None}}
-        message_id = str(headers.get("id") or message["properties"]["delivery_tag"])
-        kept = entry(list_key, dumps(message))
-        args = [keys.delayed, keys.delayed_messages, message_id, kept, round(left_s * 1_000)]
-        self._scripted(DELAY)([], args)
-
-    # -- the end --------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close; a message that is just being taken goes back."""
-        connection, self._in_poll = self._in_poll, False
-        if connection and not self._listening:
-            try:
-                taken = self._answer(connection)
-                if taken is not None:
-                    self.leases.give_back(self._tag)
-            except self.connection_errors:
-                pass
-        super().close()
-
-
-class Channel(_Channel, stock.Channel):  # type: ignore[misc]
-    """A channel to one Redis."""
-
-    from_transport_options = (*stock.Channel.from_transport_options, "leases")
-
-
-class SentinelChannel(_Channel, stock.SentinelChannel):  # type: ignore[misc]
-    """A channel to the master that Redis Sentinel names."""
-
-    from_transport_options = (*stock.SentinelChannel.from_transport_options, "leases")
-
-
-class _Transport:
+class _Transport(_Kombu):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         super().register_with_event_loop(connection, loop)
-        earlier = getattr(self.cycle, "_take_again_tref", None)
-        if earlier is not None:
-            earlier.cancel()
-        self.cycle._take_again_tref = loop.call_repeatedly(POLL_S, self.cycle.take_again)
+        if self.cycle.timer is not None:
+            self.cycle.timer.cancel()
+        self.cycle.timer = loop.call_repeatedly(POLL_S, self.cycle.take_again)
 
 
 class Transport(_Transport, stock.Transport):  # type: ignore[misc]
@@ -382,17 +85,3 @@ def transport_for(broker_url: str) -> str | None:
     if broker_url.startswith("sentinel://"):
         return f"{__name__}:{SentinelTransport.__name__}"
     return None
-
-
-def _due_ms(eta: Any) -> int | None:
-    """A Celery `eta` header as milliseconds since 1970; None for none, and for what is no moment:
-    Celery says what is wrong with that."""
-    try:
-        moment = datetime.fromisoformat(eta)
-    except (TypeError, ValueError):
-        return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
-
-
-def _text(message: bytes) -> str:
-    return message.decode(errors="backslashreplace")

@@ -1,0 +1,437 @@
+"""The transport against kombu's own: each test names what kombu's does wrong, and fails with it.
+
+Nobody else's broker is needed: a real Redis, real processes that are really killed.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import kombu
+import pytest
+import redis
+from kombu import Connection, Exchange, Queue
+
+from producer.embedded import RedisServer
+from worker.leases import Leases
+
+OURS = "worker.transport:Transport"
+STOCK = "redis"
+
+QUEUE = Queue("jobs", Exchange("jobs"), routing_key="jobs")
+
+
+def both(what_stock_does: str) -> pytest.MarkDecorator:
+    """Run a test with both transports; kombu's own must fail it."""
+    fails = pytest.mark.xfail(strict=True, reason=what_stock_does)
+    return pytest.mark.parametrize(
+        "transport", [pytest.param(OURS, id="ours"), pytest.param(STOCK, id="stock", marks=fails)]
+    )
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def plain(broker: RedisServer) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(broker.url, decode_responses=True) as client:
+        yield client
+
+
+@contextmanager
+def connected(broker: RedisServer, transport: str, **options: Any) -> Iterator[Connection]:
+    with Connection(broker.url, transport=transport, transport_options=options) as connection:
+        yield connection
+
+
+def send(broker: RedisServer, *bodies: Any, queue: Queue = QUEUE, **properties: Any) -> None:
+    """As any Celery client in the world would: by kombu's own transport."""
+    with Connection(broker.url) as connection:
+        producer = connection.Producer()
+        for body in bodies:
+            producer.publish(
+                body,
+                exchange=queue.exchange,
+                routing_key=queue.routing_key,
+                declare=[queue],
+                serializer="json",
+                **properties,
+            )
+
+
+class Consumer:
+    """Takes what comes; `ack` as it comes, or keeps the messages."""
+
+    def __init__(self, connection: Connection, *queues: Queue, ack: bool = True) -> None:
+        self.bodies: list[Any] = []
+        self.messages: list[Any] = []
+        self._connection = connection
+        self._ack = ack
+        self.channel = connection.channel()
+        self._consumer = kombu.Consumer(
+            self.channel, queues or (QUEUE,), callbacks=[self._receive], accept=["json"]
+        )
+        self._consumer.consume()
+
+    def _receive(self, body: Any, message: Any) -> None:
+        self.bodies.append(body)
+        if self._ack:
+            message.ack()
+        else:
+            self.messages.append(message)
+
+    def until(self, true: Callable[[], bool], timeout_s: float = 10) -> bool:
+        """Take until something is true; whether it became so in time."""
+        deadline_s = time.monotonic() + timeout_s
+        while not true() and time.monotonic() < deadline_s:
+            with suppress(TimeoutError):
+                self._connection.drain_events(timeout=0.05)
+        return true()
+
+
+KILLED = """
+import os, signal, sys
+from kombu import Connection
+sys.path.insert(0, {root!r})
+from tests.integration.test_transport import Consumer
+with Connection({url!r}, transport={transport!r}) as connection:
+    consumer = Consumer(connection, ack=False)
+    channel = consumer.channel
+    {how}
+    consumer.until(lambda: len(consumer.messages) >= 1, 20)
+"""
+
+BETWEEN = """
+    def die(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+    channel.connection._callbacks["jobs"] = die
+"""
+
+
+def killed_after_taking(broker: RedisServer, transport: str) -> None:
+    """A process that takes a message, and is killed before anything is done with it."""
+    root = str(Path(__file__).parents[2])
+    program = KILLED.format(root=root, url=broker.url, transport=transport, how=BETWEEN.strip())
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+@both("BRPOP has taken the message, and nothing knows of it")
+def test_given_a_worker_killed_right_after_taking_then_the_message_comes_again(
+    broker: RedisServer, transport: str
+) -> None:
+    send(broker, "a job")
+    killed_after_taking(broker, transport)
+    quick = {"leases": Leases(0.4, sweep_every_s=0.1)} if transport == OURS else {}
+    options = {"visibility_timeout": 1, "unacked_restore_throttle": 1}
+    with connected(broker, transport, **options, **quick) as connection:
+        consumer = Consumer(connection)
+        # The lease is the dead process': 20 s, by the clock of Redis. Let it end now.
+        with redis.Redis.from_url(broker.url) as client:
+            for tag in client.zrange("captionq.leases", 0, -1):
+                client.zadd("captionq.leases", {tag: 1})
+        assert consumer.until(lambda: consumer.bodies == ["a job"], 5)
+
+
+@both("a message is restored when the visibility timeout is over, running or not")
+def test_given_a_job_that_takes_three_times_the_visibility_timeout_then_it_is_given_out_once(
+    broker: RedisServer, transport: str
+) -> None:
+    send(broker, "a long job")
+    options: dict[str, Any] = {"visibility_timeout": 1, "unacked_restore_throttle": 1}
+
+    def more() -> dict[str, Any]:
+        return {"leases": Leases(1, sweep_every_s=0.1)} if transport == OURS else {}
+
+    with (
+        connected(broker, transport, **options, **more()) as one,
+        connected(broker, transport, **options, **more()) as other,
+    ):
+        holder, idle = Consumer(one, ack=False), Consumer(other)
+        holder.until(lambda: bool(holder.messages))
+        for _ in range(30):
+            holder.until(lambda: False, 0.05)
+            idle.until(lambda: False, 0.05)
+        assert (holder.bodies, idle.bodies) == (["a long job"], [])
+        holder.messages.pop().ack()
+        holder.until(lambda: False, 0.2)
+
+
+@both("a message with an eta is handed over at once, and held by the worker that sits on it")
+def test_given_a_message_for_later_then_it_waits_in_redis_and_comes_when_it_is_due(
+    broker: RedisServer, plain: "redis.Redis", transport: str
+) -> None:
+    due = datetime.now(UTC) + timedelta(seconds=2)
+    send(broker, "later", headers={"id": "job-1", "eta": due.isoformat()})
+    quick = {"leases": Leases(0.4, sweep_every_s=0.1)} if transport == OURS else {}
+    with connected(broker, transport, **quick) as connection:
+        consumer = Consumer(connection)
+        assert not consumer.until(lambda: bool(consumer.bodies), 1)
+        assert plain.zcard("captionq.delayed") == 1
+        assert plain.zcard("captionq.leases") == 0
+        assert consumer.until(lambda: consumer.bodies == ["later"], 5)
+        assert datetime.now(UTC) >= due
+
+
+@both("json.loads raises in the event loop, and the worker ends")
+@pytest.mark.parametrize(
+    "junk",
+    [
+        pytest.param(b"junk", id="no JSON"),
+        pytest.param(b"\xff\xfe", id="no text"),
+        pytest.param(b"[1]", id="a list"),
+        pytest.param(b"{}", id="nothing in it"),
+        pytest.param(b'{"properties": []}', id="properties of another kind"),
+        pytest.param(
+            json.dumps(
+                {
+                    "body": "%%%",
+                    "headers": {},
+                    "content-type": "application/json",
+                    "content-encoding": "utf-8",
+                    "properties": {
+                        "delivery_tag": "1",
+                        "body_encoding": "rot13",
+                        "delivery_info": {},
+                    },
+                }
+            ).encode(),
+            id="an unknown encoding",
+        ),
+        pytest.param(b"[" * 100_000, id="deeper than Python goes"),
+    ],
+)
+def test_given_an_entry_that_is_no_message_then_it_is_buried_and_the_next_one_comes(
+    broker: RedisServer, plain: "redis.Redis", transport: str, junk: bytes
+) -> None:
+    buried: list[tuple[str, str]] = []
+    leases = Leases(bury=lambda message, queue, _: buried.append((message, queue)))
+    plain.lpush("jobs", junk)
+    send(broker, "a job")
+    with connected(broker, transport, leases=leases) as connection:
+        consumer = Consumer(connection)
+        assert consumer.until(lambda: consumer.bodies == ["a job"])
+        consumer.until(lambda: not plain.hlen("captionq.inflight"))
+    assert buried == [(junk.decode(errors="backslashreplace"), "jobs")]
+    assert plain.hlen("captionq.inflight") == 0
+
+
+@both("an acknowledgement of a message that another worker holds by now removes its record")
+def test_given_a_worker_that_lost_its_lease_then_it_cannot_acknowledge_for_the_next(
+    broker: RedisServer, plain: "redis.Redis", transport: str
+) -> None:
+    send(broker, "a job")
+    options: dict[str, Any] = {"visibility_timeout": 1, "unacked_restore_throttle": 1}
+
+    def more() -> dict[str, Any]:
+        return {"leases": Leases(1, sweep_every_s=0.1)} if transport == OURS else {}
+
+    with (
+        connected(broker, transport, **options, **more()) as one,
+        connected(broker, transport, **options, **more()) as other,
+    ):
+        frozen, next_one = Consumer(one, ack=False), Consumer(other, ack=False)
+        frozen.until(lambda: bool(frozen.messages))
+        next_one.until(lambda: bool(next_one.messages), 10)
+        frozen.messages.pop().ack()
+        frozen.until(lambda: False, 0.3)
+        assert next_one.bodies == ["a job"]
+        assert plain.hlen("captionq.inflight") + plain.hlen("unacked") == 1
+
+
+@both("queues are taken from in turn, whatever their rank")
+def test_given_several_queues_then_the_first_is_emptied_before_the_next(
+    broker: RedisServer, transport: str
+) -> None:
+    lanes = [Queue(name, Exchange(name), routing_key=name) for name in ("z", "a", "m")]
+    for lane in reversed(lanes):
+        send(broker, *[f"{lane.name}{i}" for i in range(5)], queue=lane)
+    with connected(broker, transport) as connection:
+        consumer = Consumer(connection, *lanes)
+        assert consumer.until(lambda: len(consumer.bodies) == 15)
+    assert consumer.bodies == [f"{lane.name}{i}" for lane in lanes for i in range(5)]
+
+
+def test_given_priorities_then_the_most_urgent_comes_first(broker: RedisServer) -> None:
+    for priority in (9, 3, 6, 0):
+        send(broker, priority, priority=priority)
+    with connected(broker, OURS) as connection:
+        consumer = Consumer(connection)
+        assert consumer.until(lambda: len(consumer.bodies) == 4)
+    assert consumer.bodies == [0, 3, 6, 9]
+
+
+def test_given_an_idle_worker_then_a_new_message_reaches_it_at_once(broker: RedisServer) -> None:
+    with connected(broker, OURS) as connection, Connection(broker.url) as client:
+        consumer = Consumer(connection)
+        producer = client.Producer()
+        waits = []
+        for i in range(20):
+            consumer.until(lambda: False, 0.12)
+            producer.publish(i, exchange=QUEUE.exchange, routing_key="jobs", serializer="json")
+            began_s = time.perf_counter()
+            assert consumer.until(lambda n=i: len(consumer.bodies) == n + 1)  # type: ignore[misc]
+            waits.append(time.perf_counter() - began_s)
+    assert sorted(waits)[10] < 0.02, waits
+
+
+def test_given_a_key_prefix_then_all_keys_carry_it(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    options = {"global_keyprefix": "mine:"}
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    with connected(broker, OURS, **options) as connection:
+        consumer = Consumer(connection, ack=False)
+        producer = connection.Producer()
+        for headers in ({"id": "1"}, {"id": "2", "eta": later}):
+            producer.publish(
+                "a job",
+                exchange=QUEUE.exchange,
+                routing_key="jobs",
+                headers=headers,
+                serializer="json",
+            )
+        assert consumer.until(lambda: len(consumer.messages) == 1)
+        assert plain.zcard("mine:captionq.delayed") == 1
+        assert plain.hlen("mine:captionq.inflight") == 1
+        assert [key for key in plain.keys("*") if not key.startswith("mine:")] == []
+        consumer.messages.pop().requeue()
+        assert consumer.until(lambda: len(consumer.messages) == 1)
+
+
+def test_given_a_channel_that_is_closed_then_what_it_held_is_next_in_line(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, 1, 2, 3)
+    with connected(broker, OURS) as connection:
+        consumer = Consumer(connection, ack=False)
+        consumer.channel.basic_qos(0, 2, False)
+        assert consumer.until(lambda: consumer.bodies == [1, 2])
+    assert plain.llen("jobs") == 3
+    assert plain.hlen("captionq.inflight") == 0
+    with connected(broker, OURS) as connection:
+        consumer = Consumer(connection)
+        assert consumer.until(lambda: consumer.bodies == [1, 2, 3])
+
+
+def test_given_a_redis_that_restarts_then_what_is_held_can_still_be_acknowledged(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, "a job")
+    leases = Leases()
+    with connected(broker, OURS, leases=leases) as connection:
+        consumer = Consumer(connection, ack=False)
+        assert consumer.until(lambda: bool(consumer.messages))
+    broker.kill()
+    consumer.messages[0].ack()
+    broker.start()
+    leases.renew()
+    assert plain.hlen("captionq.inflight") == plain.zcard("captionq.leases") == 0
+    assert plain.llen("jobs") == 0
+
+
+def test_given_messages_nobody_keeps_any_more_then_they_go_back(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, 1, 2)
+    leases = Leases()
+    with connected(broker, OURS, leases=leases) as connection:
+        consumer = Consumer(connection, ack=False)
+        assert consumer.until(lambda: len(consumer.messages) == 2)
+        del consumer.messages[0]
+        leases.renew()
+        assert (plain.llen("jobs"), leases.held()) == (1, 1)
+
+
+def test_given_a_full_redis_then_leases_are_renewed_and_messages_taken_all_the_same(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, 1, 2)
+    leases = Leases()
+    with connected(broker, OURS, leases=leases) as connection:
+        consumer = Consumer(connection, ack=False)
+        consumer.channel.basic_qos(0, 1, False)
+        assert consumer.until(lambda: len(consumer.messages) == 1)
+        (tag,) = plain.zrange("captionq.leases", 0, -1)
+        plain.zadd("captionq.leases", {tag: 1})
+        plain.config_set("maxmemory", "1")
+        leases.renew()
+        assert plain.zscore("captionq.leases", tag) > 1
+        consumer.messages.pop().ack()
+        assert consumer.until(lambda: consumer.bodies == [1, 2])
+        plain.config_set("maxmemory", "0")
+        assert leases.return_all() == 1
+
+
+def test_given_a_redis_whose_clock_jumps_then_owners_renew_before_anybody_sweeps(
+    broker: RedisServer, plain: "redis.Redis", caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock of a server cannot be set from here: the leases and what the sweeper remembers of
+    the clock are set back instead, which is the same."""
+    send(broker, "a job")
+    holder, sweeper = Leases(2, sweep_every_s=0.01), Leases(2, sweep_every_s=0.01)
+    with (
+        connected(broker, OURS, leases=holder) as one,
+        connected(broker, OURS, leases=sweeper) as other,
+    ):
+        consumer, idle = Consumer(one, ack=False), Consumer(other)
+        assert consumer.until(lambda: bool(consumer.messages))
+        idle.until(lambda: False, 1)
+        (tag,) = plain.zrange("captionq.leases", 0, -1)
+        assert sweeper._last_sweep_ms is not None
+        then_ms, then_s = sweeper._last_sweep_ms
+        plain.zadd("captionq.leases", {tag: then_ms - 3_600_000})
+        sweeper._last_sweep_ms = (then_ms - 3_600_000, then_s)
+        time.sleep(0.02)
+        sweeper.tick()
+        assert "has jumped" in caplog.text
+        consumer.until(lambda: plain.zscore("captionq.leases", tag) > then_ms, 3)
+        idle.until(lambda: False, 1.5)
+        assert idle.bodies == []
+
+
+def test_given_a_process_killed_while_it_holds_messages_then_nothing_is_lost_or_doubled(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, *range(50))
+    program = (
+        KILLED.format(
+            root=str(Path(__file__).parents[2]), url=broker.url, transport=OURS, how="pass"
+        ).replace(">= 1, 20", ">= 20, 20")
+        + "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    held = plain.hlen("captionq.inflight")
+    assert held >= 20
+    assert held + plain.llen("jobs") == 50
+    for tag in plain.zrange("captionq.leases", 0, -1):
+        plain.zadd("captionq.leases", {tag: 1})
+    with connected(broker, OURS, leases=Leases(0.4, sweep_every_s=0.1)) as connection:
+        consumer = Consumer(connection)
+        assert consumer.until(lambda: len(consumer.bodies) >= 50)
+        consumer.until(lambda: False, 0.5)
+    assert sorted(consumer.bodies) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("visibility_s", "renew_s", "fits"),
+    [(20, None, True), (20, 5, True), (20, 5.1, False), (4, 1, True), (4, 2, False)],
+)
+def test_given_leases_then_renewals_come_at_least_four_times_in_each(
+    visibility_s: float, renew_s: float | None, fits: bool
+) -> None:
+    if fits:
+        Leases(visibility_s, renew_every_s=renew_s)
+    else:
+        with pytest.raises(ValueError, match="have to be renewed"):
+            Leases(visibility_s, renew_every_s=renew_s)
