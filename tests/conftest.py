@@ -1,6 +1,9 @@
 """Fixtures for all tests: a real Redis server, a whole house; which tests share a process."""
 
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +60,21 @@ def redis_server(_redis_server: RedisServer) -> RedisServer:
     with redis.Redis.from_url(_redis_server.url) as client:
         client.flushall()
     return _redis_server
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for cat.example, with its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the openssl command to make a certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+         "-days", "2", "-subj", "/CN=cat.example", "-addext", "subjectAltName=DNS:cat.example",
+         "-keyout", str(folder / "pem"), "-out", str(folder / "cert")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with (folder / "pem").open("a") as pem:
+        pem.write((folder / "cert").read_text())
+    return folder / "pem"

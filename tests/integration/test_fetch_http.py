@@ -1,9 +1,7 @@
 """HttpSource against a real server that misbehaves by script."""
 
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -390,24 +388,6 @@ def test_given_a_closed_port_when_fetched_then_the_connection_failed() -> None:
 
 
 # TLS
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for cat.example, with its key."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-         "-days", "2", "-subj", "/CN=cat.example", "-addext", "subjectAltName=DNS:cat.example",
-         "-keyout", str(folder / "pem"), "-out", str(folder / "cert")],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    with (folder / "pem").open("a") as pem:
-        pem.write((folder / "cert").read_text())
-    return folder / "pem"
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ Nobody else's broker is needed: a real Redis, real processes that are really kil
 """
 
 import json
+import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -13,14 +16,19 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kombu
 import pytest
 import redis
+from celery import Celery
 from kombu import Connection, Exchange, Queue
 
 from producer.embedded import RedisServer
+from producer.redis_server import server_binary
+from tests.chaos.proxy import Proxy
 from worker.leases import Leases
+from worker.transport import transport_for
 
 OURS = "worker.transport:Transport"
 STOCK = "redis"
@@ -435,3 +443,103 @@ def test_given_leases_then_renewals_come_at_least_four_times_in_each(
     else:
         with pytest.raises(ValueError, match="have to be renewed"):
             Leases(visibility_s, renew_every_s=renew_s)
+
+
+@both("it restores through a connection that it has lost, and raises AttributeError: the end")
+def test_given_a_redis_that_crashes_while_a_job_runs_then_its_worker_lives_on(
+    broker: RedisServer, plain: "redis.Redis", tmp_path: Path, transport: str
+) -> None:
+    environment = {
+        "SLEEPER_BROKER": broker.url,
+        "SLEEPER_TRANSPORT": "ours" if transport == OURS else "stock",
+    }
+    command = [sys.executable, "-m", "celery", "-A", "tests.sleeper", "worker", "-P", "threads"]
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(
+            [*command, "-c", "4"], env=os.environ | environment, stdout=log, stderr=log
+        )
+    try:
+        with Celery(broker=broker.url, set_as_current=False) as client:
+            client.send_task("sleep", [2], ignore_result=True)
+            deadline_s = time.monotonic() + 30
+            while not plain.hlen("captionq.inflight") + plain.hlen("unacked"):
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+            broker.kill()
+            broker.start()
+            client.send_task("sleep", [0], ignore_result=True)
+            while worker.poll() is None and plain.llen("celery") + plain.hlen("captionq.inflight"):
+                assert time.monotonic() < deadline_s
+                time.sleep(0.05)
+        assert worker.poll() is None, "the worker ended"
+    finally:
+        worker.terminate()
+        worker.wait(30)
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path, broker: RedisServer) -> Iterator[int]:
+    """A Redis Sentinel that knows the broker as "mymaster"; its port."""
+    master = urlsplit(broker.url)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
+        f"sentinel auth-pass mymaster {master.password}\n"
+    )
+    process = subprocess.Popen(
+        [server_binary(), str(conf), "--sentinel"], stdout=subprocess.DEVNULL, cwd=tmp_path
+    )
+    try:
+        with redis.Redis(port=port) as client:
+            deadline_s = time.monotonic() + 10
+            while True:
+                with suppress(redis.RedisError):
+                    if client.sentinel_master("mymaster")["is_master"]:
+                        break
+                assert time.monotonic() < deadline_s, "no Sentinel"
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_given_a_sentinel_then_its_master_is_the_broker(
+    broker: RedisServer, plain: "redis.Redis", sentinel: int
+) -> None:
+    password = urlsplit(broker.url).password
+    url = f"sentinel://:{password}@127.0.0.1:{sentinel}"
+    options = {"master_name": "mymaster", "leases": Leases()}
+    transport = transport_for(url)
+    with Connection(url, transport=transport, transport_options=options) as connection:
+        consumer = Consumer(connection, ack=False)
+        send(broker, "a job")
+        assert consumer.until(lambda: consumer.bodies == ["a job"])
+        assert plain.zcard("captionq.leases") == 1
+        consumer.messages.pop().ack()
+        consumer.until(lambda: not plain.hlen("captionq.inflight"))
+        assert plain.hlen("captionq.inflight") == 0
+
+
+def test_given_tls_then_messages_come_and_news_of_them_at_once(
+    broker: RedisServer, plain: "redis.Redis", certificate: Path
+) -> None:
+    master = urlsplit(broker.url)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with Proxy(int(master.port or 0), tls) as front:
+        url = f"rediss://:{master.password}@127.0.0.1:{front.port}?ssl_cert_reqs=none"
+        with Connection(
+            url, transport=transport_for(url), transport_options={"leases": Leases()}
+        ) as connection:
+            consumer = Consumer(connection)
+            consumer.until(lambda: False, 0.2)
+            send(broker, "a job")
+            began_s = time.perf_counter()
+            assert consumer.until(lambda: consumer.bodies == ["a job"])
+            assert time.perf_counter() - began_s < 0.5
+            consumer.until(lambda: not plain.hlen("captionq.inflight"))
+            assert plain.hlen("captionq.inflight") == 0
