@@ -1,8 +1,9 @@
 """The results store in Redis, for asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from producer.contract import Job, JobResult
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
+    DEAD_MAX,
+    DEAD_TTL_S,
     HEALTH_CHECK_INTERVAL_S,
     SOCKET_TIMEOUT_S,
     Call,
@@ -38,8 +41,10 @@ class AsyncRedisStore:
         queued_ttl_s: float = 604_800,
         prefix: str = "captionq:",
         socket_timeout_s: float = SOCKET_TIMEOUT_S,
+        dead_max: int = DEAD_MAX,
+        dead_ttl_s: float = DEAD_TTL_S,
     ) -> None:
-        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix)
+        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s)
         self._redis = redis.asyncio.Redis.from_url(
             url,
             decode_responses=True,
@@ -59,13 +64,19 @@ class AsyncRedisStore:
         """See `Store.create_many`: one round trip for all."""
         return await self._run_all([self._ledger.create(job) for job in jobs])
 
-    async def start(self, job_id: str, task: str, attempt: int, worker: str) -> Record:
+    async def start(
+        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+    ) -> Record:
         """See `Store.start`."""
-        return await self._run(self._ledger.start(job_id, task, attempt, worker))
+        return await self._run(self._ledger.start(job_id, task, attempt, worker, at))
 
-    async def finish(self, result: JobResult) -> JobResult:
+    async def return_delivery(self, job_id: str, attempt: int) -> None:
+        """See `Store.return_delivery`."""
+        await self._run(self._ledger.return_delivery(job_id, attempt))
+
+    async def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
         """See `Store.finish`."""
-        return await self._run(self._ledger.finish(result))
+        return await self._run(self._ledger.finish(result, letter))
 
     async def get(self, job_id: str) -> Record | None:
         """See `Store.get`."""

@@ -1,26 +1,33 @@
 """How the results store lies in Redis: keys, scripts, records as hashes. No I/O.
 
 `captionq:job:<id>` is a hash with the fields task, state, job, result (both JSON text),
-created_at, started_at (ISO 8601), worker and attempt. `captionq:done:<id>` is the channel on
-which a job's result is published when it ends. Written by RedisStore and AsyncRedisStore alike.
+created_at, started_at (ISO 8601), worker, attempt and history (JSON: its deliveries).
+`captionq:done:<id>` is the channel on which a job's result is published when it ends.
+`captionq:dead` is the stream of dead letters. Written by RedisStore and AsyncRedisStore alike.
 """
 
-from collections.abc import Callable, Iterator
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import redis
 
 from producer.contract import Job, JobResult, utcnow
 from producer.errors import StoreFull, StoreUnavailable
-from producer.store import Record, checked_id, checked_terminal
+from producer.store import MAX_HISTORY, Record, checked_id, checked_terminal
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 3.0
 SOCKET_TIMEOUT_S = 10.0
 HEALTH_CHECK_INTERVAL_S = 10
+
+DEAD_MAX = 10_000
+DEAD_TTL_S = 14 * 86_400.0
 
 _WRITE = """
 local function write(...)
@@ -53,9 +60,16 @@ return {}
 START = (
     _WRITE
     + """
-if redis.call('HEXISTS', KEYS[1], 'result') == 0 then
+local later = tonumber(redis.call('HGET', KEYS[1], 'attempt') or 0) > tonumber(ARGV[3])
+if redis.call('HEXISTS', KEYS[1], 'result') == 0 and not later then
+    local history = cjson.decode(redis.call('HGET', KEYS[1], 'history') or '[]')
+    local last = history[#history]
+    if not (last and last.at == ARGV[2] and last.worker == ARGV[4]) then  -- not this call, repeated
+        table.insert(history, {at = ARGV[2], worker = ARGV[4], attempt = tonumber(ARGV[3])})
+    end
+    if #history > tonumber(ARGV[6]) then table.remove(history, 1) end
     local refused = write('HSET', KEYS[1], 'state', 'running', 'started_at', ARGV[2],
-        'attempt', ARGV[3], 'worker', ARGV[4])
+        'attempt', ARGV[3], 'worker', ARGV[4], 'history', cjson.encode(history))
     if refused then return refused end
     redis.call('HSETNX', KEYS[1], 'created_at', ARGV[2])
     redis.call('HSETNX', KEYS[1], 'task', ARGV[1])
@@ -64,6 +78,19 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 )
+
+RETURN_DELIVERY = """
+local history = cjson.decode(redis.call('HGET', KEYS[1], 'history') or '[]')
+if redis.call('HEXISTS', KEYS[1], 'result') == 1 then return end
+for i = #history, 1, -1 do
+    if history[i].attempt == tonumber(ARGV[1]) then
+        table.remove(history, i)
+        redis.call('HSET', KEYS[1], 'state', 'queued', 'history',
+            #history > 0 and cjson.encode(history) or '[]')
+        return
+    end
+end
+"""
 
 FINISH = (
     _WRITE
@@ -76,6 +103,11 @@ redis.call('HSETNX', KEYS[1], 'task', ARGV[1])
 redis.call('HSETNX', KEYS[1], 'created_at', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PUBLISH', ARGV[7], ARGV[3])
+if ARGV[8] then
+    redis.call('XADD', ARGV[8], 'MAXLEN', '~', ARGV[9], '*',
+        'deliveries', redis.call('HGET', KEYS[1], 'history') or '[]', unpack(ARGV, 11))
+    redis.call('XTRIM', ARGV[8], 'MINID', '~', ARGV[10])
+end
 return ARGV[3]
 """
 )
@@ -103,10 +135,19 @@ class Call(Generic[T]):
 class Ledger:
     """The calls of a store whose keys begin with `prefix` and live as long as given, in seconds."""
 
-    def __init__(self, result_ttl_s: float, queued_ttl_s: float, prefix: str) -> None:
+    def __init__(
+        self,
+        result_ttl_s: float,
+        queued_ttl_s: float,
+        prefix: str,
+        dead_max: int = DEAD_MAX,
+        dead_ttl_s: float = DEAD_TTL_S,
+    ) -> None:
         self._result_ttl_ms = round(result_ttl_s * 1000)
         self._queued_ttl_ms = round(queued_ttl_s * 1000)
         self._prefix = prefix
+        self._dead_max = dead_max
+        self._dead_ttl_s = dead_ttl_s
 
     def key(self, job_id: str) -> str:
         """The hash of a job."""
@@ -127,7 +168,13 @@ class Ledger:
         args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms)
         return Call(CREATE, self.key(job_id), args, _record_reader(job_id))
 
-    def start(self, job_id: str, task: str, attempt: int, worker: str) -> Call[Record]:
+    def dead_key(self) -> str:
+        """The stream of dead letters."""
+        return f"{self._prefix}dead"
+
+    def start(
+        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+    ) -> Call[Record]:
         """See `Store.start`."""
         read = _record_reader(job_id)
 
@@ -136,13 +183,18 @@ class Ledger:
             assert record is not None  # noqa: S101 - the script has just written it
             return record
 
-        args = (task, utcnow().isoformat(), attempt, worker, self._queued_ttl_ms)
+        moment = (at or utcnow()).isoformat()
+        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY)
         return Call(START, self.key(job_id), args, read_existing)
 
-    def finish(self, result: JobResult) -> Call[JobResult]:
+    def return_delivery(self, job_id: str, attempt: int) -> Call[None]:
+        """See `Store.return_delivery`."""
+        return Call(RETURN_DELIVERY, self.key(job_id), (attempt,), lambda _: None)
+
+    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> Call[JobResult]:
         """See `Store.finish`."""
         job_id = checked_terminal(result).job_id
-        args = (
+        args: tuple[str | int, ...] = (
             result.task,
             result.state.value,
             result.model_dump_json(),
@@ -151,6 +203,10 @@ class Ledger:
             self._result_ttl_ms,
             self.channel(job_id),
         )
+        if letter is not None:
+            oldest_ms = round((time.time() - self._dead_ttl_s) * 1_000)
+            fields = (text for field in letter.items() for text in field)
+            args = (*args, self.dead_key(), self._dead_max, oldest_ms, *fields)
         return Call(FINISH, self.key(job_id), args, JobResult.model_validate_json)
 
     def get(self, job_id: str) -> Call[Record | None]:
@@ -179,6 +235,8 @@ def _record_reader(job_id: str) -> Callable[[list[str]], Record | None]:
         fields: dict[str, Any] = dict(zip(reply[::2], reply[1::2], strict=True))
         if "result" in fields:
             fields["result"] = JobResult.model_validate_json(fields["result"])
+        if "history" in fields:
+            fields["history"] = json.loads(fields["history"])
         return Record(job_id=job_id, **fields)
 
     return read

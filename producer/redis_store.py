@@ -1,8 +1,9 @@
 """The results store in Redis."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from producer.contract import Job, JobResult
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
+    DEAD_MAX,
+    DEAD_TTL_S,
     HEALTH_CHECK_INTERVAL_S,
     SOCKET_TIMEOUT_S,
     Call,
@@ -36,6 +39,8 @@ class RedisStore:
         queued_ttl_s: life of an unfinished job's record, in seconds.
         prefix: what all keys and channels begin with.
         socket_timeout_s: longest wait for one answer of the server, in seconds.
+        dead_max: most dead letters that are kept, roughly.
+        dead_ttl_s: how long they are kept, in seconds.
     """
 
     def __init__(
@@ -45,8 +50,10 @@ class RedisStore:
         queued_ttl_s: float = 604_800,
         prefix: str = "captionq:",
         socket_timeout_s: float = SOCKET_TIMEOUT_S,
+        dead_max: int = DEAD_MAX,
+        dead_ttl_s: float = DEAD_TTL_S,
     ) -> None:
-        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix)
+        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s)
         self._redis = redis.Redis.from_url(
             url,
             decode_responses=True,
@@ -66,13 +73,19 @@ class RedisStore:
         """See `Store.create_many`: one round trip for all."""
         return self._run_all([self._ledger.create(job) for job in jobs])
 
-    def start(self, job_id: str, task: str, attempt: int, worker: str) -> Record:
+    def start(
+        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+    ) -> Record:
         """See `Store.start`."""
-        return self._run(self._ledger.start(job_id, task, attempt, worker))
+        return self._run(self._ledger.start(job_id, task, attempt, worker, at))
 
-    def finish(self, result: JobResult) -> JobResult:
+    def return_delivery(self, job_id: str, attempt: int) -> None:
+        """See `Store.return_delivery`."""
+        self._run(self._ledger.return_delivery(job_id, attempt))
+
+    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
         """See `Store.finish`."""
-        return self._run(self._ledger.finish(result))
+        return self._run(self._ledger.finish(result, letter))
 
     def get(self, job_id: str) -> Record | None:
         """See `Store.get`."""

@@ -4,9 +4,10 @@ The producer writes a record before it sends the message, the worker when it sta
 ends. `MemoryStore` is the twin of `RedisStore` (producer/redis_store.py); one suite tests both.
 """
 
+import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,7 +17,29 @@ from pydantic import BaseModel, ConfigDict
 from producer.contract import Job, JobResult, JobState, utcnow
 from producer.errors import StoreFull, StoreUnavailable
 
-__all__ = ["MemoryStore", "Record", "Store", "StoreFull", "StoreUnavailable", "still_missing"]
+__all__ = [
+    "Delivered",
+    "MemoryStore",
+    "Record",
+    "Store",
+    "StoreFull",
+    "StoreUnavailable",
+    "still_missing",
+]
+
+
+MAX_HISTORY = 20
+"""Deliveries of a job that its record names; older ones are forgotten."""
+
+
+class Delivered(BaseModel):
+    """One delivery of a job to a worker, which may have died of it. `attempt` is from 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: datetime
+    worker: str
+    attempt: int
 
 
 class Record(BaseModel):
@@ -33,6 +56,11 @@ class Record(BaseModel):
     started_at: datetime | None = None
     worker: str | None = None
     attempt: int = 0
+    history: tuple[Delivered, ...] = ()
+
+    def deliveries(self, attempt: int) -> int:
+        """How often an attempt has been delivered: more than once where its worker died."""
+        return sum(one.attempt == attempt for one in self.history)
 
 
 class Store(Protocol):
@@ -53,15 +81,27 @@ class Store(Protocol):
     def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
         """`create` for each job, in the same order."""
 
-    def start(self, job_id: str, task: str, attempt: int, worker: str) -> Record:
-        """Mark a job as running, creating the record when there is none.
+    def start(
+        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+    ) -> Record:
+        """Mark a job as running and count this delivery, creating the record when there is none.
+
+        A call that is repeated because its answer was lost says the same `at`, and counts once.
 
         Returns:
-            The record as it now is; that of a job that has ended is left as it was.
+            The record as it now is; left as it was when the job has ended, or is in a later
+            attempt already.
         """
 
-    def finish(self, result: JobResult) -> JobResult:
+    def return_delivery(self, job_id: str, attempt: int) -> None:
+        """Undo the latest `start` of an attempt: its message goes back to the queue, and that it
+        was delivered says nothing against the job. A job that has ended stays as it is."""
+
+    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
         """Write a terminal state, set the record's life and tell those who wait.
+
+        With `letter`, a dead letter of these fields and of the job's `deliveries` (its history as
+        JSON) is written in the same step, if this is the first terminal state.
 
         Returns:
             The result that is kept: the earlier one when the job had ended before.
@@ -143,6 +183,7 @@ class MemoryStore:
         self._clock_s = clock_s
         self._entries: dict[str, _Entry] = {}
         self._changed = threading.Condition()
+        self.letters: list[dict[str, str]] = []
 
     def create(self, job: Job) -> Record | None:
         """See `Store.create`."""
@@ -167,25 +208,43 @@ class MemoryStore:
         """See `Store.create_many`."""
         return [self.create(job) for job in jobs]
 
-    def start(self, job_id: str, task: str, attempt: int, worker: str) -> Record:
+    def start(
+        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+    ) -> Record:
         """See `Store.start`."""
         with self._changed:
-            now = utcnow()
+            now = at or utcnow()
             record = self._get(job_id) or Record(
                 job_id=job_id, task=task, state=JobState.QUEUED, created_at=now
             )
-            if record.state.terminal:
+            if record.state.terminal or record.attempt > attempt:
                 return record
+            delivered = Delivered(at=now, worker=worker, attempt=attempt)
+            history = record.history
+            if delivered not in history[-1:]:
+                history = (*history, delivered)[-MAX_HISTORY:]
             started = {
                 "state": JobState.RUNNING,
                 "started_at": now,
                 "worker": worker,
                 "attempt": attempt,
+                "history": history,
             }
             return self._put(record.model_copy(update=started), self._queued_ttl_s)
 
-    def finish(self, result: JobResult) -> JobResult:
-        """See `Store.finish`."""
+    def return_delivery(self, job_id: str, attempt: int) -> None:
+        """See `Store.return_delivery`."""
+        with self._changed:
+            record = self._get(job_id)
+            if record is None or record.state.terminal or not record.deliveries(attempt):
+                return
+            latest = max(i for i, one in enumerate(record.history) if one.attempt == attempt)
+            history = (*record.history[:latest], *record.history[latest + 1 :])
+            returned = {"state": JobState.QUEUED, "history": history}
+            self._put(record.model_copy(update=returned), self._queued_ttl_s)
+
+    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
+        """See `Store.finish`; the letters are kept in `letters`."""
         job_id = checked_terminal(result).job_id
         with self._changed:
             record = self._get(job_id) or Record(
@@ -195,6 +254,9 @@ class MemoryStore:
                 return record.result
             ended = {"state": result.state, "result": result, "attempt": result.attempts}
             self._put(record.model_copy(update=ended), self._result_ttl_s)
+            if letter is not None:
+                history = [one.model_dump(mode="json") for one in record.history]
+                self.letters.append({**letter, "deliveries": json.dumps(history)})
             self._changed.notify_all()
             return result
 

@@ -136,6 +136,8 @@ class House:
             settings.results_url_beside(broker_url),
             result_ttl_s=settings.result_ttl_s,
             queued_ttl_s=settings.queued_ttl_s,
+            dead_max=settings.dead_max,
+            dead_ttl_s=settings.dead_ttl_s,
         )
         pipeline = Pipeline(
             self._fetcher.fetch,
@@ -158,6 +160,7 @@ class House:
             queues=frozenset(queues_served(models.served)),
             patience_s=settings.store_patience_s,
             rng=random.Random(),
+            max_deliveries=settings.max_deliveries,
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from producer.contract import JobResult
@@ -13,6 +13,7 @@ from producer.store import Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Letter = Mapping[str, str]
 
 
 def patiently(
@@ -52,19 +53,21 @@ class Publisher:
         self._patience_s = patience_s
         self._remember = remember
         self._lock = threading.Lock()
-        self._unpublished: OrderedDict[str, JobResult] = OrderedDict()
+        self._unpublished: OrderedDict[str, tuple[JobResult, Letter | None]] = OrderedDict()
 
-    def publish(self, result: JobResult) -> JobResult:
+    def publish(self, result: JobResult, letter: Letter | None = None) -> JobResult:
         """Write a terminal state; returns the result that counts (the first one to be written).
+
+        `letter` is the dead letter that goes with it, if any.
 
         Raises:
             StoreUnavailable: after `patience_s` seconds without the store.
         """
         try:
-            kept = patiently(lambda: self._store.finish(result), self._patience_s)
+            kept = patiently(lambda: self._store.finish(result, letter), self._patience_s)
         except StoreUnavailable:
             with self._lock:
-                self._unpublished[result.job_id] = result
+                self._unpublished[result.job_id] = result, letter
                 while len(self._unpublished) > self._remember:
                     self._unpublished.popitem(last=False)
             raise
@@ -72,7 +75,7 @@ class Publisher:
             self._unpublished.pop(result.job_id, None)
         return kept
 
-    def unpublished(self, job_id: str) -> JobResult | None:
-        """The result of an earlier run of this job that could not be written, if any."""
+    def unpublished(self, job_id: str) -> tuple[JobResult, Letter | None] | None:
+        """What an earlier run of this job ended with that could not be written, if any."""
         with self._lock:
             return self._unpublished.get(job_id)

@@ -82,6 +82,14 @@ class WorkerSettings(ProducerSettings):
         description="How long a job stays with a worker that is silent, then it runs elsewhere, "
         "seconds; live workers renew it, however long a job takes",
     )
+    max_deliveries: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="Workers a job may die with, each time it is tried, before it is given up",
+    )
+    dead_max: int = Field(10_000, ge=1, description="Most dead letters that are kept, roughly")
+    dead_ttl_s: float = Field(14 * 86_400, gt=0, description="Life of a dead letter, in seconds")
     store_patience_s: float = Field(
         60, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )

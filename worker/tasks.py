@@ -7,8 +7,9 @@ unacknowledged for good.
 
 import logging
 import random
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Task
@@ -29,7 +30,8 @@ from producer.contract import (
     utcnow,
 )
 from producer.queues import DEFAULT_QUEUE, queue_for
-from producer.store import Store, StoreUnavailable
+from producer.store import Record, Store, StoreUnavailable
+from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.models import Models
@@ -51,6 +53,9 @@ class Shell:
     queues: frozenset[str]
     patience_s: float
     rng: random.Random
+    max_deliveries: int = 3
+    _running: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _last_chance: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def execute(
         self, task: "Task[Any, Any]", kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -81,13 +86,22 @@ class Shell:
         except StoreUnavailable as exc:
             log.error("job %s was dropped, and that is not stored: %s", delivery.job_id, exc)
 
+    def return_running(self) -> None:
+        """What runs is about to be returned to its queues: that it was delivered is undone, since
+        a planned end says nothing against a job. Errors are logged."""
+        for job_id, attempt in list(self._running):
+            try:
+                self.store.return_delivery(job_id, attempt)
+            except StoreUnavailable as exc:
+                log.warning("job %s goes back, counted as delivered: %s", job_id, exc)
+
     def _result(self, task: "Task[Any, Any]", kind: str, delivery: Delivery) -> JobResult:
         try:
             job = parse_job(kind, delivery.payload)
             self._forward_unless_served(task, job, delivery)
-            if earlier := self._earlier(kind, delivery):
-                return earlier
-            return self.publisher.publish(self._succeed(job, delivery))
+            if unpublished := self.publisher.unpublished(delivery.job_id):
+                return self.publisher.publish(*unpublished)
+            return self._run_counted(job, kind, delivery)
         except (Retry, Ignore, Reject, StoreUnavailable):
             raise
         except BaseException as exc:  # noqa: BLE001 - see the module's docstring
@@ -112,15 +126,50 @@ class Shell:
         task.signature_from_request(task.request, queue=queue).apply_async()
         raise Ignore
 
-    def _earlier(self, kind: str, delivery: Delivery) -> JobResult | None:
-        """The result this job has already; else the job is marked as running."""
-        if unpublished := self.publisher.unpublished(delivery.job_id):
-            return self.publisher.publish(unpublished)
-        record = patiently(
-            lambda: self.store.start(delivery.job_id, kind, delivery.attempt, delivery.worker),
-            self.patience_s,
+    def _run_counted(self, job: Job, kind: str, delivery: Delivery) -> JobResult:
+        """Count this delivery, then run the job unless it has ended, or ended its workers.
+
+        Its last chance a job gets alone among such: what was there by chance when another one
+        twice ended its worker is not there a third time.
+        """
+        record = self._count(kind, delivery)
+        if record.result is None and record.deliveries(delivery.attempt) == self.max_deliveries > 1:
+            self._uncount(delivery)
+            with self._last_chance:
+                return self._run_unless_ended(job, self._count(kind, delivery), delivery)
+        return self._run_unless_ended(job, record, delivery)
+
+    def _run_unless_ended(self, job: Job, record: Record, delivery: Delivery) -> JobResult:
+        try:
+            if record.result is not None:
+                return record.result
+            if record.attempt > delivery.attempt:
+                log.info("job %s is in attempt %d by now", delivery.job_id, record.attempt)
+                raise Ignore
+            if record.deliveries(delivery.attempt) > self.max_deliveries:
+                raise JobFailed(ErrorCode.JOB_POISONED)
+            return self.publisher.publish(self._succeed(job, delivery))
+        finally:
+            self._running.discard((delivery.job_id, delivery.attempt))
+
+    def _count(self, kind: str, delivery: Delivery) -> Record:
+        """Mark the job as running, and this delivery as one that its worker may die of."""
+        self._running.add((delivery.job_id, delivery.attempt))
+        at, worker = utcnow(), delivery.worker
+        try:
+            return patiently(
+                lambda: self.store.start(delivery.job_id, kind, delivery.attempt, worker, at),
+                self.patience_s,
+            )
+        except BaseException:
+            self._running.discard((delivery.job_id, delivery.attempt))
+            raise
+
+    def _uncount(self, delivery: Delivery) -> None:
+        self._running.discard((delivery.job_id, delivery.attempt))
+        patiently(
+            lambda: self.store.return_delivery(delivery.job_id, delivery.attempt), self.patience_s
         )
-        return record.result if record.state.terminal else None
 
     def _succeed(self, job: Job, delivery: Delivery) -> JobResult:
         started = utcnow()
@@ -166,7 +215,9 @@ class Shell:
         )
         if wait_s is not None:
             raise self._again(task, delivery, failure, wait_s, bounced)
-        return self.publisher.publish(_without_result(kind, delivery, failure, delivery.attempt))
+        failed = _without_result(kind, delivery, failure, delivery.attempt)
+        dead = letter(failed, failure, delivery.payload, delivery.queue, str(exc))
+        return self.publisher.publish(failed, dead)
 
     def _again(
         self,

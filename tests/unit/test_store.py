@@ -1,6 +1,7 @@
 """The results store: one suite for the one in memory, the one in Redis and its asyncio twin."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ from producer.embedded import RedisServer
 from producer.errors import StoreFull, StoreUnavailable
 from producer.ledger import Ledger
 from producer.redis_store import RedisStore
-from producer.store import MemoryStore, Record, Store
+from producer.store import MAX_HISTORY, Delivered, MemoryStore, Record, Store
 from producer.waiting import RECHECK_S, Waiting
 
 MakeStore = Callable[..., Store]
@@ -98,6 +99,15 @@ def ended(job_id: str = "a", state: JobState = JobState.SUCCEEDED, attempts: int
     )
 
 
+def letters_of(store: Any, request: pytest.FixtureRequest) -> list[dict[str, str]]:
+    """The dead letters of a store, oldest first."""
+    if isinstance(store, MemoryStore):
+        return store.letters
+    url = request.getfixturevalue("redis_server").url
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return [fields for _, fields in client.xrange("captionq:dead")]
+
+
 def test_a_new_job_is_recorded_as_queued_with_all_it_says(store: Store) -> None:
     assert store.create(job()) is None
 
@@ -169,6 +179,88 @@ def test_a_retry_starts_a_running_job_again(store: Store) -> None:
     record = store.start("a", "caption", 2, "two@host")
 
     assert (record.state, record.worker, record.attempt) == (JobState.RUNNING, "two@host", 2)
+
+
+def test_every_delivery_is_counted_by_attempt_and_named(store: Store) -> None:
+    store.start("a", "caption", 1, "one@host")
+    store.start("a", "caption", 1, "two@host")
+
+    record = store.start("a", "caption", 2, "one@host")
+
+    assert [record.deliveries(attempt) for attempt in (1, 2, 3)] == [2, 1, 0]
+    assert [(one.worker, one.attempt) for one in record.history] == [
+        ("one@host", 1),
+        ("two@host", 1),
+        ("one@host", 2),
+    ]
+
+
+def test_a_start_repeated_after_a_lost_answer_counts_once(store: Store) -> None:
+    for _ in range(3):
+        record = store.start("a", "caption", 1, "one@host", SUBMITTED)
+
+    assert record.deliveries(1) == 1
+    assert record.history[0].at == SUBMITTED
+
+
+def test_a_start_of_an_earlier_attempt_changes_nothing(store: Store) -> None:
+    later = store.start("a", "caption", 2, "two@host")
+
+    assert store.start("a", "caption", 1, "one@host") == later == store.get("a")
+
+
+def test_a_history_is_bounded(store: Store) -> None:
+    for n in range(MAX_HISTORY + 5):
+        record = store.start("a", "caption", 1, f"{n}@host")
+
+    assert [one.worker for one in record.history] == [
+        f"{n}@host" for n in range(5, MAX_HISTORY + 5)
+    ]
+
+
+def test_a_delivery_that_is_returned_does_not_count(store: Store) -> None:
+    store.start("a", "caption", 1, "one@host")
+    store.start("a", "caption", 1, "two@host")
+
+    store.return_delivery("a", 1)
+    store.return_delivery("a", 2)
+    store.return_delivery("never", 1)
+
+    record = store.get("a")
+    assert record is not None
+    assert [one.worker for one in record.history] == ["one@host"]
+    assert record.state is JobState.QUEUED
+    store.return_delivery("a", 1)
+    assert store.get("a").history == ()  # type: ignore[union-attr]
+    assert store.get("never") is None
+    assert store.start("a", "caption", 1, "three@host").deliveries(1) == 1
+
+
+def test_a_job_that_has_ended_keeps_its_history(store: Store) -> None:
+    store.start("a", "caption", 1, "one@host")
+    store.finish(ended())
+
+    store.return_delivery("a", 1)
+
+    record = store.get("a")
+    assert record is not None
+    assert (record.state, record.deliveries(1)) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_dead_letter_is_written_with_the_first_end_and_with_no_other(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
+    store.start("a", "caption", 1, "one@host", SUBMITTED)
+
+    for n in range(3):
+        store.finish(ended(state=JobState.FAILED), {"job_id": "a", "code": "http_5xx", "n": str(n)})
+
+    (letter,) = letters_of(store, request)
+    (delivered,) = json.loads(letter.pop("deliveries"))
+    assert letter == {"job_id": "a", "code": "http_5xx", "n": "0"}
+    assert Delivered.model_validate_json(json.dumps(delivered)) == Delivered(
+        at=SUBMITTED, worker="one@host", attempt=1
+    )
 
 
 def test_a_job_that_has_ended_does_not_start(store: Store) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -373,11 +376,11 @@ class FlakyStore(MemoryStore):
         super().__init__()
         self.failures = failures
 
-    def finish(self, result: Any) -> Any:
+    def finish(self, result: Any, letter: Any = None) -> Any:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("away")
-        return super().finish(result)
+        return super().finish(result, letter)
 
 
 def test_given_a_store_that_is_away_for_long_the_device_runs_once_all_the_same() -> None:
@@ -388,3 +391,141 @@ def test_given_a_store_that_is_away_for_long_the_device_runs_once_all_the_same()
     assert rejected.value.requeue
     assert house.deliver()["state"] == "succeeded"
     assert house.runs == 1
+
+
+def died(house: House, times: int, attempt: int = 1, job_id: str = "celery-id") -> None:
+    """What is left of deliveries whose worker was killed."""
+    for _ in range(times):
+        house.store.start(job_id, "match", attempt, "captionq@dead")
+
+
+@pytest.mark.parametrize(("deaths", "runs"), [(0, 1), (1, 1), (2, 1), (3, 0), (4, 0)])
+def test_given_a_job_that_ended_its_workers_then_it_is_run_three_times_at_most(
+    deaths: int, runs: int
+) -> None:
+    house = House(None)
+    died(house, deaths)
+    if runs:
+        assert house.deliver()["state"] == "succeeded"
+        assert house.store.letters == []
+    else:
+        with pytest.raises(JobFailed) as failure:
+            house.deliver()
+        assert failure.value.code is ErrorCode.JOB_POISONED
+        (letter,) = house.store.letters
+        assert (letter["job_id"], letter["code"]) == ("celery-id", "job_poisoned")
+        assert json.loads(letter["job"])["image"] == IMAGE
+        workers = [one["worker"] for one in json.loads(letter["deliveries"])]
+        assert workers == ["captionq@dead"] * deaths + ["captionq@here"]
+    assert house.runs == runs
+
+
+def test_given_deaths_in_an_earlier_attempt_then_the_next_one_begins_with_none() -> None:
+    house = House(None)
+    died(house, 2, attempt=1)
+    house.deliver(FakeTask(retries=1))
+    assert house.runs == 1
+
+
+def test_given_an_old_message_of_a_job_that_was_retried_since_then_it_is_dropped() -> None:
+    """Its worker was killed between sending the retry and acknowledging."""
+    house = House(Fault(ErrorCode.HTTP_5XX), None)
+    first = FakeTask()
+    with pytest.raises(Retry):
+        house.deliver(first)
+    died(house, 1, attempt=2)
+    with pytest.raises(Ignore):
+        house.deliver(FakeTask())
+    assert house.runs == 1
+    house.deliver(first.again())
+    assert house.runs == 2
+
+
+def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_beside_them() -> (
+    None
+):
+    inside, most = [0], [0]
+    gate = threading.Lock()
+
+    def slow() -> None:
+        with gate:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        with gate:
+            inside[0] -= 1
+
+    house = House(*[slow] * 6)
+    ids = [f"suspect-{n}" for n in range(6)]
+    for job_id in ids:
+        died(house, 2, job_id=job_id)
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda job_id: house.deliver(job_id=job_id), ids))
+    assert (house.runs, most) == (6, [1])
+
+    house = House(*[slow] * 6)
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda job_id: house.deliver(job_id=job_id), ids))
+    assert most[0] > 1
+
+
+def test_given_a_job_that_waits_for_its_last_chance_then_it_is_not_counted_as_delivered() -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        began.set()
+        go_on.wait(5)
+
+    house = House(wait, None)
+    for job_id in ("one", "other"):
+        died(house, 2, job_id=job_id)
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(house.deliver, job_id="one")
+        began.wait(5)
+        other = threads.submit(house.deliver, job_id="other")
+        try:
+            deadline_s = time.monotonic() + 5
+            waits = False
+            while not waits and time.monotonic() < deadline_s:
+                record = house.store.get("other")
+                waits = record.deliveries(1) == 2 and record.state is JobState.QUEUED
+            assert waits
+        finally:
+            go_on.set()
+        assert one.result(5)["state"] == other.result(5)["state"] == "succeeded"
+
+
+def test_given_a_planned_end_then_what_runs_is_not_counted_as_delivered() -> None:
+    house = House()
+    house.outcomes = [lambda: house.shell.return_running()]
+    house.deliver()
+    record = house.store.get("celery-id")
+    assert record is not None
+    assert record.history == ()
+    house.shell.return_running()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Fault(ErrorCode.HTTP_5XX), "http_5xx"),
+        (Fault(ErrorCode.DECODE_CRASHED), "decode_crashed"),
+        (RuntimeError("a bug"), "internal_error"),
+        (Fault(ErrorCode.HTTP_4XX), None),
+        (Fault(ErrorCode.IMAGE_CORRUPT), None),
+        (JobFailed(ErrorCode.JOB_INVALID), None),
+    ],
+)
+def test_given_a_job_that_is_given_up_then_a_dead_letter_tells_of_it_unless_trying_again_is_vain(
+    error: Exception, code: str | None
+) -> None:
+    house = House(*[error] * 3)
+    task, ended = FakeTask(queue="captionq.match"), False
+    while not ended:
+        try:
+            house.deliver(task)
+        except Retry:
+            task = task.again()
+        except JobFailed:
+            ended = True
+    assert [letter["code"] for letter in house.store.letters] == ([code] if code else [])
