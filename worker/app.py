@@ -7,16 +7,21 @@ and one process per device.
 """
 
 import logging
-import os
 import random
-import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import redis
 from celery import Celery, Task
-from celery.signals import task_revoked, worker_init, worker_process_init, worker_shutdown
+from celery.signals import (
+    task_revoked,
+    worker_init,
+    worker_process_init,
+    worker_shutdown,
+    worker_shutting_down,
+)
 from kombu import Exchange, Queue
 
 from producer.contract import ErrorCode, JobFailed
@@ -25,18 +30,21 @@ from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
 from worker.batcher import Batcher
 from worker.consumer import Consumer
+from worker.deadline import Deadline, TimedOut
 from worker.delivery import Delivery
+from worker.errors import Fault
 from worker.fetch import Fetcher
 from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
-from worker.image import ImageLimits, decode
+from worker.image import Decoded, ImageLimits, decode
 from worker.leases import Leases
 from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings, model_path
+from worker.shutdown import Shutdown
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
 from worker.transport import transport_for
@@ -45,6 +53,9 @@ if TYPE_CHECKING:
     from worker.blip import Engine
 
 log = logging.getLogger(__name__)
+
+MAX_HANGING = 8
+"""Decoders that hang before the process ends."""
 
 
 def refuse(sentence: str) -> NoReturn:
@@ -114,7 +125,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
 class House:
     """Everything a running worker holds. Built before any work is taken, closed after the last."""
 
-    def __init__(self, settings: WorkerSettings, broker_url: str) -> None:
+    def __init__(self, settings: WorkerSettings, broker_url: str, leases: Leases) -> None:
         from worker.batch_size import settle_batch
         from worker.blip import CaptionOptions
         from worker.blip.errors import DeviceLost, InputError, OutOfMemory
@@ -128,10 +139,17 @@ class House:
             max_wait_s=settings.max_wait_ms / 1_000,
             out_of_memory=(OutOfMemory, MemoryError),
             fatal=(DeviceLost,),
-            on_fatal=end_process,
+            on_fatal=lambda exc: self.shutdown.abandon(f"the device is lost: {exc}"),
+            batch_timeout_s=settings.batch_timeout_s,
+            on_hang=lambda why: self.shutdown.abandon(why),
         )
         self._fetcher = make_fetcher(settings)
         limits = ImageLimits(max_pixels=settings.max_pixels)
+        decoding = Deadline(
+            settings.decode_timeout_s,
+            max_hanging=MAX_HANGING,
+            too_many=lambda why: self.shutdown.abandon(f"decoding: {why}"),
+        )
         store = RedisStore(
             settings.results_url_beside(broker_url),
             result_ttl_s=settings.result_ttl_s,
@@ -141,7 +159,7 @@ class House:
         )
         pipeline = Pipeline(
             self._fetcher.fetch,
-            lambda data, framing, regions: decode(data, limits, framing, regions),
+            lambda *image: decoded(decoding, lambda: decode(image[0], limits, *image[1:])),
             models,
             self._batcher,
             fetch_timeout_s=settings.fetch_timeout_s,
@@ -162,6 +180,12 @@ class House:
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
         )
+        self.shutdown = Shutdown(
+            leases,
+            self.shell.return_running,
+            timeout_s=settings.shutdown_timeout_s,
+            renew_every_s=settings.visibility_timeout_s / 4,
+        )
 
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
@@ -169,10 +193,12 @@ class House:
         self._fetcher.close()
 
 
-def end_process(exc: BaseException) -> None:
-    """Leave the worker in order: the device is lost, jobs go back, a supervisor starts anew."""
-    log.critical("the device is lost; this process ends", exc_info=exc)
-    os.kill(os.getpid(), signal.SIGTERM)
+def decoded(decoding: Deadline, decode: Callable[[], Decoded]) -> Decoded:
+    """What decoding gives, in time. Raises: Fault."""
+    try:
+        return decoding.run(decode)
+    except TimedOut as exc:
+        raise Fault(ErrorCode.DECODE_TIMEOUT, str(exc)) from exc
 
 
 def make_fetcher(settings: WorkerSettings) -> Fetcher:
@@ -249,7 +275,7 @@ def _open(sender: Any = None, **_: Any) -> None:
     if sender is not None:
         sender.setup_logging()  # Celery would do so next: what the models say would be lost
     try:
-        house = House(settings, str(app.conf.broker_url))
+        house = House(settings, str(app.conf.broker_url), leases)
     except Exception as exc:  # Celery would go on without its models
         log.exception("the worker could not be set up")
         refuse(f"cannot start: {exc}")
@@ -260,6 +286,12 @@ def _open(sender: Any = None, **_: Any) -> None:
 @worker_process_init.connect
 def _refuse_children(**_: Any) -> None:
     refuse("a child process has no models; use -P threads")
+
+
+@worker_shutting_down.connect
+def _told_to_end(**_: Any) -> None:
+    if house is not None:
+        house.shutdown.begin()
 
 
 @worker_shutdown.connect

@@ -10,6 +10,7 @@ device fails what waits and ends the process.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -132,7 +133,9 @@ class Batcher(Generic[Key]):
     `run(key, payloads)` returns one result per payload, in order. `out_of_memory` are exceptions
     of a batch that was too large: where its parts fit, no later batch is larger than they were.
     `fatal` are those after which the device is of no more use: `on_fatal` is then called once,
-    from the device thread.
+    from the device thread, before any future fails: it may return the jobs and end the process.
+    So may `on_hang`, which is called once, from another thread, when a batch has run for
+    `batch_timeout_s`.
     """
 
     def __init__(
@@ -145,6 +148,8 @@ class Batcher(Generic[Key]):
         out_of_memory: tuple[type[BaseException], ...] = (MemoryError,),
         fatal: tuple[type[BaseException], ...] = (),
         on_fatal: Callable[[BaseException], None] = lambda _: None,
+        batch_timeout_s: float = math.inf,
+        on_hang: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -154,13 +159,18 @@ class Batcher(Generic[Key]):
         self._out_of_memory = out_of_memory
         self._fatal = fatal
         self._on_fatal = on_fatal
+        self._batch_timeout_s = batch_timeout_s
+        self._on_hang = on_hang
         self._clock = clock
         self._changed = threading.Condition()
         self._queues: dict[Key, deque[_Item]] = {}
         self._on_the_way = 0
         self._closed = False
+        self._began_s: float | None = None
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
         self._thread.start()
+        if batch_timeout_s < math.inf:
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @property
     def max_batch(self) -> int:
@@ -214,9 +224,21 @@ class Batcher(Generic[Key]):
             try:
                 self._run_batch(key, items)
             except BaseException as exc:  # noqa: BLE001 - every future is resolved, then the end
-                self._fail_all(items, exc)
                 self._on_fatal(exc)
+                self._fail_all(items, exc)
                 return
+
+    def hangs(self) -> bool:
+        """Whether the device has been at one batch, or one part of it, for too long."""
+        began_s = self._began_s
+        return began_s is not None and self._clock() - began_s >= self._batch_timeout_s
+
+    def _watch(self) -> None:
+        while self._thread.is_alive():
+            if self.hangs():
+                self._on_hang(f"the device has been at one batch for {self._batch_timeout_s:g} s")
+                return
+            time.sleep(min(1.0, self._batch_timeout_s / 4))
 
     def _gather(self) -> tuple[Key, list[_Item]] | None:
         """The next batch, without its cancelled items; None when closed and drained."""
@@ -269,6 +291,7 @@ class Batcher(Generic[Key]):
 
     def _attempt(self, key: Key, items: list[_Item]) -> tuple[Sequence[Any] | None, bool]:
         """(results, False), or (None, whether memory was short); a lone item gets its exception."""
+        self._began_s = self._clock()
         try:
             values = self._run(key, [item.payload for item in items])
             if len(values) != len(items):
@@ -279,6 +302,8 @@ class Batcher(Generic[Key]):
             if len(items) == 1:
                 items[0].future.set_exception(exc)
             return None, isinstance(exc, self._out_of_memory)
+        finally:
+            self._began_s = None
         return values, False
 
     def _fail_all(self, items: list[_Item], exc: BaseException) -> None:

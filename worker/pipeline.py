@@ -1,5 +1,6 @@
 """One job's way from its image reference to its result: fetch, decode, infer."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -11,8 +12,10 @@ from producer.contract import (
     ErrorCode,
     ImageFacts,
     Job,
+    JobFailed,
     RegionCaptions,
     Timings,
+    utcnow,
 )
 from worker.batcher import Batcher, BatcherClosed, Done, QueueFull
 from worker.blip.framing import Framing
@@ -72,7 +75,8 @@ class Pipeline:
 
         Raises:
             Fault: with the code of the stage that failed.
-            JobFailed: job_invalid, saying what the model or the image does not have room for.
+            JobFailed: job_invalid, saying what the model or the image does not have room for;
+                job_expired, when its time ran out before the device was at it.
         """
         framing = self._models.framing(job)
         regions = job.regions if isinstance(job, CaptionJob) else None
@@ -83,10 +87,12 @@ class Pipeline:
                 fetched_s = time.monotonic()
                 image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
+                if _expired(job):
+                    raise JobFailed(ErrorCode.JOB_EXPIRED)
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        done = self._wait(futures)
+        done = self._wait(futures, job)
         return Product(
             outputs=_by_region(regions, done) if regions else done[0].value,
             image=image.facts,
@@ -98,11 +104,14 @@ class Pipeline:
             ),
         )
 
-    def _wait(self, futures: "Sequence[Future[Done]]") -> list[Done]:
-        give_up_s = time.monotonic() + self._infer_timeout_s
+    def _wait(self, futures: "Sequence[Future[Done]]", job: Job) -> list[Done]:
+        left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
+        give_up_s = time.monotonic() + min(self._infer_timeout_s, left_s)
         try:
             return [one.result(max(0.0, give_up_s - time.monotonic())) for one in futures]
         except FutureTimeout as exc:
+            if _expired(job):
+                raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
             detail = f"no answer from the device in {self._infer_timeout_s} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
         except tuple(self._engine_errors) as exc:
@@ -111,6 +120,10 @@ class Pipeline:
         finally:
             for one in futures:
                 one.cancel()
+
+
+def _expired(job: Job) -> bool:
+    return job.expires_at is not None and utcnow() >= job.expires_at
 
 
 def _by_region(regions: Sequence[Box], done: Sequence[Done]) -> tuple[RegionCaptions, ...]:

@@ -72,8 +72,23 @@ class WorkerSettings(ProducerSettings):
     concurrency: int | None = Field(
         None, ge=1, le=512, description="Jobs in progress at once; twice the batch when empty"
     )
+    decode_timeout_s: float = Field(
+        10, gt=0, description="Longest time one image may take to decode, seconds"
+    )
     infer_timeout_s: float = Field(
-        120, gt=0, description="Longest wait for the device per attempt, seconds"
+        90, gt=0, description="Longest wait for the device per attempt, seconds"
+    )
+    batch_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="Longest time of one batch on the device, seconds: one that takes longer "
+        "hangs, and the process ends; its jobs go back",
+    )
+    shutdown_timeout_s: float = Field(
+        150,
+        gt=0,
+        description="How long a worker that is told to end lets its last jobs run, seconds; then "
+        "they go back. Longer than all that one job may take",
     )
     visibility_timeout_s: float = Field(
         20,
@@ -91,7 +106,7 @@ class WorkerSettings(ProducerSettings):
     dead_max: int = Field(10_000, ge=1, description="Most dead letters that are kept, roughly")
     dead_ttl_s: float = Field(14 * 86_400, gt=0, description="Life of a dead letter, in seconds")
     store_patience_s: float = Field(
-        60, gt=0, description="How long to keep trying to write to an absent results store, seconds"
+        30, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )
 
     file_root: Path | None = Field(
@@ -130,9 +145,22 @@ class WorkerSettings(ProducerSettings):
             raise ValueError(f"FILE_ROOT is no folder: {self.file_root}")
         if self.max_batch == "auto" and not self.warmup:
             raise ValueError("MAX_BATCH=auto is found by the warm-up: set it, or WARMUP=true")
+        if self.batch_timeout_s >= self.infer_timeout_s:
+            raise ValueError("BATCH_TIMEOUT_S must be less than INFER_TIMEOUT_S")
+        if self.longest_job_s >= self.shutdown_timeout_s:
+            raise ValueError(
+                f"SHUTDOWN_TIMEOUT_S={self.shutdown_timeout_s:g} must be more than FETCH_TIMEOUT_S "
+                f"+ DECODE_TIMEOUT_S + INFER_TIMEOUT_S + STORE_PATIENCE_S = {self.longest_job_s:g}"
+            )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
         return self
+
+    @property
+    def longest_job_s(self) -> float:
+        """The most that one attempt at a job can take."""
+        stages_s = self.fetch_timeout_s + self.decode_timeout_s + self.infer_timeout_s
+        return stages_s + self.store_patience_s
 
     @property
     def fetch_exceptions(self) -> list[str]:

@@ -75,9 +75,9 @@ class _Slot:
 class Supervisor:
     """Keeps one process running per device until told to stop.
 
-    `start(device)` starts one. SIGTERM and SIGINT are passed on as SIGTERM, and the supervisor
-    waits for the processes to finish what they run. A process that ends by itself is started
-    again, unless its status says that it cannot start as it is set up.
+    `start(device)` starts one. SIGTERM and SIGINT are passed on as SIGTERM, each time they come,
+    and the supervisor waits for the processes to finish what they run. A process that ends by
+    itself is started again, unless its status says that it cannot start as it is set up.
     """
 
     devices: Sequence[str]
@@ -87,6 +87,7 @@ class Supervisor:
     sleep: Callable[[float], None] = time.sleep
     _stopping: bool = field(default=False, init=False)
     _status: int = field(default=0, init=False)
+    _signals: int = field(default=0, init=False)
 
     def run(self) -> int:
         """Watch until all processes have ended; returns the exit status for this process."""
@@ -101,6 +102,7 @@ class Supervisor:
             self.sleep(0.2)
 
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        self._signals += 1
         self._stopping = True
 
     def _look_after(self, slot: _Slot) -> None:
@@ -128,11 +130,17 @@ class Supervisor:
 
     def _stop(self, slots: Sequence[_Slot]) -> int:
         running = [(slot.device, slot.process) for slot in slots if slot.process is not None]
-        for _, process in running:
-            process.send_signal(signal.SIGTERM)
-        for device, process in running:
-            process.wait()
-            self.say(f"{device}: ended")
+        passed_on = -1
+        while running:
+            if passed_on < self._signals:
+                passed_on = self._signals
+                for _, process in running:
+                    process.send_signal(signal.SIGTERM)
+            self.sleep(0.1)
+            for device, process in list(running):
+                if process.poll() is not None:
+                    running.remove((device, process))
+                    self.say(f"{device}: ended")
         return self._status
 
 

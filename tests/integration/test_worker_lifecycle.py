@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 
 from producer import CaptionJob, Client, JobState
@@ -54,6 +55,39 @@ def test_given_running_jobs_when_the_worker_is_terminated_none_is_lost_and_none_
             results = list(client.as_completed(handles, 60))
         assert [r.state for r in results] == [JobState.SUCCEEDED] * len(handles)
         assert {path: web.hits(path) for path in paths} == dict.fromkeys(paths, 1)
+
+
+def test_given_jobs_that_hang_when_the_worker_has_to_end_they_go_back_uncounted(
+    tmp_path: Path,
+) -> None:
+    """At a second signal. (When the time is over the same happens: tests/unit/test_shutdown.py.)"""
+    paths = [f"/{n}.png" for n in range(12)]
+    routes = {path: [Reply(200, png(n))] for n, path in enumerate(paths)}
+    routes |= {path: [Reply(200, png(1), delay_s=8), Reply(200, png(1))] for path in paths[:8]}
+    with (
+        RedisServer(tmp_path / "redis") as broker,
+        ScriptedHttp(routes) as web,
+        Client(broker.url) as client,
+        redis.Redis.from_url(broker.url) as plain,
+    ):
+        settings = environment(broker, web)
+        with WorkerProcess(tmp_path / "first.log", settings, name="first") as first:
+            handles = client.submit_many([CaptionJob(image=web.url(path)) for path in paths])
+            while web.hits() < 8:
+                time.sleep(0.01)
+            first.terminate()
+            first.wait_for_log("Warm shutdown", 10)
+            first.terminate()
+            began_s = time.monotonic()
+            assert first.process.wait(10) == 0
+            assert time.monotonic() - began_s < 5
+        assert plain.hlen("captionq.inflight") == plain.zcard("captionq.leases") == 0
+        records = [client.status(handle.job_id) for handle in handles]
+        assert {(r.state, r.history) for r in records if r} == {(JobState.QUEUED, ())}
+        with WorkerProcess(tmp_path / "second.log", settings, name="second"):
+            results = list(client.as_completed(handles, 60))
+        assert [r.state for r in results] == [JobState.SUCCEEDED] * len(handles)
+        assert {r.attempts for r in results} == {1}
 
 
 def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each(

@@ -217,6 +217,59 @@ def test_given_a_lost_device_every_future_fails_and_the_process_is_told() -> Non
     assert batcher.close(5)
 
 
+def test_given_a_lost_device_then_it_is_told_of_before_any_job_fails() -> None:
+    """In a worker that is the moment when jobs go back to their queues and the process ends."""
+    states: list[bool] = []
+    device = Device()
+    batcher: Batcher[str] = Batcher(
+        device,
+        max_batch=4,
+        max_wait_s=0,
+        fatal=(DeviceGoneError,),
+        on_fatal=lambda _: states.append(future.done()),
+    )
+    device.gate.clear()
+    future = batcher.submit(A, 666)
+    device.gate.set()
+    assert value(future) is DeviceGoneError
+    assert states == [False]
+
+
+def test_given_a_batch_that_hangs_then_that_is_told_once_and_shorter_ones_are_not() -> None:
+    now_s = [0.0]
+    told: list[str] = []
+    told_of = threading.Event()
+    device = Device()
+    batcher: Batcher[str] = Batcher(
+        device,
+        max_batch=4,
+        max_wait_s=0,
+        batch_timeout_s=0.1,
+        on_hang=lambda why: (told.append(why), told_of.set()),
+        clock=lambda: now_s[0],
+    )
+    assert not batcher.hangs()
+    for n in range(5):
+        device.gate.clear()
+        future = batcher.submit(A, n)
+        while not future.running():
+            pass
+        now_s[0] += 0.05
+        assert not batcher.hangs()
+        device.gate.set()
+        assert value(future) == 2 * n
+        now_s[0] += 1
+        assert not batcher.hangs(), "an idle device does not hang"
+    device.gate.clear()
+    batcher.submit(A, 1)
+    assert not told_of.wait(0.1)
+    now_s[0] += 0.2
+    assert told_of.wait(5)
+    assert told == ["the device has been at one batch for 0.1 s"]
+    device.gate.set()
+    assert batcher.close(5)
+
+
 def test_given_a_cancelled_item_the_device_never_sees_it() -> None:
     device = Device()
     batcher = Batcher(device, max_batch=4, max_wait_s=30)

@@ -1,7 +1,9 @@
 """The pipeline: every stage's failure has its code, and the stages run in order."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from producer.contract import (
     JobFailed,
     MatchJob,
     RegionCaptions,
+    utcnow,
 )
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
@@ -236,3 +239,34 @@ def test_given_an_unforeseen_error_of_the_engine_it_passes_unchanged(
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         make(run=failing(ZeroDivisionError())).run(CAPTION)
+
+
+@pytest.mark.parametrize("stage", ["decode", "device"])
+def test_given_a_job_whose_time_runs_out_on_its_way_then_it_ends_as_expired_unrun(
+    make: Callable[..., Pipeline], stage: str
+) -> None:
+    ran: list[Any] = []
+    gate = threading.Event()
+
+    def decode(*_: Any) -> Decoded:
+        if stage == "decode":
+            time.sleep(0.06)
+        return Decoded((PIXELS,), FACTS)
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        gate.wait(5)
+        ran.extend(items)
+        return items
+
+    pipeline = make(decode=decode, run=run)
+    if stage == "device":
+        another = pipeline._batcher.submit(BatchKey("caption"), "another")
+        while not another.running():
+            pass
+    job = CAPTION.model_copy(update={"expires_at": utcnow() + timedelta(seconds=0.05)})
+    with pytest.raises(JobFailed) as failure:
+        pipeline.run(job)
+    assert failure.value.code is ErrorCode.JOB_EXPIRED
+    gate.set()
+    assert pipeline._batcher.close(5)
+    assert ran == (["another"] if stage == "device" else [])

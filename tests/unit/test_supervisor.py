@@ -43,6 +43,9 @@ def test_given_deaths_in_a_row_the_pause_doubles_to_a_cap() -> None:
 class FakeProcess:
     pid = 1
 
+    patience = 1
+    """Signals it takes to end it."""
+
     def __init__(self, status: int | None) -> None:
         self.status = status
         self.signals: list[int] = []
@@ -52,9 +55,8 @@ class FakeProcess:
 
     def send_signal(self, sig: int) -> None:
         self.signals.append(sig)
-
-    def wait(self) -> int:
-        return 0
+        if len(self.signals) >= self.patience:
+            self.status = 0
 
 
 class World:
@@ -105,3 +107,18 @@ def test_given_a_process_that_cannot_start_as_set_up_all_end_with_its_status() -
     assert world.supervise(stop_after(60)) == EX_CONFIG
     assert world.running["b"].signals == [15]
     assert world.now_s < 1
+
+
+def test_given_a_second_signal_it_is_passed_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeProcess, "patience", 2)
+    world = World(a=[None], b=[None])
+    moments: list[float] = []
+
+    def twice(world: World, supervisor: Supervisor) -> None:
+        if len(moments) < 2 and world.now_s >= 5 * (len(moments) + 1):
+            moments.append(world.now_s)
+            supervisor._on_signal(15, None)
+
+    assert world.supervise(twice) == 0
+    assert [world.running[device].signals for device in "ab"] == [[15, 15], [15, 15]]
+    assert 10 <= world.now_s < 11

@@ -25,6 +25,13 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
             {"CAPTION_MODEL": "none", "MATCH_MODEL": "none"}, "nothing to serve", id="no model"
         ),
         pytest.param({"FILE_ROOT": "/no/such/folder"}, "FILE_ROOT", id="no folder"),
+        pytest.param(
+            {"SHUTDOWN_TIMEOUT_S": "100"}, "more than FETCH_TIMEOUT_S", id="no time for a last job"
+        ),
+        pytest.param(
+            {"BATCH_TIMEOUT_S": "90"}, "less than INFER_TIMEOUT_S", id="jobs give up a hang first"
+        ),
+        pytest.param({"VISIBILITY_TIMEOUT_S": "1"}, "VISIBILITY_TIMEOUT_S", id="a hasty lease"),
     ],
 )
 def test_given_a_wrong_setting_the_error_names_it(
