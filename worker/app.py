@@ -30,6 +30,7 @@ from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
 from worker.batcher import Batcher
 from worker.consumer import Consumer
+from worker.deadletter import DeadLetters
 from worker.deadline import Deadline, TimedOut
 from worker.delivery import Delivery
 from worker.errors import Fault
@@ -170,6 +171,12 @@ class House:
                 InputError: ErrorCode.JOB_INVALID,
             },
         )
+        self._dead = DeadLetters(
+            settings.results_url_beside(broker_url),
+            dead_max=settings.dead_max,
+            dead_ttl_s=settings.dead_ttl_s,
+        )
+        leases.bury = self._dead.bury
         self.shell = Shell(
             models=models,
             run=pipeline.run,
@@ -191,6 +198,7 @@ class House:
         """End the device thread and the fetchers, after the last job."""
         self._batcher.close(timeout_s=10)
         self._fetcher.close()
+        self._dead.close()
 
 
 def decoded(decoding: Deadline, decode: Callable[[], Decoded]) -> Decoded:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from worker import by_hand
 from worker.clear_errors import clear_errors, fail
+from worker.dead_cli import dead
 from worker.flags import AsJson, Dtype, Model
 from worker.settings import (
     BUNDLED,
@@ -32,6 +33,7 @@ cli = typer.Typer(
 )
 benches = typer.Typer(help="Measure the parts of a worker.", no_args_is_help=True)
 cli.add_typer(benches, name="bench")
+cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 

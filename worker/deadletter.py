@@ -5,24 +5,92 @@ a fault of their own (no such image, an invalid job) are not in it: trying again
 """
 
 import json
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Self
 
-from producer.contract import JobFailed, JobResult
+import redis
+from pydantic import BaseModel, ConfigDict
+
+from producer.contract import Job, JobFailed, JobResult, parse_job, utcnow
 from producer.errors import TRANSIENT, ErrorCode
+from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
+from producer.store import Delivered
 from worker.retry import SECOND_CHANCE
 
 GIVEN_UP = TRANSIENT | SECOND_CHANCE | {ErrorCode.JOB_POISONED, ErrorCode.SCHEMA_UNSUPPORTED}
 """Codes of jobs that might end otherwise another time."""
 
+MAX_REASON = 1_000
+"""Characters of a reason that are kept."""
+
+_PAGE = 500
+
+_REOPEN = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'succeeded' or state == 'cancelled' then return 0 end
+if state == 'failed' or not state then
+    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
+        'created_at', ARGV[3])
+    redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+return 1
+"""
+"""A failed or forgotten job is queued again, as one that was never tried; one that is under way
+stays as it is. Returns 0 when it has ended well, or was cancelled, since."""
+
+
+class NotReplayable(ValueError):  # noqa: N818 - it says what the letter is
+    """The letter holds no job: what came was malformed."""
+
+
+class DeadLetter(BaseModel):
+    """One letter. `job` is the job's JSON text; for a malformed message that is None, and `raw`
+    is what came."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entry: str
+    """Its id in the stream: milliseconds since 1970, and a number."""
+    job_id: str = ""
+    task: str = ""
+    code: str
+    reason: str = ""
+    queue: str = ""
+    attempts: int = 0
+    deliveries: tuple[Delivered, ...] = ()
+    at: datetime
+    job: str | None = None
+    raw: str | None = None
+
+    @classmethod
+    def of(cls, entry: str, fields: Mapping[str, str]) -> Self:
+        """A letter as it lies in the stream."""
+        deliveries = json.loads(fields.get("deliveries", "[]"))
+        return cls(entry=entry, **{**fields, "deliveries": deliveries})
+
+    def replayed(self) -> Job:
+        """The job to send again, under the id that it had.
+
+        Raises:
+            NotReplayable: there is none in this letter.
+            JobFailed: it is of a contract that this version does not know.
+        """
+        if self.job is None:
+            raise NotReplayable(f"letter {self.entry} holds no job: {self.reason}")
+        job = parse_job(self.task, self.job)
+        return job.model_copy(update={"job_id": self.job_id, "submitted_at": utcnow()})
+
 
 def letter(
-    result: JobResult, failure: JobFailed, payload: Any, queue: str | None, why: str
+    result: JobResult, failure: JobFailed, payload: Any, queue: str | None, reason: str
 ) -> dict[str, str] | None:
     """The fields of a failed job's dead letter; None when its failure is final.
 
     Args:
         payload: the job as it came, ready for JSON.
-        why: what the worker's log says of it.
+        reason: what the worker's log says of it.
     """
     if failure.code not in GIVEN_UP:
         return None
@@ -30,9 +98,120 @@ def letter(
         "job_id": result.job_id,
         "task": result.task,
         "code": failure.code.value,
-        "reason": why[:1_000],
+        "reason": reason[:MAX_REASON],
         "queue": queue or "",
         "attempts": str(result.attempts),
-        "at": result.finished_at.isoformat(),
+        "at": (result.finished_at or utcnow()).isoformat(),
         "job": json.dumps(payload),
     }
+
+
+class DeadLetters:
+    """The letters in one results store.
+
+    Args:
+        url: the results store's Redis.
+        prefix: what its keys begin with.
+
+    Every method raises StoreUnavailable when the store cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "captionq:",
+        dead_max: int = DEAD_MAX,
+        dead_ttl_s: float = DEAD_TTL_S,
+        queued_ttl_s: float = 604_800,
+    ) -> None:
+        self._ledger = Ledger(0, queued_ttl_s, prefix)
+        self._key = self._ledger.dead_key()
+        self._max = dead_max
+        self._ttl_s = dead_ttl_s
+        self._queued_ttl_ms = round(queued_ttl_s * 1_000)
+        self._redis: redis.Redis = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=5, socket_connect_timeout=3
+        )
+        self._reopen = self._redis.register_script(_REOPEN)
+
+    def bury(self, raw: str, queue: str, reason: str) -> None:
+        """Keep a message that no job can be read from."""
+        fields = {
+            "code": ErrorCode.JOB_INVALID.value,
+            "reason": reason[:MAX_REASON],
+            "queue": queue,
+            "at": utcnow().isoformat(),
+            "raw": raw,
+        }
+        oldest = (utcnow() - timedelta(seconds=self._ttl_s)).timestamp()
+        with typed_errors():
+            self._redis.xadd(self._key, fields, maxlen=self._max, approximate=True)  # type: ignore[arg-type]
+            self._redis.xtrim(self._key, minid=str(round(oldest * 1_000)), approximate=True)
+
+    def find(
+        self,
+        codes: Collection[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[DeadLetter]:
+        """Letters, the latest first, of any of these codes (all when empty), within these times."""
+        newest = str(round(until.timestamp() * 1_000)) if until else "+"
+        oldest = str(round(since.timestamp() * 1_000)) if since else "-"
+        found = 0
+        while True:
+            with typed_errors():
+                page: Any = self._redis.xrevrange(self._key, newest, oldest, count=_PAGE)
+            for entry, fields in page:
+                if not codes or fields.get("code") in codes:
+                    yield DeadLetter.of(entry, fields)
+                    found += 1
+                    if found == limit:
+                        return
+            if len(page) < _PAGE:
+                return
+            newest = f"({page[-1][0]}"
+
+    def get(self, name: str) -> DeadLetter | None:
+        """The letter of this entry, or the latest of this job id."""
+        moment, dash, number = name.partition("-")
+        if dash and moment.isdigit() and number.isdigit():
+            with typed_errors():
+                page: Any = self._redis.xrange(self._key, name, name)
+            if page:
+                return DeadLetter.of(*page[0])
+        return next((one for one in self.find() if one.job_id == name), None)
+
+    def replay(self, one: DeadLetter, send: Callable[[Job], object]) -> bool:
+        """Queue a letter's job again, as if it had never been tried, and remove the letter.
+
+        Its record is opened, then the message sent, then the letter removed: what is interrupted
+        can be done again. False when the job has ended well, or was cancelled, since the letter
+        was written; that is left as it is, and the letter removed.
+
+        Raises:
+            NotReplayable, JobFailed: see `DeadLetter.replayed`.
+        """
+        job = one.replayed()
+        now = utcnow().isoformat()
+        key = self._ledger.key(one.job_id)
+        with typed_errors():
+            opened = self._reopen(
+                [key], [one.task, job.model_dump_json(), now, self._queued_ttl_ms]
+            )
+        if opened:
+            send(job)
+        self.remove(one.entry)
+        return bool(opened)
+
+    def remove(self, *entries: str) -> int:
+        """Remove letters; how many there were."""
+        if not entries:
+            return 0
+        with typed_errors():
+            return int(self._redis.xdel(self._key, *entries))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()

@@ -1,0 +1,330 @@
+"""Dead letters: kept, found, replayed under the same id, purged; by code and by hand."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from click.testing import Result
+from typer.testing import CliRunner
+
+from producer.contract import (
+    CaptionJob,
+    ErrorCode,
+    Job,
+    JobError,
+    JobFailed,
+    JobResult,
+    JobState,
+    utcnow,
+)
+from producer.embedded import RedisServer
+from producer.redis_store import RedisStore
+from tests.stand_in_worker import messages
+from worker.cli import cli
+from worker.dead_cli import moment
+from worker.deadletter import DeadLetter, DeadLetters, NotReplayable, letter
+
+JOB = CaptionJob(job_id="a", image="https://example.com/cat.jpg")
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[RedisStore]:
+    store = RedisStore(redis_server.url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def letters(redis_server: RedisServer) -> Iterator[DeadLetters]:
+    letters = DeadLetters(redis_server.url)
+    yield letters
+    letters.close()
+
+
+@pytest.fixture
+def plain(redis_server: RedisServer) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        yield client
+
+
+def give_up(
+    store: RedisStore, job: Job = JOB, code: ErrorCode = ErrorCode.HTTP_5XX, deliveries: int = 1
+) -> JobResult:
+    """A job that was recorded, delivered and given up."""
+    store.create(job)
+    for n in range(deliveries):
+        store.start(str(job.job_id), job.task, 1, f"worker-{n}@host")
+    failure = JobFailed(code)
+    result = JobResult(
+        job_id=str(job.job_id),
+        task=job.task,
+        state=JobState.FAILED,
+        attempts=1,
+        error=JobError.of(failure),
+        finished_at=utcnow(),
+    )
+    fields = letter(result, failure, job.model_dump(mode="json"), "captionq.caption", "a reason")
+    return store.finish(result, fields)
+
+
+def test_given_a_job_that_was_given_up_then_its_letter_tells_all_of_it(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    give_up(store, code=ErrorCode.JOB_POISONED, deliveries=3)
+    (one,) = letters.find()
+    assert (one.job_id, one.task, one.code, one.reason, one.queue, one.attempts) == (
+        "a",
+        "caption",
+        "job_poisoned",
+        "a reason",
+        "captionq.caption",
+        1,
+    )
+    assert [delivery.worker for delivery in one.deliveries] == [
+        f"worker-{n}@host" for n in range(3)
+    ]
+    assert one.replayed().image == JOB.image
+    assert letters.get("a") == letters.get(one.entry) == one
+    assert letters.get("b") is letters.get("1-1") is None
+
+
+def test_given_many_letters_then_they_are_found_by_code_and_time_the_latest_first(
+    letters: DeadLetters, plain: "redis.Redis"
+) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    for n in range(1_200):
+        at = began + timedelta(minutes=n)
+        fields = {
+            "code": ("http_5xx", "job_poisoned")[n % 2],
+            "job_id": str(n),
+            "at": at.isoformat(),
+        }
+        plain.xadd("captionq:dead", fields, id=f"{round(at.timestamp() * 1_000)}-0")  # type: ignore[arg-type]
+
+    def ids(**filters: Any) -> list[int]:
+        return [int(one.job_id) for one in letters.find(**filters)]
+
+    def minute(n: int) -> datetime:
+        return began + timedelta(minutes=n)
+
+    assert ids() == list(range(1_199, -1, -1))
+    assert ids(limit=3) == [1_199, 1_198, 1_197]
+    assert ids(codes={"job_poisoned"}, limit=2) == [1_199, 1_197]
+    assert ids(since=minute(1_190), until=minute(1_195)) == list(range(1_195, 1_189, -1))
+    assert ids(codes={"http_5xx"}, until=minute(3)) == [2, 0]
+    assert ids(codes={"out_of_memory"}) == []
+
+
+def test_given_letters_then_their_number_and_their_age_are_bounded(
+    redis_server: RedisServer, plain: "redis.Redis"
+) -> None:
+    few = DeadLetters(redis_server.url, dead_max=100)
+    old = round((utcnow() - timedelta(days=20)).timestamp() * 1_000)
+    for n in range(300):
+        plain.xadd("captionq:dead", {"code": "x", "at": "2026-01-01"}, id=f"{old + n}-0")
+    few.bury("junk", "celery", "malformed")
+    (one,) = few.find()
+    assert (one.raw, one.queue, one.code, one.job) == ("junk", "celery", "job_invalid", None)
+    for _ in range(600):
+        few.bury("junk", "celery", "malformed")
+    assert 100 <= len(list(few.find())) <= 300
+    few.close()
+
+
+def test_given_a_letter_that_is_replayed_then_its_job_is_queued_as_if_never_tried(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    give_up(store, deliveries=3)
+    sent: list[Job] = []
+    (one,) = letters.find()
+    assert letters.replay(one, sent.append)
+    (job,) = sent
+    assert (job.job_id, job.image) == ("a", JOB.image)
+    record = store.get("a")
+    assert record is not None
+    assert (record.state, record.attempt, record.history) == (JobState.QUEUED, 0, ())
+    assert record.result is None
+    assert list(letters.find()) == []
+    assert store.start("a", "caption", 1, "worker@host").deliveries(1) == 1
+
+
+def test_given_a_replay_that_is_cut_off_then_it_can_be_done_again(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    give_up(store)
+    (one,) = letters.find()
+
+    def away(_: Job) -> None:
+        raise ConnectionError("away")
+
+    with pytest.raises(ConnectionError):
+        letters.replay(one, away)
+    assert list(letters.find()) == [one]
+    sent: list[Job] = []
+    assert letters.replay(one, sent.append)
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "sent"),
+    [(JobState.SUCCEEDED, 0), (JobState.CANCELLED, 0), (JobState.RUNNING, 1), (None, 1)],
+)
+def test_given_a_job_that_went_on_since_then_its_end_is_kept_and_its_run_not_disturbed(
+    store: RedisStore,
+    letters: DeadLetters,
+    plain: "redis.Redis",
+    state: JobState | None,
+    sent: int,
+) -> None:
+    give_up(store)
+    (one,) = letters.find()
+    plain.delete("captionq:job:a")
+    if state is JobState.RUNNING:
+        store.start("a", "caption", 1, "worker@host")
+    elif state is not None:
+        store.finish(
+            JobResult(job_id="a", task="caption", state=state, attempts=1, finished_at=utcnow())
+        )
+    jobs: list[Job] = []
+    assert letters.replay(one, jobs.append) == bool(sent)
+    assert len(jobs) == sent
+    record = store.get("a")
+    assert record is not None
+    assert record.state is (state or JobState.QUEUED)
+    assert list(letters.find()) == []
+
+
+def test_given_a_malformed_message_then_it_cannot_be_replayed(letters: DeadLetters) -> None:
+    letters.bury("junk", "celery", "no JSON")
+    (one,) = letters.find()
+    with pytest.raises(NotReplayable, match="no JSON"):
+        one.replayed()
+
+
+def test_given_a_letter_of_a_newer_version_with_other_fields_then_it_is_read() -> None:
+    fields = {"code": "quota_exceeded", "at": "2026-01-01T00:00:00Z", "more": "x"}
+    assert DeadLetter.of("1-0", fields).code == "quota_exceeded"
+
+
+# By hand
+
+
+@pytest.fixture
+def dead(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("CAPTIONQ_BROKER_URL", redis_server.url)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str, typed: str = "") -> Result:
+        return CliRunner().invoke(cli, ["dead", *words], input=typed)
+
+    return run
+
+
+def test_given_nothing_dead_then_the_list_says_so(dead: Any) -> None:
+    assert dead("list").stdout == "no dead letters\n"
+
+
+def test_given_letters_when_listed_then_each_has_a_row_or_a_document(
+    dead: Any, store: RedisStore, letters: DeadLetters
+) -> None:
+    give_up(store, code=ErrorCode.JOB_POISONED, deliveries=3)
+    letters.bury("junk", "celery", "no JSON")
+    shown = dead("list").stdout
+    assert "job_poisoned" in shown
+    assert "1 (3 deliveries)" in shown
+    assert "(no job; queue celery)" in shown
+    documents = [json.loads(line) for line in dead("list", "--json").stdout.splitlines()]
+    assert [document["code"] for document in documents] == ["job_invalid", "job_poisoned"]
+    only = dead("list", "--code", "job_poisoned", "--since", "1h", "--json").stdout
+    assert [json.loads(line)["job_id"] for line in only.splitlines()] == ["a"]
+    assert dead("list", "--until", "1h").stdout == "no dead letters\n"
+
+
+def test_given_a_letter_when_shown_then_all_deliveries_are_named(
+    dead: Any, store: RedisStore
+) -> None:
+    give_up(store, code=ErrorCode.JOB_POISONED, deliveries=3)
+    shown = dead("show", "a").stdout
+    assert [f"worker-{n}@host" in shown for n in range(3)] == [True] * 3
+    assert "https://example.com/cat.jpg" in shown
+    assert json.loads(dead("show", "a", "--json").stdout)["code"] == "job_poisoned"
+
+
+def test_given_ids_when_replayed_then_their_messages_are_in_the_queue(
+    dead: Any, store: RedisStore, plain: "redis.Redis", redis_server: RedisServer
+) -> None:
+    give_up(store)
+    give_up(store, JOB.model_copy(update={"job_id": "b"}))
+    assert dead("replay", "a").stdout == "1 replayed\n"
+    with redis.Redis.from_url(redis_server.url) as client:
+        (message,) = messages(client, "captionq.caption")
+    assert message["headers"]["id"] == message["kwargs"]["job"]["job_id"] == "a"
+    assert store.get("a").state is JobState.QUEUED  # type: ignore[union-attr]
+    assert store.get("b").state is JobState.FAILED  # type: ignore[union-attr]
+
+
+def test_given_a_filter_when_replayed_or_purged_then_it_asks_first(
+    dead: Any, store: RedisStore, letters: DeadLetters, plain: "redis.Redis"
+) -> None:
+    for n in range(3):
+        give_up(store, JOB.model_copy(update={"job_id": str(n)}))
+    refused = dead("replay", "--code", "http_5xx", typed="n\n")
+    assert refused.exit_code == 1
+    assert "Replay 3 dead letters?" in refused.stderr
+    assert plain.llen("captionq.caption") == 0
+    assert dead("replay", "--code", "http_5xx", "--limit", "1", typed="y\n").exit_code == 0
+    assert plain.llen("captionq.caption") == 1
+    assert dead("purge", "--all", "--yes").stdout == "2 removed\n"
+    assert list(letters.find()) == []
+    assert store.get("0").state is JobState.FAILED  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["replay"], "which?"),
+        (["purge", "a", "--all"], "not both"),
+        (["show", "nobody"], "no dead letter of 'nobody'"),
+        (["list", "--code", "http_6xx"], "no such code"),
+        (["list", "--since", "yesterday"], "an age such as 2h"),
+    ],
+)
+def test_given_a_mistake_then_one_sentence_says_what_to_do(
+    dead: Any, words: list[str], says: str
+) -> None:
+    result = dead(*words)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.replace("│", "").split())
+
+
+def test_given_a_letter_without_a_job_when_replayed_then_it_stays_and_the_status_tells(
+    dead: Any, letters: DeadLetters
+) -> None:
+    letters.bury("junk", "celery", "no JSON")
+    result = dead("replay", "--all", "--yes")
+    assert (result.exit_code, result.stdout) == (1, "0 replayed\n")
+    assert "holds no job: no JSON" in result.stderr
+    assert len(list(letters.find())) == 1
+
+
+def test_given_no_redis_then_that_is_said(dead: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONQ_BROKER_URL", "redis://127.0.0.1:1/0")
+    result = dead("list")
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "ago_s"),
+    [("90s", 90), ("15m", 900), ("2h", 7_200), ("3d", 259_200), ("1.5w", 907_200)],
+)
+def test_an_age_is_a_moment_before_now(text: str, ago_s: float) -> None:
+    assert abs((datetime.now(UTC) - moment(text)).total_seconds() - ago_s) < 5
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    assert moment("2026-05-01T12:00") == datetime(2026, 5, 1, 12, tzinfo=UTC)
+    assert moment("2026-05-01T12:00+02:00") == datetime(2026, 5, 1, 10, tzinfo=UTC)
