@@ -120,7 +120,7 @@ class AsyncRedisStore:
 
     async def _run(self, call: Call[T]) -> T:
         with typed_errors():
-            reply = await self._script(call.script)([call.key], call.args)
+            reply = await self._script(call.script)(call.keys, call.args)
         return call.read(reply)
 
     async def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
@@ -129,6 +129,6 @@ class AsyncRedisStore:
         with typed_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for call in calls:
-                    await self._script(call.script)([call.key], call.args, client=pipeline)
+                    await self._script(call.script)(call.keys, call.args, client=pipeline)
                 replies = await pipeline.execute()
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]

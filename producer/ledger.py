@@ -3,7 +3,13 @@
 `captionq:job:<id>` is a hash with the fields task, state, job, result (both JSON text),
 created_at, started_at (ISO 8601), worker, attempt and history (JSON: its deliveries).
 `captionq:done:<id>` is the channel on which a job's result is published when it ends.
-`captionq:dead` is the stream of dead letters. Written by RedisStore and AsyncRedisStore alike.
+`captionq:dead` is the stream of dead letters.
+`captionq:open:<queue>` is a sorted set of the keys of jobs that were submitted to a queue and have
+not ended, by the moment of the last event (milliseconds of Redis' clock); `captionq:open` is the
+set of these queues. Such jobs have two more fields: queue, and opened_ms, when they were submitted
+by that clock. What the broker lost is found by them (worker/reconciler.py).
+
+Written by RedisStore and AsyncRedisStore alike.
 """
 
 import json
@@ -18,6 +24,17 @@ import redis
 
 from producer.contract import Job, JobResult, utcnow
 from producer.errors import StoreFull, StoreUnavailable
+from producer.queues import queue_for
+from producer.scripts import (
+    CREATE,
+    FINISH,
+    FORGET,
+    GET,
+    REOPEN,
+    RESULT,
+    RETURN_DELIVERY,
+    START,
+)
 from producer.store import MAX_HISTORY, Record, checked_id, checked_terminal
 
 T = TypeVar("T")
@@ -29,105 +46,13 @@ HEALTH_CHECK_INTERVAL_S = 10
 DEAD_MAX = 10_000
 DEAD_TTL_S = 14 * 86_400.0
 
-_WRITE = """
-local function write(...)
-    local reply = redis.pcall(...)
-    if type(reply) == 'table' and reply.err then
-        if string.find(reply.err, 'OOM', 1, true) then  -- Redis 6 puts words before the code
-            return redis.error_reply('OOM the results store is full')
-        end
-        return reply
-    end
-end
-"""
-
-CREATE = (
-    _WRITE
-    + """
-local known = redis.call('HGETALL', KEYS[1])
-if #known > 0 then
-    if redis.call('HGET', KEYS[1], 'job') == ARGV[2] then return {} end
-    return known
-end
-local refused = write('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
-    'created_at', ARGV[3])
-if refused then return refused end
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {}
-"""
-)
-
-START = (
-    _WRITE
-    + """
-local later = tonumber(redis.call('HGET', KEYS[1], 'attempt') or 0) > tonumber(ARGV[3])
-if redis.call('HEXISTS', KEYS[1], 'result') == 0 and not later then
-    local history = cjson.decode(redis.call('HGET', KEYS[1], 'history') or '[]')
-    local last = history[#history]
-    if not (last and last.at == ARGV[2] and last.worker == ARGV[4]) then  -- not this call, repeated
-        table.insert(history, {at = ARGV[2], worker = ARGV[4], attempt = tonumber(ARGV[3])})
-    end
-    if #history > tonumber(ARGV[6]) then table.remove(history, 1) end
-    local refused = write('HSET', KEYS[1], 'state', 'running', 'started_at', ARGV[2],
-        'attempt', ARGV[3], 'worker', ARGV[4], 'history', cjson.encode(history))
-    if refused then return refused end
-    redis.call('HSETNX', KEYS[1], 'created_at', ARGV[2])
-    redis.call('HSETNX', KEYS[1], 'task', ARGV[1])
-    redis.call('PEXPIRE', KEYS[1], ARGV[5])
-end
-return redis.call('HGETALL', KEYS[1])
-"""
-)
-
-RETURN_DELIVERY = """
-local history = cjson.decode(redis.call('HGET', KEYS[1], 'history') or '[]')
-if redis.call('HEXISTS', KEYS[1], 'result') == 1 then return end
-for i = #history, 1, -1 do
-    if history[i].attempt == tonumber(ARGV[1]) then
-        table.remove(history, i)
-        redis.call('HSET', KEYS[1], 'state', 'queued', 'history',
-            #history > 0 and cjson.encode(history) or '[]')
-        return
-    end
-end
-"""
-
-FINISH = (
-    _WRITE
-    + """
-local kept = redis.call('HGET', KEYS[1], 'result')
-if kept then return kept end
-local refused = write('HSET', KEYS[1], 'state', ARGV[2], 'result', ARGV[3], 'attempt', ARGV[4])
-if refused then return refused end
-redis.call('HSETNX', KEYS[1], 'task', ARGV[1])
-redis.call('HSETNX', KEYS[1], 'created_at', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-redis.call('PUBLISH', ARGV[7], ARGV[3])
-if ARGV[8] then
-    redis.call('XADD', ARGV[8], 'MAXLEN', '~', ARGV[9], '*',
-        'deliveries', redis.call('HGET', KEYS[1], 'history') or '[]', unpack(ARGV, 11))
-    redis.call('XTRIM', ARGV[8], 'MINID', '~', ARGV[10])
-end
-return ARGV[3]
-"""
-)
-
-GET = "return redis.call('HGETALL', KEYS[1])"
-
-RESULT = "return redis.call('HGET', KEYS[1], 'result')"
-
-FORGET = """
-local record = redis.call('HMGET', KEYS[1], 'state', 'job')
-if record[1] == 'queued' and record[2] == ARGV[1] then redis.call('DEL', KEYS[1]) end
-"""
-
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One atomic step on one record: a script, its key and arguments, and how to read its reply."""
+    """One atomic step on one record: a script, its keys and arguments, how to read its reply."""
 
     script: str
-    key: str
+    keys: tuple[str, ...]
     args: tuple[str | int, ...]
     read: Callable[[Any], T]
 
@@ -165,8 +90,32 @@ class Ledger:
         """See `Store.create`."""
         job_id = checked_id(job)
         created_at = (job.submitted_at or utcnow()).isoformat()
-        args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms)
-        return Call(CREATE, self.key(job_id), args, _record_reader(job_id))
+        queue = queue_for(job.task, job.model)
+        args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue)
+        return Call(CREATE, self._keys(job_id), args, _record_reader(job_id))
+
+    def reopen(self, job: Job) -> Call[bool]:
+        """Queue again a job that failed or is forgotten, as one that was never tried; one that is
+        under way stays as it is. False when it has ended well, or was cancelled, since."""
+        job_id, queue = checked_id(job), queue_for(job.task, job.model)
+        text, created_at = job.model_dump_json(), utcnow().isoformat()
+        args = (job.task, text, created_at, self._queued_ttl_ms, queue)
+        return Call(REOPEN, self._keys(job_id), args, bool)
+
+    def open_key(self, queue: str | None = None) -> str:
+        """The set of queues that have open jobs, or the index of one of them."""
+        return f"{self._prefix}open" + (f":{queue}" if queue else "")
+
+    def lock_key(self) -> str:
+        """Held by the one worker that reconciles."""
+        return f"{self._prefix}reconciler"
+
+    def job_id_of_key(self, key: str) -> str:
+        """The job whose record has this key."""
+        return key.removeprefix(self.key(""))
+
+    def _keys(self, job_id: str) -> tuple[str, str]:
+        return self.key(job_id), self.open_key()
 
     def dead_key(self) -> str:
         """The stream of dead letters."""
@@ -185,11 +134,11 @@ class Ledger:
 
         moment = (at or utcnow()).isoformat()
         args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY)
-        return Call(START, self.key(job_id), args, read_existing)
+        return Call(START, self._keys(job_id), args, read_existing)
 
     def return_delivery(self, job_id: str, attempt: int) -> Call[None]:
         """See `Store.return_delivery`."""
-        return Call(RETURN_DELIVERY, self.key(job_id), (attempt,), lambda _: None)
+        return Call(RETURN_DELIVERY, self._keys(job_id), (attempt,), lambda _: None)
 
     def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> Call[JobResult]:
         """See `Store.finish`."""
@@ -207,25 +156,24 @@ class Ledger:
             oldest_ms = round((time.time() - self._dead_ttl_s) * 1_000)
             fields = (text for field in letter.items() for text in field)
             args = (*args, self.dead_key(), self._dead_max, oldest_ms, *fields)
-        return Call(FINISH, self.key(job_id), args, JobResult.model_validate_json)
+        return Call(FINISH, self._keys(job_id), args, JobResult.model_validate_json)
 
     def get(self, job_id: str) -> Call[Record | None]:
         """See `Store.get`."""
-        return Call(GET, self.key(job_id), (), _record_reader(job_id))
+        return Call(GET, self._keys(job_id), (), _record_reader(job_id))
 
     def result(self, job_id: str) -> Call[JobResult | None]:
         """The result alone, None while there is none."""
         return Call(
             RESULT,
-            self.key(job_id),
+            self._keys(job_id),
             (),
             lambda text: JobResult.model_validate_json(text) if text else None,
         )
 
     def forget(self, job: Job) -> Call[None]:
         """See `Store.forget`."""
-        key = self.key(checked_id(job))
-        return Call(FORGET, key, (job.model_dump_json(),), lambda _: None)
+        return Call(FORGET, self._keys(checked_id(job)), (job.model_dump_json(),), lambda _: None)
 
 
 def _record_reader(job_id: str) -> Callable[[list[str]], Record | None]:

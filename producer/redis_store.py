@@ -124,7 +124,7 @@ class RedisStore:
 
     def _run(self, call: Call[T]) -> T:
         with typed_errors():
-            reply = self._script(call.script)([call.key], call.args)
+            reply = self._script(call.script)(call.keys, call.args)
         return call.read(reply)
 
     def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
@@ -132,6 +132,6 @@ class RedisStore:
             return []
         with typed_errors(), self._redis.pipeline(transaction=False) as pipeline:
             for call in calls:
-                self._script(call.script)([call.key], call.args, client=pipeline)
+                self._script(call.script)(call.keys, call.args, client=pipeline)
             replies = pipeline.execute()
         return [call.read(reply) for call, reply in zip(calls, replies, strict=True)]

@@ -26,20 +26,6 @@ MAX_REASON = 1_000
 
 _PAGE = 500
 
-_REOPEN = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'succeeded' or state == 'cancelled' then return 0 end
-if state == 'failed' or not state then
-    redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
-        'created_at', ARGV[3])
-    redis.call('PEXPIRE', KEYS[1], ARGV[4])
-end
-return 1
-"""
-"""A failed or forgotten job is queued again, as one that was never tried; one that is under way
-stays as it is. Returns 0 when it has ended well, or was cancelled, since."""
-
 
 class NotReplayable(ValueError):  # noqa: N818 - it says what the letter is
     """The letter holds no job: what came was malformed."""
@@ -129,11 +115,9 @@ class DeadLetters:
         self._key = self._ledger.dead_key()
         self._max = dead_max
         self._ttl_s = dead_ttl_s
-        self._queued_ttl_ms = round(queued_ttl_s * 1_000)
         self._redis: redis.Redis = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=3
         )
-        self._reopen = self._redis.register_script(_REOPEN)
 
     def bury(self, raw: str, queue: str, reason: str) -> None:
         """Keep a message that no job can be read from."""
@@ -194,16 +178,14 @@ class DeadLetters:
             NotReplayable, JobFailed: see `DeadLetter.replayed`.
         """
         job = one.replayed()
-        now = utcnow().isoformat()
-        key = self._ledger.key(one.job_id)
+        reopen = self._ledger.reopen(job)
         with typed_errors():
-            opened = self._reopen(
-                [key], [one.task, job.model_dump_json(), now, self._queued_ttl_ms]
-            )
+            script = self._redis.register_script(reopen.script)
+            opened = reopen.read(script(reopen.keys, reopen.args))
         if opened:
             send(job)
         self.remove(one.entry)
-        return bool(opened)
+        return opened
 
     def remove(self, *entries: str) -> int:
         """Remove letters; how many there were."""

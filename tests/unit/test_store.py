@@ -263,6 +263,35 @@ def test_a_dead_letter_is_written_with_the_first_end_and_with_no_other(
     )
 
 
+def test_open_jobs_are_in_the_index_of_their_queue_until_they_end(
+    redis_server: RedisServer,
+) -> None:
+    store = RedisStore(redis_server.url)
+    large = CaptionJob(job_id="large", image="https://example.com/cat.jpg", model="org/large")
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+
+        def indexed(queue: str = "captionq.caption") -> dict[str, float]:
+            return dict(client.zrange(f"captionq:open:{queue}", 0, -1, withscores=True))
+
+        store.create_many([job("a"), job("b"), job("c"), large])
+        assert list(indexed("captionq.caption.org-large")) == ["captionq:job:large"]
+        assert set(indexed()) == {f"captionq:job:{name}" for name in "abc"}
+        assert client.smembers("captionq:open") == {
+            "captionq.caption",
+            "captionq.caption.org-large",
+        }
+        created = indexed()["captionq:job:a"]
+        assert float(client.hget("captionq:job:a", "opened_ms") or 0) == created
+        time.sleep(0.01)
+        store.start("a", "caption", 1, "worker@host")
+        store.start("foreign", "caption", 1, "worker@host")
+        assert indexed()["captionq:job:a"] > created
+        store.finish(ended("a"))
+        store.finish(ended("foreign"))
+        store.forget(job("b"))
+        assert set(indexed()) == {"captionq:job:c"}
+
+
 def test_a_job_that_has_ended_does_not_start(store: Store) -> None:
     store.create(job())
     store.finish(ended(state=JobState.CANCELLED))
@@ -518,6 +547,8 @@ def test_every_key_in_redis_has_a_bounded_life(redis_server: RedisServer) -> Non
         "mine:job:queued": True,
         "mine:job:running": True,
         "mine:job:done": False,
+        "mine:open": True,
+        "mine:open:captionq.caption": True,
     }
     assert lives["mine:job:done"] > 0
     store.close()

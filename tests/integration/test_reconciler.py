@@ -1,0 +1,292 @@
+"""What the broker lost is sent again, once; what only waits is not. On a real Redis."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection
+
+from producer.contract import CaptionJob, Job, JobResult, JobState, utcnow
+from producer.embedded import RedisServer
+from producer.ledger import Ledger
+from producer.publisher import Publisher
+from producer.redis_store import RedisStore
+from worker.backlog import Backlog, job_id_of, oldest_ms
+from worker.leases import Leases
+from worker.reconciler import GRACE_MS, MARGIN_MS, Reconciler, lost
+
+QUEUE = "captionq.caption"
+MINUTE_MS = 60_000
+
+
+@pytest.mark.parametrize(
+    ("touched_min", "oldest_min", "elsewhere", "expected"),
+    [
+        pytest.param(-10, math.inf, False, True, id="nothing waits, nobody has it"),
+        pytest.param(-10, math.inf, True, False, id="somebody has it, or it waits for its moment"),
+        pytest.param(-10, -5, False, True, id="older than all that wait"),
+        pytest.param(-10, -20, False, False, id="behind others in a backlog"),
+        pytest.param(-10, -9.5, False, False, id="so near the oldest that it may just come"),
+        pytest.param(-10, -math.inf, False, False, id="nobody knows how old those are that wait"),
+        pytest.param(-0.5, math.inf, False, False, id="something has just happened to it"),
+    ],
+)
+def test_a_job_is_lost_only_if_it_is_nowhere(
+    touched_min: float, oldest_min: float, elsewhere: bool, expected: bool
+) -> None:
+    now = 1e12
+    asked: list[bool] = []
+
+    def others() -> set[str]:
+        asked.append(True)
+        return {"a"} if elsewhere else set()
+
+    candidates = {"a": now + touched_min * MINUTE_MS, "fresh": now}
+    found = lost(candidates, now + oldest_min * MINUTE_MS, others, now)
+    assert found == ({"a"} if expected else set())
+    assert bool(asked) == (expected or elsewhere), "the broker is searched only when it matters"
+    assert (GRACE_MS, MARGIN_MS) == (MINUTE_MS, MINUTE_MS)
+
+
+@pytest.mark.parametrize(
+    ("next_in_line", "expected"),
+    [
+        ([], math.inf),
+        ([[5.0, 3.0, None]], 3.0),
+        ([[5.0], [4.0], [9.0]], 4.0),
+        ([[5.0], [None, None]], -math.inf),
+        ([[]], -math.inf),
+    ],
+)
+def test_the_oldest_that_waits_is_told_or_not_guessed(
+    next_in_line: list[list[float | None]], expected: float
+) -> None:
+    assert oldest_ms(next_in_line) == expected
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["", "junk", "[]", "{}", '{"body": 1}', '{"headers": []}', '{"headers": {}}', "[" * 9_999],
+)
+def test_given_what_is_no_message_then_it_is_of_no_job(raw: str) -> None:
+    assert job_id_of(raw) is None
+
+
+class World:
+    """A ledger, a queue, and reconcilers over them. Time is moved by setting moments back."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.redis = redis.Redis.from_url(url, decode_responses=True)
+        self.store = RedisStore(url)
+        self.publisher = Publisher(url, 10)
+        self.sent: list[tuple[str, str, int]] = []
+
+    def submit(self, *names: str, minutes_ago: float, sent: bool = True) -> None:
+        jobs: list[Job] = [
+            CaptionJob(job_id=name, image="https://example.com/a.png", submitted_at=utcnow())
+            for name in names
+        ]
+        self.store.create_many(jobs)
+        if sent:
+            self.publisher.publish(jobs, time.monotonic() + 10)
+        for name in names:
+            self.age(name, minutes_ago)
+
+    def age(self, name: str, minutes: float) -> None:
+        key, index = f"captionq:job:{name}", f"captionq:open:{QUEUE}"
+        then = round(self.redis.time()[0] * 1_000 - minutes * MINUTE_MS)
+        self.redis.zadd(index, {key: then})
+        self.redis.hset(key, "opened_ms", then)
+
+    def reconciler(
+        self, send: Callable[[Job, str, int], None] | None = None, **options: Any
+    ) -> Reconciler:
+        def noted(job: Job, queue: str, attempt: int) -> None:
+            self.sent.append((str(job.job_id), queue, attempt))
+
+        ledger = Ledger(86_400, 604_800, "captionq:")
+        return Reconciler(ledger, self.redis, Backlog(self.redis), send or noted, **options)
+
+    def passes(self, times: int = 2) -> list[int]:
+        reconciler = self.reconciler()
+        found = [reconciler.run_once() for _ in range(times)]
+        self.redis.delete("captionq:reconciler")
+        return found
+
+    def take(self) -> Any:
+        """Take one message, as a worker that then says nothing: it is in flight."""
+        connection = Connection(
+            self.url, transport="worker.transport:Transport", transport_options={"leases": Leases()}
+        )
+        return connection.channel().basic_get(QUEUE)
+
+
+@pytest.fixture
+def world(redis_server: RedisServer) -> Iterator[World]:
+    world = World(redis_server.url)
+    yield world
+    world.publisher.close()
+    world.store.close()
+    world.redis.close()
+
+
+def test_given_a_job_whose_message_was_never_sent_then_it_is_sent_at_the_second_pass(
+    world: World,
+) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    assert world.passes(3) == [0, 1, 0]
+    assert world.sent == [("a", QUEUE, 1)]
+
+
+def test_given_a_job_that_was_lost_in_its_second_attempt_then_it_goes_on_there(
+    world: World,
+) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    world.store.start("a", "caption", 2, "worker@host")
+    world.age("a", 5)
+    assert world.passes() == [0, 1]
+    assert world.sent == [("a", QUEUE, 2)]
+
+
+def test_given_a_deep_and_old_backlog_then_only_what_is_missing_from_it_is_sent(
+    world: World,
+) -> None:
+    world.submit("lost", minutes_ago=300, sent=False)
+    waiting = [f"waiting-{n}" for n in range(300)]
+    world.submit(*waiting, minutes_ago=200)
+    assert world.passes(3) == [0, 1, 0]
+    assert world.sent == [("lost", QUEUE, 1)]
+    world.redis.delete(QUEUE)
+    assert world.passes(3) == [0, 300, 0]
+    assert {name for name, _, _ in world.sent} == {"lost", *waiting}
+
+
+def test_given_returned_messages_before_a_backlog_then_none_of_it_is_sent(world: World) -> None:
+    world.submit("returned", minutes_ago=200)
+    world.submit("waiting", minutes_ago=190)
+    message = world.take()
+    world.store.start("returned", "caption", 1, "worker@host")
+    message.requeue()
+    world.redis.rpush(QUEUE, world.redis.lpop(QUEUE))
+    assert world.passes(3) == [0, 0, 0]
+
+
+def test_given_a_job_in_flight_for_long_then_it_is_not_sent(world: World) -> None:
+    world.submit("a", minutes_ago=5)
+    message = world.take()
+    assert message is not None
+    assert world.redis.llen(QUEUE) == 0
+    assert world.passes(3) == [0, 0, 0]
+    message.ack()
+
+
+def test_given_a_job_that_waits_for_its_moment_then_it_is_not_sent(world: World) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    world.redis.zadd("captionq.delayed", {"a": 9e15})
+    assert world.passes(3) == [0, 0, 0]
+
+
+def test_given_messages_that_tell_nothing_then_nothing_behind_them_is_called_lost(
+    world: World,
+) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    world.redis.lpush(QUEUE, "junk", json.dumps({"headers": {"id": "foreign"}}))
+    assert world.passes(3) == [0, 0, 0]
+
+
+def test_given_jobs_that_ended_or_are_forgotten_then_they_leave_the_index_unsent(
+    world: World,
+) -> None:
+    world.submit("gone", minutes_ago=5, sent=False)
+    world.redis.delete("captionq:job:gone")
+    world.submit("ended", minutes_ago=5, sent=False)
+    end = JobResult(
+        job_id="ended", task="caption", state=JobState.CANCELLED, attempts=0, finished_at=utcnow()
+    )
+    world.store.finish(end)
+    world.age("ended", 5)
+    assert world.passes(3) == [0, 0, 0]
+    assert world.redis.zcard(f"captionq:open:{QUEUE}") == 0
+    assert world.sent == []
+
+
+def test_given_several_workers_then_one_reconciles_until_it_is_gone(world: World) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    one, other = world.reconciler(), world.reconciler()
+    assert [one.run_once(), other.run_once(), other.run_once()] == [0, 0, 0]
+    assert one.run_once() == 1
+    world.age("a", 5)
+    world.redis.delete("captionq:reconciler")  # its life is over
+    assert [other.run_once(), one.run_once(), other.run_once()] == [0, 0, 1]
+
+
+def test_given_a_reconciler_that_slept_with_the_lock_in_its_hand_then_it_sends_nothing(
+    world: World,
+) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    sleeper, other = world.reconciler(), world.reconciler()
+    sleeper.run_once()
+    judged = sleeper._lost(QUEUE)
+    world.redis.delete("captionq:reconciler")
+    other.run_once()
+    assert [sleeper._sent(one, QUEUE) for one in judged] == [False]
+    assert world.sent == []
+    assert other.run_once() == 1
+
+
+def test_given_a_job_that_moved_since_it_was_judged_then_it_is_not_sent(world: World) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    reconciler = world.reconciler()
+    reconciler.run_once()
+    (judged,) = reconciler._lost(QUEUE)
+    world.store.start("a", "caption", 1, "worker@host")
+    assert not reconciler._sent(judged, QUEUE)
+
+
+def test_given_a_broker_that_takes_nothing_then_the_job_is_left_for_later(world: World) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+
+    def away(*_: Any) -> None:
+        raise ConnectionError("away")
+
+    reconciler = world.reconciler(away)
+    assert [reconciler.run_once(), reconciler.run_once()] == [0, 0]
+    world.age("a", 5)
+    world.redis.delete("captionq:reconciler")
+    assert world.passes() == [0, 1]
+
+
+def test_given_a_reconciler_that_runs_by_itself_then_it_outlives_an_outage(
+    world: World, redis_server: RedisServer
+) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    reconciler = world.reconciler(every_s=0.05)
+    redis_server.stop()
+    reconciler.start()
+    time.sleep(0.3)
+    redis_server.start()
+    deadline_s = time.monotonic() + 10
+    while not world.sent and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    reconciler.close()
+    assert world.sent == [("a", QUEUE, 1)]
+
+
+def test_given_many_open_jobs_that_wait_then_a_pass_looks_at_few_of_them(world: World) -> None:
+    """`python -m tests.chaos reconcile` does the same with a million."""
+    names = [f"job-{n}" for n in range(5_000)]
+    for begin in range(0, len(names), 500):
+        world.submit(*names[begin : begin + 500], minutes_ago=60 - begin / 500)
+    before = world.redis.info("commandstats")
+    assert world.passes(2) == [0, 0]
+    after = world.redis.info("commandstats")
+    calls = {
+        name: stats["calls"] - before.get(name, {"calls": 0})["calls"]
+        for name, stats in after.items()
+    }
+    assert sum(calls.values()) < 600, calls

@@ -1,0 +1,85 @@
+"""What the broker's Redis holds of a job: waiting, delayed, or in flight. Reads alone."""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from worker.inflight import Keys
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+SEP = "\x06\x16"
+"""kombu's defaults: a queue has a list for each step of priority."""
+
+LOOKED_AT = 100
+"""Messages that are next in line, looked at for the oldest one."""
+
+
+class Backlog:
+    """The queues of one broker.
+
+    Args:
+        client: of the broker's Redis, with `decode_responses`.
+        prefix: kombu's `global_keyprefix`.
+
+    Every method raises redis.RedisError when the broker cannot be reached.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str = "") -> None:
+        self._redis = client
+        self._prefix = prefix
+        self._keys = Keys(prefix)
+
+    def next_in_line(self, queue: str) -> list[list[str]]:
+        """The ids of the messages next in line, a list for each list that is not empty.
+
+        Messages without an id are left out: a list may be empty for want of any.
+        """
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for step in PRIORITY_STEPS:
+                name = f"{self._prefix}{queue}{SEP}{step}" if step else f"{self._prefix}{queue}"
+                pipeline.lrange(name, -LOOKED_AT, -1)
+            lists: list[list[str]] = pipeline.execute()
+        return [[found for raw in each if (found := job_id_of(raw))] for each in lists if each]
+
+    def delayed(self, ids: Sequence[str]) -> set[str]:
+        """Which of these wait for their moment."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for one in ids:
+                pipeline.zscore(self._keys.delayed, one)
+            scores = pipeline.execute()
+        return {one for one, score in zip(ids, scores, strict=True) if score is not None}
+
+    def in_flight(self) -> set[str]:
+        """The ids of all messages that some worker holds."""
+        entries: Any = self._redis.hscan_iter(self._keys.inflight, count=500)
+        raws = (entry.partition("\n")[2] for _, entry in entries)
+        return {found for raw in raws if (found := job_id_of(raw))}
+
+
+def job_id_of(raw: str) -> str | None:
+    """The job a message is of: its own id, or else Celery's; None when it names neither."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        message = json.loads(raw)
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            _, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+            return str(kwargs["job"]["job_id"])
+        return str(message["headers"]["id"])
+    return None
+
+
+def oldest_ms(opened_ms: Sequence[Sequence[float | None]]) -> float:
+    """When the oldest waiting job of a queue was submitted, given those that are next in line.
+
+    Infinite when nothing waits; minus infinite when that cannot be told, because none of those
+    next in line in some list is known.
+
+    >>> oldest_ms([]), oldest_ms([[None, 5.0, 3.0], [4.0]]), oldest_ms([[1.0], [None]])
+    (inf, 3.0, -inf)
+    """
+    firsts = [min((ms for ms in each if ms is not None), default=-math.inf) for each in opened_ms]
+    return min(firsts, default=math.inf)

@@ -1,0 +1,241 @@
+"""The reconciler: what the ledger knows of and the broker has lost is sent again.
+
+A job can be in the ledger and nowhere else: its producer died between recording and sending it,
+or a crash of Redis took the last moments of the queue with it. Queues are first in, first out: a
+job that is older than all that wait was taken from its queue, or was never in it. If nobody
+holds it, and it does not wait for its moment, it is lost. A backlog, however deep and however
+old, is never sent again; only what is missing from it is.
+
+All moments are milliseconds of the results store's clock, whatever the clocks of producers say.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from producer.contract import Job, JobFailed, parse_job
+from producer.ledger import Ledger
+from worker.backlog import Backlog, oldest_ms
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 30.0
+GRACE_MS = 60_000
+"""An event this recent says that the job is on its way."""
+
+MARGIN_MS = 60_000
+"""How long a producer may take from recording a job to sending its message."""
+
+PAGE = 1_000
+MAX_LOOKED_AT = 20_000
+"""Open jobs that one pass looks at in one queue."""
+
+Send = Callable[[Job, str, int], None]
+"""(job, queue, attempt): sends the message again. May raise anything: the job is left for later."""
+
+_LOCK = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+local token = holder or redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
+return tonumber(token)
+"""
+"""Take the lock, or keep it. Returns the fencing token; 0 when another holds it."""
+
+_CLAIM = """
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return false end
+local state = redis.call('HGET', KEYS[1], 'state')
+if state ~= 'queued' and state ~= 'running' then
+    redis.call('ZREM', KEYS[2], KEYS[1])
+    return false
+end
+if redis.call('ZSCORE', KEYS[2], KEYS[1]) ~= ARGV[2] then return false end
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), KEYS[1])
+return redis.call('HMGET', KEYS[1], 'task', 'job', 'attempt')
+"""
+"""The right to send one job, given while the lock's token is ours and nothing has happened to the
+job since it was judged: so a reconciler that slept with the lock in its hand sends nothing."""
+
+
+@dataclass(frozen=True)
+class Open:
+    """A job that has not ended, and when something last happened to it."""
+
+    key: str
+    touched: str
+    """Milliseconds, as Redis spells them."""
+
+    @property
+    def touched_ms(self) -> float:
+        """The same as a number."""
+        return float(self.touched)
+
+
+def lost(
+    candidates: Mapping[str, float], oldest: float, elsewhere: Callable[[], set[str]], now_ms: float
+) -> set[str]:
+    """Which jobs the broker has lost.
+
+    Args:
+        candidates: open jobs of one queue by id, with the moment of their last event.
+        oldest: when the oldest job that waits there was submitted; see `backlog.oldest_ms`.
+        elsewhere: those that are delayed or in flight; asked only when it matters.
+        now_ms: this moment.
+    """
+    before_ms = min(now_ms - GRACE_MS, oldest - MARGIN_MS)
+    missing = {job_id for job_id, touched_ms in candidates.items() if touched_ms < before_ms}
+    return missing - elsewhere() if missing else set()
+
+
+class Reconciler:
+    """Compares ledger and broker every `every_s` seconds, in one worker of all at a time.
+
+    The one is chosen by a lock in the results store, with a fencing token (Kleppmann, "How to do
+    distributed locking", 2016). A job is sent again when two passes in a row find it lost: between
+    two places a message is seen in neither.
+
+    Args:
+        ledger: where records lie.
+        results: client of the results store's Redis, with `decode_responses`.
+        backlog: the broker.
+        send: sends a message again.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        results: redis.Redis,
+        backlog: Backlog,
+        send: Send,
+        *,
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._ledger = ledger
+        self._results = results
+        self._backlog = backlog
+        self._send = send
+        self._every_s = every_s
+        self._token = ""
+        self._suspects: set[str] = set()
+        self._lock = results.register_script(_LOCK)
+        self._claim = results.register_script(_CLAIM)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End after the pass that is under way."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def run_once(self) -> int:
+        """One pass, if no other worker is at it; how many jobs were sent again.
+
+        Raises:
+            redis.RedisError: a Redis cannot be reached.
+        """
+        if not self._locked():
+            self._suspects = set()
+            return 0
+        queues: Any = self._results.smembers(self._ledger.open_key())
+        found = {queue: self._lost(queue) for queue in queues}
+        before = self._suspects
+        self._suspects = {one.key for each in found.values() for one in each}
+        return sum(
+            self._sent(one, queue)
+            for queue, each in found.items()
+            for one in each
+            if one.key in before
+        )
+
+    def _locked(self) -> bool:
+        key, life_ms = self._ledger.lock_key(), round(max(10.0, 4 * self._every_s) * 1_000)
+        token = int(self._lock([key, f"{key}:token"], [self._token, life_ms]))
+        self._token = str(token) if token else ""
+        return bool(token)
+
+    def _lost(self, queue: str) -> list[Open]:
+        oldest = self._oldest_ms(queue)
+        seconds, microseconds = self._results.time()
+        now_ms = seconds * 1_000 + microseconds / 1_000
+        jobs = self._open_before(queue, min(now_ms - GRACE_MS, oldest - MARGIN_MS))
+        by_id = {self._ledger.job_id_of_key(job.key): job for job in jobs}
+
+        def elsewhere() -> set[str]:
+            return self._backlog.delayed(list(by_id)) | self._backlog.in_flight()
+
+        touched = {job_id: job.touched_ms for job_id, job in by_id.items()}
+        return [by_id[job_id] for job_id in lost(touched, oldest, elsewhere, now_ms)]
+
+    def _oldest_ms(self, queue: str) -> float:
+        waiting = self._backlog.next_in_line(queue)
+        known = []
+        for ids in waiting:
+            with self._results.pipeline(transaction=False) as pipeline:
+                for job_id in ids:
+                    pipeline.hget(self._ledger.key(job_id), "opened_ms")
+                known.append([float(ms) if ms else None for ms in pipeline.execute()])
+        return oldest_ms(known)
+
+    def _open_before(self, queue: str, before_ms: float) -> list[Open]:
+        jobs: list[Open] = []
+        index = self._ledger.open_key(queue)
+        while len(jobs) < MAX_LOOKED_AT:
+            page: Any = self._results.zrange(
+                index,
+                "-inf",
+                f"({before_ms}",
+                byscore=True,
+                offset=len(jobs),
+                num=PAGE,
+                withscores=True,
+                score_cast_func=lambda score: score,
+            )
+            jobs += [Open(key, _spelled(score)) for key, score in page]
+            if len(page) < PAGE:
+                break
+        return jobs
+
+    def _sent(self, one: Open, queue: str) -> bool:
+        keys = [one.key, self._ledger.open_key(queue), self._ledger.lock_key()]
+        claimed: Any = self._claim(keys, [self._token, one.touched])
+        if claimed is None:
+            return False
+        task, text, attempt = claimed
+        try:
+            job = parse_job(task, text)
+            self._send(job, queue, max(1, int(attempt or 1)))
+        except JobFailed as exc:
+            log.info("job %s is of a contract unknown here: %s", one.key, exc)
+            return False
+        except Exception as exc:  # noqa: BLE001 - whatever the broker's library raises
+            log.warning("job %s could not be sent again: %s", job.job_id, exc)
+            return False
+        log.warning("job %s had been lost by the broker and is sent again", job.job_id)
+        return True
+
+    def _loop(self) -> None:
+        away = False
+        while not self._closed.wait(self._every_s):
+            try:
+                self.run_once()
+                away = False
+            except redis.RedisError as exc:
+                log.log(logging.DEBUG if away else logging.WARNING, "no reconciling: %s", exc)
+                away = True
+            except Exception:
+                log.exception("reconciling failed; the next pass goes on")
+
+
+def _spelled(score: Any) -> str:
+    """A score as a script reads it: milliseconds are whole."""
+    return str(int(float(score)))
