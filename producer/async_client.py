@@ -10,7 +10,7 @@ from typing import Self
 
 from producer import embedded
 from producer.async_redis_store import AsyncRedisStore
-from producer.contract import Job, JobResult, utcnow
+from producer.contract import Job, JobResult
 from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.settings import ProducerSettings
@@ -155,7 +155,7 @@ class AsyncClient:
         deadline_s = time.monotonic() + self._timeout_s
         try:
             known = await self._recorded(store, chunk, deadline_s)
-            due = to_send(chunk, known, utcnow())
+            due = to_send(chunk, known)
             await asyncio.to_thread(publisher.publish, due, deadline_s)
         except BrokerUnavailable as exc:
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):

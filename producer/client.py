@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from producer import embedded
-from producer.contract import Job, JobResult, utcnow
+from producer.contract import Job, JobResult
 from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.redis_store import RedisStore
@@ -86,8 +86,7 @@ class Client:
     def submit(self, job: Job) -> JobHandle:
         """Record a job as queued and send it. An id that is known already is that job.
 
-        If that is still queued after a minute, its message is sent again: the producer that
-        recorded it may have died before sending it.
+        Should this process die between the two, workers find the job and send it.
 
         Tries for the settings' `submit_timeout_s`; when that fails, the job is unknown again
         (unless the results store is lost too), and can be submitted anew.
@@ -177,7 +176,7 @@ class Client:
         deadline_s = time.monotonic() + self._timeout_s
         try:
             known = self._recorded(chunk, deadline_s)
-            self._publisher.publish(to_send(chunk, known, utcnow()), deadline_s)
+            self._publisher.publish(to_send(chunk, known), deadline_s)
         except BrokerUnavailable as exc:
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):

@@ -64,7 +64,7 @@ class Ledger:
         self,
         result_ttl_s: float,
         queued_ttl_s: float,
-        prefix: str,
+        prefix: str = "captionq:",
         dead_max: int = DEAD_MAX,
         dead_ttl_s: float = DEAD_TTL_S,
     ) -> None:

@@ -2,8 +2,6 @@
 
 import uuid
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import datetime
 
 from producer.contract import (
     MAX_MESSAGE_BYTES,
@@ -21,9 +19,6 @@ from producer.store import Record
 
 CHUNK = 500
 """Jobs recorded and sent in one go."""
-
-RESEND_AFTER_S = 60
-"""A job that is queued for longer may have lost its message: its producer died before sending."""
 
 
 def prepared(job: Job) -> Job:
@@ -53,31 +48,21 @@ def chunks(jobs: Iterable[Job]) -> list[list[Job]]:
     return [ready[begin : begin + CHUNK] for begin in range(0, len(ready), CHUNK)]
 
 
-def to_send(jobs: Sequence[Job], known: Sequence[Record | None], now: datetime) -> list[Job]:
-    """The jobs whose messages are to be sent, each id once, in order.
+def to_send(jobs: Sequence[Job], known: Sequence[Record | None]) -> list[Job]:
+    """The jobs whose messages are to be sent: those without a known record, each id once, in order.
 
-    A job without a known record is sent. One that is known is sent again, as it was recorded,
-    when it is still queued after RESEND_AFTER_S; should its message have been there all along,
-    the duplicate is harmless, because the first terminal state is kept.
+    One whose producer died between recording and sending it has a record and no message; workers
+    find that and send it (worker/reconciler.py).
 
     Args:
         jobs: as submitted now.
         known: the record each of them had before, as `Store.create_many` returns them.
-        now: the present moment, timezone-aware.
     """
     sent: dict[str | None, Job] = {}
     for job, record in zip(jobs, known, strict=True):
         if record is None:
             sent[job.job_id] = job
-        elif _overdue(record, now) and record.job is not None:
-            with suppress(JobFailed):  # recorded by a newer producer: it is left to such ones
-                sent[job.job_id] = parse_job(record.task, record.job)
     return list(sent.values())
-
-
-def _overdue(record: Record, now: datetime) -> bool:
-    age_s = (now - record.created_at).total_seconds()
-    return record.state is JobState.QUEUED and age_s > RESEND_AFTER_S
 
 
 def cancellation(record: Record) -> JobResult:

@@ -24,10 +24,12 @@ from celery.signals import (
 )
 from kombu import Exchange, Queue
 
-from producer.contract import ErrorCode, JobFailed
+from producer.contract import ErrorCode, Job, JobFailed, public_uri
 from producer.embedded import EmbeddedUnavailable, ensure
+from producer.ledger import Ledger
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_store import RedisStore
+from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.consumer import Consumer
 from worker.deadletter import DeadLetters
@@ -44,6 +46,7 @@ from worker.leases import Leases
 from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
+from worker.reconciler import Reconciler
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings, model_path
 from worker.shutdown import Shutdown
 from worker.supervisor import end_with_supervisor
@@ -187,6 +190,7 @@ class House:
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
         )
+        self._reconciler = make_reconciler(settings, broker_url)
         self.shutdown = Shutdown(
             leases,
             self.shell.return_running,
@@ -196,9 +200,48 @@ class House:
 
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
+        if self._reconciler is not None:
+            self._reconciler.close()
         self._batcher.close(timeout_s=10)
         self._fetcher.close()
         self._dead.close()
+
+
+def make_reconciler(settings: WorkerSettings, broker_url: str) -> Reconciler | None:
+    """What looks for lost jobs, begun; None where that is not wanted or not possible."""
+    if not settings.reconcile_every_s:
+        return None
+    if not broker_url.startswith(("redis://", "rediss://")):
+        log.warning("jobs that the broker loses are not looked for: it is no single Redis")
+        return None
+    clients: list[redis.Redis] = [
+        redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
+        )
+        for url in (settings.results_url_beside(broker_url), broker_url)
+    ]
+    reconciler = Reconciler(
+        Ledger(settings.result_ttl_s, settings.queued_ttl_s),
+        clients[0],
+        Backlog(clients[1]),
+        send_again,
+        every_s=settings.reconcile_every_s,
+    )
+    reconciler.start()
+    return reconciler
+
+
+def send_again(job: Job, queue: str, attempt: int) -> None:
+    """Send a job's message as its producer did, in the attempt it is in."""
+    app.send_task(
+        TASK_NAMES[job.task],
+        kwargs={"job": job.model_dump(mode="json")},
+        kwargsrepr=public_uri(job.image),
+        task_id=job.job_id,
+        queue=queue,
+        retries=attempt - 1,
+        ignore_result=True,
+    )
 
 
 def decoded(decoding: Deadline, decode: Callable[[], Decoded]) -> Decoded:

@@ -103,6 +103,12 @@ class WorkerSettings(ProducerSettings):
         le=10,
         description="Workers a job may die with, each time it is tried, before it is given up",
     )
+    reconcile_every_s: float = Field(
+        30,
+        ge=0,
+        description="How often one worker of all looks for jobs that the broker lost, seconds; "
+        "0 never",
+    )
     dead_max: int = Field(10_000, ge=1, description="Most dead letters that are kept, roughly")
     dead_ttl_s: float = Field(14 * 86_400, gt=0, description="Life of a dead letter, in seconds")
     store_patience_s: float = Field(
