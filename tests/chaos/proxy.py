@@ -50,9 +50,9 @@ class Proxy:
 
     def close(self) -> None:
         """Reset all connections and end."""
-        self._server.close()
         self.refuse(True)
         self.thaw()
+        self._do(self._stop_accepting())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -76,6 +76,9 @@ class Proxy:
             self._flowing.set()
         else:
             self._flowing.clear()
+
+    async def _stop_accepting(self) -> None:
+        self._server.close()
 
     async def _reset(self) -> None:
         for writer in list(self._writers):

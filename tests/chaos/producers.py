@@ -1,0 +1,134 @@
+"""Who sends the jobs, patiently: a job is accepted when its producer has been told so."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from producer import Client
+from producer.errors import BrokerUnavailable
+from producer.settings import ProducerSettings
+from tests.chaos.fates import Errand, Kind, Sender
+from tests.chaos.world import World
+
+CHUNK = 10
+
+
+class Producers:
+    """Sends errands at an even rate, from a thread of its own, whatever befalls the broker.
+
+    Attributes:
+        accepted: the jobs that the broker has, by id.
+        sent_twice: those that may have been sent twice, because nothing was heard of the first.
+    """
+
+    def __init__(self, world: World, errands: Sequence[Errand], seconds: float) -> None:
+        self._world = world
+        self._errands = errands
+        self._seconds = seconds
+        self.accepted: dict[str, Errand] = {}
+        self.sent_twice = 0
+        self._client = Client(world.redis.url, settings=ProducerSettings(submit_timeout_s=2))
+        self._celery = self._fresh()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _fresh(self) -> Celery:
+        url = self._world.redis.url
+        app = Celery(broker=url, backend=url, set_as_current=False)
+        options = {"socket_timeout": 2, "socket_connect_timeout": 2}
+        app.conf.update(broker_transport_options=options, task_publish_retry=False)
+        return app
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether all are sent."""
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        self._celery.close()
+
+    def _run(self) -> None:
+        began_s = time.monotonic()
+        for number, chunk in enumerate(_chunks(self._errands)):
+            due_s = began_s + self._seconds * number * CHUNK / len(self._errands)
+            time.sleep(max(0.0, due_s - time.monotonic()))
+            ours = [one for one in chunk if one.sender is Sender.CLIENT]
+            if ours:
+                self._until_sent(ours, self._submit)
+            for one in chunk:
+                if one.sender is not Sender.CLIENT:
+                    self._until_sent([one], self._send)
+
+    def _until_sent(self, errands: list[Errand], send: Callable[[list[Errand]], None]) -> None:
+        while True:
+            try:
+                send(errands)
+            except (BrokerUnavailable, OSError, redis.RedisError, OperationalError):
+                self.sent_twice += len(errands)
+                self._celery = self._fresh()
+                time.sleep(0.3)
+            else:
+                self.accepted |= {one.job_id: one for one in errands}
+                return
+
+    def _submit(self, errands: list[Errand]) -> None:
+        self._client.submit_many([one.job(self._world.places) for one in errands])
+
+    def _send(self, errands: list[Errand]) -> None:
+        for one in errands:
+            job = one.job(self._world.places).model_dump(mode="json")
+            if one.fate.kind is Kind.NEWER:
+                job["schema_version"] = 2
+            self._celery.send_task(
+                "captionq.caption",
+                kwargs={"job": job},
+                task_id=one.job_id,
+                countdown=one.delay_s or None,
+                priority=one.priority,
+                ignore_result=True,
+            )
+
+
+def _chunks(errands: Sequence[Errand]) -> Iterator[Sequence[Errand]]:
+    for begin in range(0, len(errands), CHUNK):
+        yield errands[begin : begin + CHUNK]
+
+
+class Receiver:
+    """An outsider who hears of every result, as long as the results store lets him."""
+
+    def __init__(self, url: str) -> None:
+        self.received: Counter[str] = Counter()
+        self._url = url
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._closed.set()
+        self._thread.join(10)
+
+    def _listen(self) -> None:
+        while not self._closed.is_set():
+            try:
+                with redis.Redis.from_url(self._url, socket_timeout=2) as client:
+                    channels = client.pubsub(ignore_subscribe_messages=True)
+                    channels.psubscribe("captionq:done:*")
+                    while not self._closed.is_set():
+                        message = channels.get_message(timeout=0.5)
+                        if message is not None and message["type"] == "pmessage":
+                            name = message["channel"].decode().removeprefix("captionq:done:")
+                            self.received[name] += 1
+            except (redis.RedisError, OSError):
+                time.sleep(0.1)

@@ -1,0 +1,269 @@
+"""A run: jobs are sent, faults happen, and when all is quiet again the account is drawn up."""
+
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+
+from tests.chaos.account import Account, Hands, account
+from tests.chaos.fates import Mix, draw
+from tests.chaos.faults import ACTS, Fault, happen
+from tests.chaos.ledger import Event
+from tests.chaos.producers import Producers, Receiver
+from tests.chaos.world import Worker, World
+
+QUIET_S = 20.0
+"""How long nothing may happen to any job before what has not ended is called lost, besides two
+visibility timeouts and a pass of the reconciler."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    `faults` names those that come at random; `due` are those that come in any case. The visibility
+    timeout of the workers is `visibility_s`.
+    """
+
+    seed: int
+    jobs: int
+    seconds: float
+    workers: int = 4
+    visibility_s: float = 20.0
+    fsync: str = "always"
+    gap_s: float = 4.0
+    faults: dict[str, float] = field(
+        default_factory=lambda: {name: share for name, (_, share) in ACTS.items()}
+    )
+    due: dict[str, int] = field(default_factory=dict)
+    mix: Mix = field(default_factory=Mix)
+    settings: dict[str, str] = field(default_factory=dict)
+    transport: str = "ours"
+    newer: bool = True
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """Memory (bytes) and open files of the process that lived longest, young and old."""
+
+    lived_s: float
+    memory: tuple[int, int]
+    files: tuple[int, int]
+
+    def __str__(self) -> str:
+        before, after = (round(size / 2**20) for size in self.memory)
+        return (
+            f"the oldest worker process lived {self.lived_s:.0f} s: memory {before} -> {after} MiB,"
+            f" open files {self.files[0]} -> {self.files[1]}"
+        )
+
+
+class Run:
+    """One run of a plan; `say` hears how it goes."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], object]) -> None:
+        self.plan = plan
+        self.say = say
+        self.rng = random.Random(plan.seed)
+        self.faults: list[Fault] = []
+        self.deaths: dict[int, float] = {}
+        self.events: list[Event] = []
+        self.hands = Hands()
+        self.young: dict[int, tuple[float, int, int]] = {}
+        self.old: dict[int, tuple[float, int, int]] = {}
+
+    def go(self) -> tuple[Account, Flatness | None]:
+        """Do it all."""
+        plan = self.plan
+        errands = [draw(self.rng, n, plan.mix) for n in range(plan.jobs)]
+        with (
+            tempfile.TemporaryDirectory(prefix="chaos-") as folder,
+            World(
+                Path(folder),
+                workers=plan.workers,
+                fsync=plan.fsync,
+                visibility_s=plan.visibility_s,
+                settings=plan.settings | {"CHAOS_TRANSPORT": plan.transport},
+                newer=plan.newer,
+            ) as world,
+        ):
+            receiver = Receiver(world.redis.url)
+            producers = Producers(world, errands, plan.seconds)
+            world.start()
+            try:
+                producers.start()
+                self._shake(world, producers)
+                self.say("no more faults; what is left is finished")
+                self._until_quiet(world, producers)
+                ends = ends_of(world.redis.url, producers.accepted)
+                exits = [one for worker in world.workers for one in worker.ended]
+                ours = frozenset(pid for worker in world.workers for pid in worker.ours)
+                drawn_up = account(
+                    producers.accepted,
+                    ends,
+                    receiver.received,
+                    self.events,
+                    self.faults,
+                    self.deaths,
+                    exits,
+                    ours,
+                    producers.sent_twice,
+                    plan.visibility_s + 5,
+                )
+                if drawn_up.broken:
+                    self._keep_logs(Path(folder))
+                return drawn_up, self._flatness()
+            finally:
+                receiver.close()
+                producers.close()
+
+    def _shake(self, world: World, producers: Producers) -> None:
+        due = [name for name, times in self.plan.due.items() for _ in range(times)]
+        self.rng.shuffle(due)
+        moments = sorted(self.rng.uniform(0, self.plan.seconds) for _ in due)
+        began_s = time.monotonic()
+        for name, moment_s in zip(due, moments, strict=True):
+            self._pause(world, began_s + moment_s - time.monotonic())
+            self._happen(world, name, producers)
+        while not (due or producers.done):
+            self._pause(world, self.plan.gap_s * self.rng.uniform(0.5, 1.5))
+            names, shares = list(self.plan.faults), list(self.plan.faults.values())
+            self._happen(world, self.rng.choices(names, shares)[0], producers)
+        while not producers.done:
+            self._pause(world, 0.5)
+
+    def _happen(self, world: World, name: str, producers: Producers) -> None:
+        fault = happen(world, self._victim(world), self.rng, name, self.plan.visibility_s)
+        self.faults.append(fault)
+        self.say(f"{name} ({fault.length_s:.1f} s); {len(producers.accepted)} jobs sent")
+
+    def _victim(self, world: World) -> Worker:
+        """A worker that is at work, or after a while whichever there is."""
+        until_s = time.monotonic() + 10
+        while True:
+            self._pause(world, 0)
+            there = [worker for worker in world.workers if worker.process is not None]
+            busy = [worker for worker in there if self.hands.of(frozenset({worker.pid}))]
+            if busy or (there and time.monotonic() > until_s):
+                return self.rng.choice(busy or there)
+            time.sleep(0.02)
+
+    def _pause(self, world: World, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while True:
+            self._look_after(world)
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(0.1, left_s))
+
+    def _look_after(self, world: World) -> None:
+        for event in world.ledger.news():
+            self.events.append(event)
+            self.hands.see(event)
+        now_s = time.monotonic()
+        for worker in world.workers:
+            before = worker.process
+            worker.look_after()
+            if before is not None and worker.process is not before:
+                self.deaths[before.pid] = now_s
+                self.hands.gone(before.pid)
+            elif now_s - worker.started_s > 20:
+                self._weigh(worker.pid, now_s - worker.started_s)
+
+    def _weigh(self, pid: int, lived_s: float) -> None:
+        if lived_s - self.old.get(pid, (0.0, 0, 0))[0] < 5:
+            return
+        try:
+            process = psutil.Process(pid)
+            found = (lived_s, process.memory_info().rss, process.num_fds())
+        except psutil.Error:
+            return
+        self.young.setdefault(pid, found)
+        self.old[pid] = found
+
+    def _flatness(self) -> Flatness | None:
+        if not self.old:
+            return None
+        pid = max(self.old, key=lambda one: self.old[one][0])
+        (_, memory, files), (lived_s, memory_old, files_old) = self.young[pid], self.old[pid]
+        return Flatness(lived_s, (memory, memory_old), (files, files_old))
+
+    def _until_quiet(self, world: World, producers: Producers) -> None:
+        patience_s = QUIET_S + 2 * self.plan.visibility_s
+        told_s = last_s = time.monotonic()
+        while True:
+            before = len(self.events)
+            self._pause(world, 0.5)
+            if len(self.events) > before:
+                last_s = time.monotonic()
+            ends = ends_of(world.redis.url, producers.accepted)
+            open_ = [job_id for job_id, end in ends.items() if end is None]
+            if not open_ and not left_in(world.redis.url):
+                return
+            if time.monotonic() - told_s > 10:
+                told_s = time.monotonic()
+                left = left_in(world.redis.url)
+                self.say(f"{len(open_)} jobs have not ended, {left} messages left: {open_[:3]}")
+            if time.monotonic() - last_s > patience_s:
+                return
+
+    def _keep_logs(self, folder: Path) -> None:
+        kept = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
+        for log in folder.glob("*.log"):
+            (kept / log.name).write_bytes(log.read_bytes())
+        self.say(f"the workers' logs: {kept}")
+
+
+def ends_of(url: str, job_ids: Iterable[str]) -> dict[str, str | None]:
+    """How jobs ended, as their records say: "succeeded", "cancelled", an error code, or None."""
+    ids = list(job_ids)
+    ends: dict[str, str | None] = {}
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        for begin in range(0, len(ids), 1_000):
+            page = ids[begin : begin + 1_000]
+            with client.pipeline(transaction=False) as pipeline:
+                for job_id in page:
+                    pipeline.hget(f"captionq:job:{job_id}", "result")
+                results: list[Any] = pipeline.execute()
+            for job_id, text in zip(page, results, strict=True):
+                ends[job_id] = None
+                if text:
+                    result = json.loads(text)
+                    ends[job_id] = (result.get("error") or {}).get("code") or result["state"]
+    return ends
+
+
+def left_in(url: str) -> int:
+    """Messages that wait, are in flight, or are delayed."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        lists = [key for key in client.scan_iter("c*", _type="list")]
+        waiting = sum(int(client.llen(key)) for key in lists)  # type: ignore[arg-type]
+        held = int(client.hlen("captionq.inflight")) + int(client.hlen("unacked"))  # type: ignore[arg-type]
+        return waiting + held + int(client.zcard("captionq.delayed"))  # type: ignore[arg-type]
+
+
+def main(plan: Plan, repeat: str) -> int:
+    """Run a plan and print its account; returns the exit status."""
+
+    def say(words: str) -> None:
+        print(f"{time.monotonic() - began_s:7.1f} s  {words}", file=sys.stderr, flush=True)
+
+    began_s = time.monotonic()
+    drawn_up, flatness = Run(plan, say).go()
+    print(drawn_up.table())
+    if flatness is not None:
+        print(flatness)
+    for broken in drawn_up.broken:
+        print(f"BROKEN: {broken}")
+    print(f"again: {repeat}")
+    print(drawn_up.last_line, flush=True)
+    return 1 if drawn_up.broken else 0
