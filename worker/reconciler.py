@@ -156,9 +156,10 @@ class Reconciler:
         by_id = {self._ledger.job_id_of_key(job.key): job for job in jobs}
 
         def elsewhere() -> set[str]:
-            # In the order in which messages move, so that one that moves on is met again.
-            delayed = self._backlog.delayed(list(by_id))
-            return delayed | self._backlog.waiting(queue) | self._backlog.in_flight()
+            held = self._backlog.delayed(list(by_id)) | self._backlog.in_flight()
+            if held >= set(by_id):  # jobs that take long are no reason to search a queue
+                return held
+            return held | self._backlog.waiting(queue)
 
         touched = {job_id: job.touched_ms for job_id, job in by_id.items()}
         missing = lost(touched, oldest, elsewhere, now_ms)

@@ -216,7 +216,12 @@ def test_given_a_job_in_flight_for_long_then_it_is_not_sent(world: World) -> Non
     message = world.take()
     assert message is not None
     assert world.redis.llen(QUEUE) == 0
+    world.submit(*(f"waiting-{n}" for n in range(50)), minutes_ago=1)
+    world.passes(1)
+    before = world.redis.info("commandstats")["cmdstat_lrange"]["calls"]  # type: ignore[index]
     assert world.passes(3) == [0, 0, 0]
+    after = world.redis.info("commandstats")["cmdstat_lrange"]["calls"]  # type: ignore[index]
+    assert after - before == 3 * 4, "the ends of four lists in each pass; nothing is searched"
     message.ack()
 
 
