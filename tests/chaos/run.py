@@ -245,7 +245,7 @@ def ends_of(url: str, job_ids: Iterable[str]) -> dict[str, str | None]:
 def left_in(url: str) -> int:
     """Messages that wait, are in flight, or are delayed."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        lists = [key for key in client.scan_iter("c*", _type="list")]
+        lists: Iterable[str] = client.scan_iter("c*", _type="list")
         waiting = sum(int(client.llen(key)) for key in lists)  # type: ignore[arg-type]
         held = int(client.hlen("captionq.inflight")) + int(client.hlen("unacked"))  # type: ignore[arg-type]
         return waiting + held + int(client.zcard("captionq.delayed"))  # type: ignore[arg-type]

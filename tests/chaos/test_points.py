@@ -1,0 +1,73 @@
+"""A worker that is killed between any two steps of a job's way: nothing lost, nothing doubled."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from producer import Client
+from tests.chaos.fates import Errand, Fate, Kind, Sender, Source
+from tests.chaos.killpoints import POINTS
+from tests.chaos.ledger import Kind as Noted
+from tests.chaos.producers import Receiver
+from tests.chaos.run import ends_of, left_in
+from tests.chaos.world import World
+
+VISIBILITY_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("points")
+    settings = {"CAPTIONQ_RECONCILE_EVERY_S": "0"}
+    with World(
+        folder, workers=1, fsync="always", visibility_s=VISIBILITY_S, settings=settings, threads=4
+    ) as world:
+        yield world
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_given_a_worker_killed_between_two_steps_then_every_job_ends_once(
+    world: World, point: str
+) -> None:
+    (worker,) = world.workers
+    errands = [
+        Errand(f"{point.replace(':', '-')}-{n}", Fate(kind, 5), source, Sender.CLIENT)
+        for n, (kind, source) in enumerate(
+            [(Kind.NORMAL, Source.FILE)] * 9 + [(Kind.BUSY, Source.HTTP)]
+        )
+    ]
+    world.ledger.news()
+    receiver = Receiver(world.redis.url)
+    time.sleep(0.3)
+    with Client(world.redis.url) as client:
+        client.submit_many([one.job(world.places) for one in errands])
+    worker.environment |= {
+        "CHAOS_KILL_AT": point,
+        "CHAOS_KILL_NTH": "1" if "retry" in point else "3",
+    }
+    worker.start()
+    assert worker.process is not None
+    assert worker.process.wait(30) == -9, "it did not come to this point"
+    del worker.environment["CHAOS_KILL_AT"]
+    worker.start()
+    try:
+        ids = [one.job_id for one in errands]
+        until_s = time.monotonic() + 30
+        ends = {}
+        while time.monotonic() < until_s and (
+            set(ends.values()) != {"succeeded"} or left_in(world.redis.url)
+        ):
+            time.sleep(0.05)
+            ends = ends_of(world.redis.url, ids)
+    finally:
+        worker.process.kill()
+        worker.process.wait()
+        receiver.close()
+    assert ends == dict.fromkeys(ids, "succeeded")
+    assert left_in(world.redis.url) == 0
+    assert receiver.received == Counter(ids)
+    events = world.ledger.news()
+    runs = [(e.job_id, e.attempt) for e in events if e.kind is Noted.BEGUN]
+    assert len(runs) - len(set(runs)) <= 4, "no more run again than were in flight"
