@@ -224,7 +224,10 @@ class Batcher(Generic[Key]):
             try:
                 self._run_batch(key, items)
             except BaseException as exc:  # noqa: BLE001 - every future is resolved, then the end
-                self._on_fatal(exc)
+                try:
+                    self._on_fatal(exc)
+                except Exception:
+                    log.exception("the end of the device could not be told")
                 self._fail_all(items, exc)
                 return
 

@@ -30,6 +30,7 @@ class Deadline:
         self._too_many = too_many
         self._lock = threading.Lock()
         self._hanging = 0
+        self._told = False
 
     def run(self, call: Callable[[], T]) -> T:
         """Call, and wait for `timeout_s` seconds at most.
@@ -63,7 +64,8 @@ class Deadline:
             if not answer.done():
                 left.set()
                 self._hanging += 1
-            full = self._hanging == self._max_hanging
-        if full:
+            tell = not self._told and self._hanging >= self._max_hanging
+            self._told = self._told or tell
+        if tell:
             self._too_many(f"{self._max_hanging} calls hang for over {self._timeout_s:g} s")
         return TimedOut(f"not done after {self._timeout_s:g} s")

@@ -235,6 +235,29 @@ def test_given_a_lost_device_then_it_is_told_of_before_any_job_fails() -> None:
     assert states == [False]
 
 
+def test_given_a_lost_device_of_which_nobody_can_be_told_then_every_future_fails_nevertheless() -> (
+    None
+):
+    def cannot(_: BaseException) -> None:
+        raise RuntimeError("can't start new thread")
+
+    batcher: Batcher[str] = Batcher(
+        Device(), max_batch=4, max_wait_s=30, fatal=(DeviceGoneError,), on_fatal=cannot
+    )
+    assert run_together(batcher, [1, 666, 2]) == [DeviceGoneError] * 3
+    assert batcher.close(5)
+    with pytest.raises(BatcherClosed):
+        batcher.submit(A, 1)
+
+
+def test_given_memory_short_again_and_again_and_poison_among_it_then_each_has_its_own_end() -> None:
+    device = Device(capacity=1)
+    batcher: Batcher[str] = Batcher(device, max_batch=8, max_wait_s=30)
+    assert run_together(batcher, [1, 13, 2, 3]) == [2, ValueError, 4, 6]
+    assert [len(batch) for batch in device.batches] == [4, 2, 1, 1, 2, 1, 1]
+    assert batcher.max_batch == 1
+
+
 def test_given_a_batch_that_hangs_then_that_is_told_once_and_shorter_ones_are_not() -> None:
     now_s = [0.0]
     told: list[str] = []
