@@ -122,18 +122,24 @@ class Ledger:
         return f"{self._prefix}dead"
 
     def start(
-        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+        self,
+        job_id: str,
+        task: str,
+        attempt: int,
+        worker: str,
+        at: datetime | None = None,
+        short_of: int | None = None,
     ) -> Call[Record]:
         """See `Store.start`."""
         read = _record_reader(job_id)
 
         def read_existing(reply: Any) -> Record:
             record = read(reply)
-            assert record is not None  # noqa: S101 - the script has just written it
+            assert record is not None  # noqa: S101 - it was there, or has just been written
             return record
 
         moment = (at or utcnow()).isoformat()
-        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY)
+        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY, short_of or 0)
         return Call(START, self._keys(job_id), args, read_existing)
 
     def return_delivery(self, job_id: str, attempt: int) -> Call[None]:
