@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class RedisStore:
-    """A `Store` in Redis 6.0 or later; safe to share between threads.
+    """A `Store` in Redis 6.2 or later; safe to share between threads.
 
     Args:
         url: redis://, rediss:// or unix://.
