@@ -133,7 +133,7 @@ class Ledger:
         attempt: int,
         worker: str,
         at: datetime | None = None,
-        short_of: int | None = None,
+        only_first: bool = False,
     ) -> Call[Record]:
         """See `Store.start`."""
         read = _record_reader(job_id)
@@ -144,7 +144,7 @@ class Ledger:
             return record
 
         moment = (at or utcnow()).isoformat()
-        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY, short_of or 0)
+        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY, int(only_first))
         return Call(START, self._keys(job_id), args, read_existing)
 
     def return_delivery(self, job_id: str, attempt: int) -> Call[None]:

@@ -80,10 +80,10 @@ class RedisStore:
         attempt: int,
         worker: str,
         at: datetime | None = None,
-        short_of: int | None = None,
+        only_first: bool = False,
     ) -> Record:
         """See `Store.start`."""
-        return self._run(self._ledger.start(job_id, task, attempt, worker, at, short_of))
+        return self._run(self._ledger.start(job_id, task, attempt, worker, at, only_first))
 
     def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""

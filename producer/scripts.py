@@ -61,12 +61,10 @@ START = (
 local later = tonumber(redis.call('HGET', KEYS[1], 'attempt') or 0) > tonumber(ARGV[3])
 if redis.call('HEXISTS', KEYS[1], 'result') == 0 and not later then
     local history = cjson.decode(redis.call('HGET', KEYS[1], 'history') or '[]')
-    local last, nth = history[#history], 1
-    for _, one in ipairs(history) do
-        if one.attempt == tonumber(ARGV[3]) then nth = nth + 1 end
-    end
+    local last, before = history[#history], false
+    for _, one in ipairs(history) do before = before or one.attempt == tonumber(ARGV[3]) end
     if not (last and last.at == ARGV[2] and last.worker == ARGV[4]) then  -- not this call, repeated
-        if nth == tonumber(ARGV[7]) then return redis.call('HGETALL', KEYS[1]) end
+        if before and ARGV[7] == '1' then return redis.call('HGETALL', KEYS[1]) end
         table.insert(history, {at = ARGV[2], worker = ARGV[4], attempt = tonumber(ARGV[3])})
     end
     if #history > tonumber(ARGV[6]) then table.remove(history, 1) end

@@ -88,7 +88,7 @@ class Store(Protocol):
         attempt: int,
         worker: str,
         at: datetime | None = None,
-        short_of: int | None = None,
+        only_first: bool = False,
     ) -> Record:
         """Mark a job as running and count this delivery, creating the record when there is none.
 
@@ -96,11 +96,11 @@ class Store(Protocol):
 
         Args:
             at: the moment, this one unless given; the record's `started_at` if it is counted.
-            short_of: a delivery that would be just this one of its attempt, from 2, is not counted.
+            only_first: a delivery of an attempt that has been delivered before is not counted.
 
         Returns:
             The record as it now is; left as it was when the job has ended, is in a later attempt
-            already, or is held back by `short_of`.
+            already, or has been delivered before and `only_first` was asked for.
         """
 
     def return_delivery(self, job_id: str, attempt: int) -> None:
@@ -225,7 +225,7 @@ class MemoryStore:
         attempt: int,
         worker: str,
         at: datetime | None = None,
-        short_of: int | None = None,
+        only_first: bool = False,
     ) -> Record:
         """See `Store.start`."""
         with self._changed:
@@ -238,7 +238,7 @@ class MemoryStore:
             delivered = Delivered(at=now, worker=worker, attempt=attempt)
             history = record.history
             if delivered not in history[-1:]:
-                if record.deliveries(attempt) + 1 == short_of:
+                if only_first and record.deliveries(attempt):
                     return record
                 history = (*history, delivered)[-MAX_HISTORY:]
             started = {

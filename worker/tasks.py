@@ -56,7 +56,7 @@ class Shell:
     rng: random.Random
     max_deliveries: int = 3
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
-    _last_chance: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def execute(
         self, task: "Task[Any, Any]", kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -130,15 +130,15 @@ class Shell:
     def _run_counted(self, job: Job, kind: str, delivery: Delivery) -> JobResult:
         """Count this delivery, then run the job unless it has ended, or ended its workers.
 
-        Its last chance a job gets alone among such: what was there by chance when another one
-        twice ended its worker is not there a third time. It is not counted before its turn.
+        A job that was delivered before, and never ended, is suspect: it may have ended its worker.
+        Suspects run one at a time, and are not counted before their turn, so that one of them
+        takes no other along: what only stood by is not condemned with it.
         """
         at = utcnow()
-        last = self.max_deliveries if self.max_deliveries > 1 else None
-        record = self._count(kind, delivery, at, short_of=last)
+        record = self._count(kind, delivery, at, only_first=True)
         this_attempt = record.result is None and record.attempt == delivery.attempt
         if this_attempt and record.started_at != at:
-            with self._last_chance:
+            with self._suspects:
                 return self._run_unless_ended(job, self._count(kind, delivery, utcnow()), delivery)
         return self._run_unless_ended(job, record, delivery)
 
@@ -153,7 +153,7 @@ class Shell:
         return self.publisher.publish(self._succeed(job, delivery))
 
     def _count(
-        self, kind: str, delivery: Delivery, at: datetime, short_of: int | None = None
+        self, kind: str, delivery: Delivery, at: datetime, only_first: bool = False
     ) -> Record:
         """Mark the job as running, and this delivery as one that its worker may die of."""
         job_id, attempt, worker = delivery.job_id, delivery.attempt, delivery.worker
@@ -161,7 +161,7 @@ class Shell:
         self._running.add(counted)
         try:
             record = patiently(
-                lambda: self.store.start(job_id, kind, attempt, worker, at, short_of),
+                lambda: self.store.start(job_id, kind, attempt, worker, at, only_first),
                 self.patience_s,
             )
             return record

@@ -204,16 +204,14 @@ def test_a_start_repeated_after_a_lost_answer_counts_once(store: Store) -> None:
 
 
 def test_a_delivery_that_is_held_back_changes_nothing(store: Store) -> None:
-    store.start("a", "caption", 1, "one@host", short_of=3)
-    second = store.start("a", "caption", 1, "two@host", SUBMITTED, short_of=3)
-    assert (second.deliveries(1), second.started_at) == (2, SUBMITTED)
+    first = store.start("a", "caption", 1, "one@host", SUBMITTED, only_first=True)
+    assert (first.deliveries(1), first.started_at) == (1, SUBMITTED)
 
-    assert store.start("a", "caption", 1, "three@host", short_of=3) == second == store.get("a")
-    repeated = store.start("a", "caption", 1, "two@host", SUBMITTED, short_of=3)
-    assert repeated == second
-    assert store.start("a", "caption", 1, "three@host").deliveries(1) == 3
-    assert store.start("a", "caption", 1, "four@host", short_of=3).deliveries(1) == 4
-    assert store.start("a", "caption", 2, "five@host", short_of=3).deliveries(2) == 1
+    assert store.start("a", "caption", 1, "two@host", only_first=True) == first == store.get("a")
+    assert store.start("a", "caption", 1, "one@host", SUBMITTED, only_first=True) == first
+    assert store.start("a", "caption", 1, "two@host").deliveries(1) == 2
+    assert store.start("a", "caption", 1, "three@host", only_first=True).deliveries(1) == 2
+    assert store.start("a", "caption", 2, "three@host", only_first=True).deliveries(2) == 1
 
 
 def test_a_start_of_an_earlier_attempt_changes_nothing(store: Store) -> None:

@@ -487,9 +487,8 @@ def test_given_an_old_message_of_a_job_that_was_retried_since_then_it_is_dropped
     assert house.runs == 2
 
 
-def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_beside_them() -> (
-    None
-):
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_given_suspects_then_they_run_one_at_a_time_and_others_beside_them(deaths: int) -> None:
     inside, most = [0], [0]
     gate = threading.Lock()
 
@@ -504,7 +503,7 @@ def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_
     house = House(*[slow] * 6)
     ids = [f"suspect-{n}" for n in range(6)]
     for job_id in ids:
-        died(house, 2, job_id=job_id)
+        died(house, deaths, job_id=job_id)
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda job_id: house.deliver(job_id=job_id), ids))
     assert (house.runs, most) == (6, [1])
@@ -515,7 +514,7 @@ def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_
     assert most[0] > 1
 
 
-def test_given_a_job_that_waits_for_its_last_chance_then_it_is_not_counted_as_delivered() -> None:
+def test_given_a_suspect_that_waits_for_its_turn_then_it_is_not_counted_as_delivered() -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -541,7 +540,7 @@ def test_given_a_job_that_waits_for_its_last_chance_then_it_is_not_counted_as_de
     assert house.store.most["other"] == 3
 
 
-def test_given_a_store_that_leaves_before_a_last_chance_then_that_is_no_death() -> None:
+def test_given_a_store_that_leaves_before_a_suspects_turn_then_that_is_no_death() -> None:
     store = WitnessedStore()
     house = House(None, None, store=store)
     died(house, 2)
