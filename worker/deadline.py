@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+TICKS = 4
+"""Parts that the time is waited for in."""
 
 
 class TimedOut(Exception):  # noqa: N818 - it says what happened
@@ -43,12 +45,11 @@ class Deadline:
         left = threading.Event()
         thread = threading.Thread(target=self._call, args=(call, answer, left), daemon=True)
         thread.start()
-        try:
-            return answer.result(self._timeout_s)
-        except FutureTimeout:
-            if answer.done():  # just now, or the call's own TimeoutError
+        for _ in range(TICKS):  # so that a process that was stopped meanwhile gives it its time
+            wait([answer], self._timeout_s / TICKS)
+            if answer.done():
                 return answer.result()
-            raise self._left(answer, left) from None
+        raise self._left(answer, left)
 
     def _call(self, call: Callable[[], T], answer: "Future[T]", left: threading.Event) -> None:
         try:
