@@ -115,6 +115,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
         self.qos.append(message, tag)
         if no_ack:
             message.ack()
+            self.leases.flush_softly()
         return message
 
     def _attach(self) -> None:
@@ -153,9 +154,9 @@ class _Channel(_Kombu):  # type: ignore[misc]
         self._tag = uuid()
         lists = self._lists(queues)
         script = ("EVALSHA", _TAKE_SHA) if self._known_to_redis else ("EVAL", TAKE)
+        self._brpop_sent_at = self._taken_s = monotonic()
         connection.send_command(*script, len(lists), *lists, *self._take_args(self._tag))
         self._in_poll, self._listening = connection, False
-        self._brpop_sent_at = self._taken_s = monotonic()
 
     def _track(self, connection: Any) -> None:
         """Ask Redis to tell this connection when a list that it found empty has changed."""
@@ -228,7 +229,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
     def _deliver(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> None:
         queue = self._queue_of(bytes_to_str(list_key))
         callback = self.connection._callbacks.get(queue)
-        if callback is None:  # cancelled meanwhile
+        if callback is None or self._late():  # cancelled meanwhile, or somebody else's by now
             self.leases.give_back(tag)
             return
         payload = self._opened(tag, list_key, message, now_ms)
@@ -243,6 +244,15 @@ class _Channel(_Kombu):  # type: ignore[misc]
             self.leases.dead(tag, _text(message), queue, f"{type(exc).__name__}: {exc}")
         if queue in self._unacknowledged:
             self.leases.release(tag)
+            self.leases.flush_softly()  # a client may close at once: no turn comes after this
+
+    def _late(self) -> bool:
+        """Whether an answer is read so late that its lease may end before it is renewed.
+
+        It is when this process was stopped, or had no room, after it had sent the take.
+        """
+        waited_s = monotonic() - self._taken_s
+        return bool(self.leases.closed or waited_s > self.leases.visibility_timeout_s / 2)
 
     def _opened(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> Any:
         """The message, ready to be delivered; None when it is not: malformed, or not yet due."""
