@@ -4,7 +4,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import redis
@@ -31,29 +30,30 @@ it lasted if not from beginning to end of the call."""
 
 def kill(_: World, worker: Worker, __: float) -> None:
     """kill -9 of a worker."""
-    worker.signal(signal.SIGKILL)
+    worker.signal(signal.SIGKILL, worker.pid)
 
 
 def terminate(_: World, worker: Worker, __: float) -> float:
     """SIGTERM of a worker."""
-    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM, worker.pid)
     return 0.0
 
 
 def terminate_twice(_: World, worker: Worker, __: float) -> float:
     """SIGTERM of a worker, and again a moment later."""
-    worker.signal(signal.SIGTERM)
+    pid = worker.pid
+    worker.signal(signal.SIGTERM, pid)
     time.sleep(0.3)
-    with suppress(ProcessLookupError):
-        worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM, pid)
     return 0.3
 
 
 def freeze(_: World, worker: Worker, length_s: float) -> None:
     """SIGSTOP of a worker, and SIGCONT."""
-    worker.signal(signal.SIGSTOP)
+    pid = worker.pid
+    worker.signal(signal.SIGSTOP, pid)
     time.sleep(length_s)
-    worker.signal(signal.SIGCONT)
+    worker.signal(signal.SIGCONT, pid)
 
 
 def redis_kill(world: World, _: Worker, length_s: float) -> None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from tests.chaos.world import Worker, World
 
 QUIET_S = 20.0
 """How long nothing may happen to any job before what has not ended is called lost, besides two
-visibility timeouts and a pass of the reconciler."""
+visibility timeouts, and RECONCILED_S where a job may have been recorded and not sent."""
+
+RECONCILED_S = 130.0
+"""Until the reconciler sends it: a minute of grace, and two passes, the first of them late."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,12 @@ class Run:
             self._pause(world, 0.5)
 
     def _happen(self, world: World, name: str, producers: Producers) -> None:
-        fault = happen(world, self._victim(world), self.rng, name, self.plan.visibility_s)
+        victim = self._victim(world)
+        with ThreadPoolExecutor(1) as pool:  # what else dies meanwhile is seen, and started again
+            under_way = pool.submit(happen, world, victim, self.rng, name, self.plan.visibility_s)
+            while not under_way.done():
+                self._pause(world, 0.05)
+            fault = under_way.result()
         self.faults.append(fault)
         self.say(f"{name} ({fault.length_s:.1f} s); {len(producers.accepted)} jobs sent")
 
@@ -199,6 +208,8 @@ class Run:
 
     def _until_quiet(self, world: World, producers: Producers) -> None:
         patience_s = QUIET_S + 2 * self.plan.visibility_s
+        if producers.sent_twice:  # one may be recorded and not sent: it is the reconciler's
+            patience_s += RECONCILED_S
         told_s = last_s = time.monotonic()
         while True:
             before = len(self.events)

@@ -71,19 +71,22 @@ class Worker:
             stderr=self._log,
         )
 
-    def signal(self, sig: signal.Signals) -> None:
-        """Send a signal; SIGKILL and SIGTERM are noted as our doing."""
+    def signal(self, sig: signal.Signals, pid: int) -> None:
+        """Send a signal to the process, if it is still this one; SIGKILL and SIGTERM are noted as
+        our doing."""
+        process = self.process
+        if process is None or process.pid != pid:
+            return
         if sig in (signal.SIGKILL, signal.SIGTERM):
-            self.ours.add(self.pid)
-        assert self.process is not None
-        self.process.send_signal(sig)
+            self.ours.add(pid)
+        process.send_signal(sig)
 
     def look_after(self) -> None:
         """Note the end of the process, and start the next one."""
-        if self.process is not None and (status := self.process.poll()) is not None:
+        status = self.process.poll() if self.process is not None else None
+        if self.process is not None and status is not None:
             self.ended.append((self.process.pid, status))
-            self.process = None
-        if self.process is None:
+        if self.process is None or status is not None:
             self.start()
 
     def close(self) -> None:
