@@ -63,6 +63,14 @@ def redis_kill(world: World, _: Worker, length_s: float) -> None:
     world.redis.start()
 
 
+def power_cut(world: World, _: Worker, length_s: float) -> None:
+    """The end of Redis' host, which had not written the last second to its disk; and a start."""
+    world.redis.kill()
+    world.tail.cut(time.monotonic())
+    time.sleep(length_s / 4)
+    world.redis.start()
+
+
 def redis_restart(world: World, _: Worker, length_s: float) -> None:
     """Redis is stopped in order, and started."""
     world.redis.stop()
@@ -120,12 +128,15 @@ def clock(world: World, worker: Worker, length_s: float) -> None:
     world.ledger.set_clock(worker.name, 0)
 
 
+POWER_CUT = "power cut of Redis"
+
 ACTS: dict[str, tuple[Act, float]] = {
     "kill -9 of a worker": (kill, 8),
     "SIGTERM of a worker": (terminate, 2),
     "SIGTERM, twice": (terminate_twice, 2),
     "SIGSTOP of a worker": (freeze, 2),
     "kill -9 of Redis": (redis_kill, 1.2),
+    POWER_CUT: (power_cut, 0),  # where Redis does not write at once: see run.Plan
     "restart of Redis": (redis_restart, 1),
     "SIGSTOP of Redis": (redis_freeze, 0.5),
     "connection cut": (cut, 2),

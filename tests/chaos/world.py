@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from producer.embedded import RedisServer
 from tests.chaos.fates import Kind, Source
 from tests.chaos.ledger import Ledger
+from tests.chaos.power import Tail
 from tests.chaos.proxy import Proxy
 from tests.house import PNG
 from tests.servers import Reply, ScriptedHttp, Seen
@@ -129,6 +130,8 @@ class World:
         (files / "stuck.png").write_bytes(PNG + b"stuck")
         (bucket / "a.png").write_bytes(PNG)
         self.redis = enter(RedisServer(folder / "redis", appendfsync=fsync))
+        self.tail = Tail(folder / "redis")
+        self._stack.callback(self.tail.close)
         book = enter(RedisServer(folder / "ledger", appendfsync="no", save='""'))
         self.ledger = Ledger(book.url)
         self._stack.callback(self.ledger.close)
