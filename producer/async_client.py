@@ -140,7 +140,9 @@ class AsyncClient:
                     settings.queued_ttl_s,
                     socket_timeout_s=self._attempt_s,
                 )
-                publisher = await asyncio.to_thread(Publisher, broker_url, self._timeout_s)
+                publisher = await asyncio.to_thread(
+                    Publisher, broker_url, self._timeout_s, settings.sentinel_master
+                )
                 self._open = store, publisher
             return self._open
 

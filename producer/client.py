@@ -81,7 +81,7 @@ class Client:
             settings.queued_ttl_s,
             socket_timeout_s=self._attempt_s,
         )
-        self._publisher = Publisher(broker_url, self._timeout_s)
+        self._publisher = Publisher(broker_url, self._timeout_s, settings.sentinel_master)
 
     def submit(self, job: Job) -> JobHandle:
         """Record a job as queued and send it. An id that is known already is that job.

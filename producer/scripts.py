@@ -24,8 +24,9 @@ local function touch(queue, life)
     local index = KEYS[2] .. ':' .. queue
     redis.call('SADD', KEYS[2], queue)
     redis.call('ZADD', index, now, KEYS[1])
-    redis.call('PEXPIRE', KEYS[2], life)
-    redis.call('PEXPIRE', index, life)
+    for _, key in ipairs({KEYS[2], index}) do  -- never shorter: others may keep theirs for longer
+        if redis.call('PTTL', key) < tonumber(life) then redis.call('PEXPIRE', key, life) end
+    end
 end
 
 local function close()

@@ -120,7 +120,7 @@ def _kills(options: argparse.Namespace) -> int:
     plan = replace(
         KILLS,
         seed=options.seed,
-        jobs=round(seconds * 100),
+        jobs=round(seconds * 40),
         seconds=seconds,
         due={"kill -9 of a worker": options.count},
         transport=options.transport,

@@ -292,6 +292,17 @@ def test_open_jobs_are_in_the_index_of_their_queue_until_they_end(
         assert set(indexed()) == {"captionq:job:c"}
 
 
+def test_given_records_of_several_lives_then_the_index_lives_as_long_as_the_longest(
+    redis_server: RedisServer,
+) -> None:
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        for name, life_s in {"a": 100, "b": 5, "c": 200}.items():
+            RedisStore(redis_server.url, queued_ttl_s=life_s).create(job(name))
+            longest_s = {"a": 100, "b": 100, "c": 200}[name]
+            for key in ("captionq:open", "captionq:open:captionq.caption"):
+                assert longest_s - 5 < client.ttl(key) <= longest_s  # type: ignore[operator]
+
+
 def test_a_job_that_has_ended_does_not_start(store: Store) -> None:
     store.create(job())
     store.finish(ended(state=JobState.CANCELLED))
