@@ -66,7 +66,9 @@ class Account:
                 again > self.again_allowed
             ),
             f"not taken up again within {self.promises.recovery_s:g} s: "
-            + ", ".join(f"{one.fault.name} {one.recovery_s:.1f} s" for one in slow): slow,
+            + ", ".join(
+                f"{one.fault.name} {one.recovery_s:.1f} s {one.last}" for one in slow
+            ): slow,
             f"worker processes that ended by themselves (pid, status): {self.unplanned}": (
                 self.unplanned
             ),
@@ -130,7 +132,8 @@ def account(
     """
     begun = [event for event in events if event.kind is Kind.BEGUN]
     fatal = {event.pid: event for event in events if event.kind is Kind.FATAL}
-    seen = recoveries([*faults, *_self_made(fatal, deaths)], events, deaths)
+    patient = frozenset(job_id for job_id, one in said.accepted.items() if one.priority)
+    seen = recoveries([*faults, *_self_made(fatal, deaths)], events, deaths, patient)
     hits = Counter(job_id for one in seen for job_id in one.struck)
     cuts_s = [fault.at_s for fault in faults if fault.name == POWER_CUT]
     poison = [one for one in said.accepted.values() if one.fate.kind is FateKind.POISON]

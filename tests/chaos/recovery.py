@@ -41,16 +41,22 @@ class Seen:
     fault: Fault
     struck: frozenset[str]
     recovery_s: float
+    last: str = ""
 
 
 def recoveries(
-    faults: Sequence[Fault], events: Sequence[Event], deaths: Mapping[int, float]
+    faults: Sequence[Fault],
+    events: Sequence[Event],
+    deaths: Mapping[int, float],
+    patient: frozenset[str] = frozenset(),
 ) -> list[Seen]:
     """Faults with what they struck.
 
     Args:
         events: in order.
         deaths: when processes ended, by pid.
+        patient: jobs of low priority: what is more urgent goes before them, so that how long they
+            wait says nothing of the fault. They have to go on all the same.
     """
     after: dict[str, list[float]] = defaultdict(list)
     for event in events:
@@ -65,14 +71,21 @@ def recoveries(
             del dead[pid]
             hands.gone(pid)
         struck = hands.of(fault.pids)
-        moments = [
-            next((at_s for at_s in after[job_id] if at_s > fault.at_s), inf) for job_id in struck
-        ]
-        last_s = max(moments, default=fault.at_s)
+        moments = {
+            job_id: next((at_s for at_s in after[job_id] if at_s > fault.at_s), inf)
+            for job_id in struck
+        }
+        moments = {
+            job_id: moment_s
+            for job_id, moment_s in moments.items()
+            if moment_s == inf or job_id not in patient
+        }
+        last = max(moments, key=lambda job_id: moments[job_id], default="")
+        last_s = moments.get(last, fault.at_s)
         took_s = last_s - fault.at_s
         if last_s < inf:
             took_s -= lasted_s(in_order, fault.at_s, last_s)
-        seen.append(Seen(fault, frozenset(struck), max(0.0, took_s)))
+        seen.append(Seen(fault, frozenset(struck), max(0.0, took_s), last))
     return seen
 
 

@@ -26,6 +26,9 @@ QUIET_S = 20.0
 """How long nothing may happen to any job before what has not ended is called lost, besides two
 visibility timeouts, and RECONCILED_S where a job may have been recorded and not sent."""
 
+RECOVERY_S = 25.0
+"""Until what was in flight at a fault is taken up again."""
+
 RECONCILED_S = 130.0
 """Until the reconciler sends it: a minute of grace, and two passes, the first of them late."""
 
@@ -104,7 +107,7 @@ class Run:
                     [one for worker in world.workers for one in worker.ended],
                     frozenset(pid for worker in world.workers for pid in worker.ours),
                     producers.sent_twice,
-                    Promises(plan.visibility_s + 5, plan.deliveries),
+                    Promises(RECOVERY_S, plan.deliveries),
                 )
                 if drawn_up.broken:
                     self._keep_logs(Path(folder))

@@ -93,11 +93,13 @@ def test_given_a_job_that_runs_again_without_a_fault_then_that_is_broken() -> No
 
 def test_given_a_fault_then_recovery_is_until_its_jobs_are_taken_up_again() -> None:
     (seen,) = recoveries([KILL], AGAIN, {1: 10.6})
-    assert (seen.struck, seen.recovery_s) == ({"a"}, 9.5)
+    assert (seen.struck, seen.recovery_s) == (frozenset({"a"}), 9.5)
     assert (
         "not taken up again within 9 s"
         in drawn_up(events=AGAIN, faults=(KILL,), recovery_s=9).broken[0]
     )
+    (patient,) = recoveries([KILL], AGAIN, {1: 10.6}, frozenset({"a"}))
+    assert patient.recovery_s == 0
     down = Fault("restart of Redis", 12.0, 3.0, frozenset())
     assert recoveries([KILL, down], AGAIN, {1: 10.6})[0].recovery_s == 6.5
 
