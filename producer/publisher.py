@@ -44,9 +44,12 @@ class Publisher:
     Args:
         broker_url: what Celery takes: redis://, sentinel://, amqp://.
         timeout_s: longest time that publishing is to take, in seconds.
+        sentinel_master: the master that is asked for where the broker is sentinel://.
     """
 
-    def __init__(self, broker_url: str, timeout_s: float) -> None:
+    def __init__(
+        self, broker_url: str, timeout_s: float, sentinel_master: str = "mymaster"
+    ) -> None:
         self._attempt_s = attempt_timeout_s(timeout_s)
         connect_timeout_s = min(CONNECT_TIMEOUT_S, self._attempt_s)
         self._app = Celery(
@@ -63,6 +66,7 @@ class Publisher:
                 "max_retries": 0,
                 "connect_retries_timeout": connect_timeout_s,
                 "confirm_publish": True,
+                "master_name": sentinel_master,
             },
             task_ignore_result=True,
             task_send_sent_event=True,

@@ -23,6 +23,9 @@ class ProducerSettings(BaseSettings):
         None,
         description="Celery broker, e.g. redis://host:6379/0; unset: the embedded Redis of `home`",
     )
+    sentinel_master: str = Field(
+        "mymaster", description="The master that is asked for where the broker is sentinel://"
+    )
     results_url: str | None = Field(
         None, description="Redis of the results store; unset: the broker, when that is Redis"
     )

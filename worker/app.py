@@ -1,4 +1,4 @@
-"""The Celery app and the one composition root: everything the worker consists of is wired here.
+"""The Celery app: its settings, its signals, its tasks. What runs them is worker/house.py.
 
     celery -A worker.app worker -P threads
 
@@ -7,9 +7,7 @@ and one process per device.
 """
 
 import logging
-import random
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +17,7 @@ from celery.signals import (
     task_revoked,
     worker_init,
     worker_process_init,
+    worker_ready,
     worker_shutdown,
     worker_shutting_down,
 )
@@ -26,40 +25,20 @@ from kombu import Exchange, Queue
 
 from producer.contract import ErrorCode, Job, JobFailed, public_uri
 from producer.embedded import EmbeddedUnavailable, ensure
-from producer.ledger import Ledger
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
-from producer.redis_store import RedisStore
-from worker.backlog import Backlog
-from worker.batcher import Batcher
 from worker.consumer import Consumer
-from worker.deadletter import DeadLetters
-from worker.deadline import Deadline, TimedOut
 from worker.delivery import Delivery
-from worker.errors import Fault
-from worker.fetch import Fetcher
-from worker.fetch.file import FileSource
-from worker.fetch.http import HttpLimits, HttpSource
-from worker.fetch.netguard import parse_allow
-from worker.fetch.s3 import S3Limits, S3Source
-from worker.image import Decoded, ImageLimits, decode
+from worker.house import House
 from worker.leases import Leases
-from worker.models import BatchKey, Models
-from worker.pipeline import Pipeline
-from worker.publish import Publisher
-from worker.reconciler import Reconciler
-from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings, model_path
-from worker.shutdown import Shutdown
+from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
 from worker.transport import transport_for
 
 if TYPE_CHECKING:
-    from worker.blip import Engine
+    pass
 
 log = logging.getLogger(__name__)
-
-MAX_HANGING = 8
-"""Decoders that hang before the process ends."""
 
 
 def refuse(sentence: str) -> NoReturn:
@@ -116,6 +95,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
             broker_transport=transport,
             broker_transport_options={
                 "leases": leases,
+                "master_name": settings.sentinel_master,
                 "unacked_restore_interval": 1,
                 "socket_timeout": 5,
                 "socket_connect_timeout": 3,
@@ -124,111 +104,6 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
             },
         )
     return app
-
-
-class House:
-    """Everything a running worker holds. Built before any work is taken, closed after the last."""
-
-    def __init__(self, settings: WorkerSettings, broker_url: str, leases: Leases) -> None:
-        from worker.batch_size import settle_batch
-        from worker.blip import CaptionOptions
-        from worker.blip.errors import DeviceLost, InputError, OutOfMemory
-
-        models = Models(load_engines(settings), settings.models, CaptionOptions)
-        max_batch = settle_batch(settings, models)
-        self.threads = settings.threads(max_batch)
-        self._batcher: Batcher[BatchKey] = Batcher(
-            models.run,
-            max_batch=max_batch,
-            max_wait_s=settings.max_wait_ms / 1_000,
-            out_of_memory=(OutOfMemory, MemoryError),
-            fatal=(DeviceLost,),
-            on_fatal=lambda exc: self.shutdown.abandon(f"the device is lost: {exc}"),
-            batch_timeout_s=settings.batch_timeout_s,
-            on_hang=lambda why: self.shutdown.abandon(why),
-        )
-        self._fetcher = make_fetcher(settings)
-        limits = ImageLimits(max_pixels=settings.max_pixels)
-        decoding = Deadline(
-            settings.decode_timeout_s,
-            max_hanging=MAX_HANGING,
-            too_many=lambda why: self.shutdown.abandon(f"decoding: {why}"),
-        )
-        store = RedisStore(
-            settings.results_url_beside(broker_url),
-            result_ttl_s=settings.result_ttl_s,
-            queued_ttl_s=settings.queued_ttl_s,
-            dead_max=settings.dead_max,
-            dead_ttl_s=settings.dead_ttl_s,
-        )
-        pipeline = Pipeline(
-            self._fetcher.fetch,
-            lambda *image: decoded(decoding, lambda: decode(image[0], limits, *image[1:])),
-            models,
-            self._batcher,
-            fetch_timeout_s=settings.fetch_timeout_s,
-            infer_timeout_s=settings.infer_timeout_s,
-            engine_errors={
-                OutOfMemory: ErrorCode.OUT_OF_MEMORY,
-                DeviceLost: ErrorCode.DEVICE_LOST,
-                InputError: ErrorCode.JOB_INVALID,
-            },
-        )
-        self._dead = DeadLetters(
-            settings.results_url_beside(broker_url),
-            dead_max=settings.dead_max,
-            dead_ttl_s=settings.dead_ttl_s,
-        )
-        leases.bury = self._dead.bury
-        self.shell = Shell(
-            models=models,
-            run=pipeline.run,
-            store=store,
-            publisher=Publisher(store, patience_s=settings.store_patience_s),
-            queues=frozenset(queues_served(models.served)),
-            patience_s=settings.store_patience_s,
-            rng=random.Random(),
-            max_deliveries=settings.max_deliveries,
-        )
-        self._reconciler = make_reconciler(settings, broker_url)
-        self.shutdown = Shutdown(
-            leases,
-            self.shell.return_running,
-            timeout_s=settings.shutdown_timeout_s,
-            renew_every_s=settings.visibility_timeout_s / 4,
-        )
-
-    def close(self) -> None:
-        """End the device thread and the fetchers, after the last job."""
-        if self._reconciler is not None:
-            self._reconciler.close()
-        self._batcher.close(timeout_s=10)
-        self._fetcher.close()
-        self._dead.close()
-
-
-def make_reconciler(settings: WorkerSettings, broker_url: str) -> Reconciler | None:
-    """What looks for lost jobs, begun; None where that is not wanted or not possible."""
-    if not settings.reconcile_every_s:
-        return None
-    if not broker_url.startswith(("redis://", "rediss://")):
-        log.warning("jobs that the broker loses are not looked for: it is no single Redis")
-        return None
-    clients: list[redis.Redis] = [
-        redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
-        )
-        for url in (settings.results_url_beside(broker_url), broker_url)
-    ]
-    reconciler = Reconciler(
-        Ledger(settings.result_ttl_s, settings.queued_ttl_s),
-        clients[0],
-        Backlog(clients[1]),
-        send_again,
-        every_s=settings.reconcile_every_s,
-    )
-    reconciler.start()
-    return reconciler
 
 
 def send_again(job: Job, queue: str, attempt: int) -> None:
@@ -242,63 +117,6 @@ def send_again(job: Job, queue: str, attempt: int) -> None:
         retries=attempt - 1,
         ignore_result=True,
     )
-
-
-def decoded(decoding: Deadline, decode: Callable[[], Decoded]) -> Decoded:
-    """What decoding gives, in time. Raises: Fault."""
-    try:
-        return decoding.run(decode)
-    except TimedOut as exc:
-        raise Fault(ErrorCode.DECODE_TIMEOUT, str(exc)) from exc
-
-
-def make_fetcher(settings: WorkerSettings) -> Fetcher:
-    """The three stores that images come from, each with the same bounds."""
-    total_s, max_bytes = settings.fetch_timeout_s, settings.max_bytes
-    if settings.fetch_exceptions:
-        log.warning("fetching from addresses that are not public: %s", settings.fetch_allow)
-    return Fetcher(
-        http=HttpSource(
-            HttpLimits(total_s=total_s, max_bytes=max_bytes),
-            [parse_allow(entry) for entry in settings.fetch_exceptions],
-            user_agent=settings.user_agent,
-            honour_opt_out=settings.respect_noai,
-        ),
-        s3=S3Source(
-            S3Limits(total_s=total_s, max_bytes=max_bytes),
-            endpoint_url=settings.s3_endpoint_url,
-            allow=settings.s3_places,
-        ),
-        file=FileSource(settings.file_root, max_bytes),
-    )
-
-
-def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
-    """One engine per task; tasks on the same checkpoint share theirs.
-
-    Ends the process when a checkpoint cannot be loaded, or not on the device.
-    """
-    from worker.blip import Engine
-    from worker.blip.errors import BlipError
-
-    tasks_by_model: dict[tuple[str, str | None], list[str]] = {}
-    for task, model in settings.models.items():
-        tasks_by_model.setdefault((model, settings.revisions[task]), []).append(task)
-    engines: dict[str, Engine] = {}
-    for (model, revision), tasks in tasks_by_model.items():
-        try:
-            engine = Engine.load(
-                model_path(model),
-                device=settings.device,
-                dtype=settings.dtype,
-                revision=revision,
-                tasks=tasks,
-            )
-        except BlipError as exc:
-            refuse(f"cannot load {model}: {exc}")
-        log.info("%s by %s on %s in %s", " and ".join(tasks), model, engine.device, engine.dtype)
-        engines |= dict.fromkeys(tasks, engine)
-    return engines
 
 
 try:
@@ -326,7 +144,9 @@ def _open(sender: Any = None, **_: Any) -> None:
     if sender is not None:
         sender.setup_logging()  # Celery would do so next: what the models say would be lost
     try:
-        house = House(settings, str(app.conf.broker_url), leases)
+        house = House(settings, str(app.conf.broker_url), leases, send_again)
+    except SettingsError as exc:
+        refuse(str(exc))
     except Exception as exc:  # Celery would go on without its models
         log.exception("the worker could not be set up")
         refuse(f"cannot start: {exc}")
@@ -337,6 +157,12 @@ def _open(sender: Any = None, **_: Any) -> None:
 @worker_process_init.connect
 def _refuse_children(**_: Any) -> None:
     refuse("a child process has no models; use -P threads")
+
+
+@worker_ready.connect
+def _begun(**_: Any) -> None:
+    if house is not None:
+        house.shutdown.heed_quit()
 
 
 @worker_shutting_down.connect

@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,11 @@ SEP = "\x06\x16"
 
 LOOKED_AT = 100
 """Messages that are next in line, looked at for the oldest one."""
+
+SEARCHED = 10_000
+"""Messages that are next in line, looked through for a job that seems lost."""
+
+_PAGE = 1_000
 
 
 class Backlog:
@@ -40,11 +45,28 @@ class Backlog:
         Messages without an id are left out: a list may be empty for want of any.
         """
         with self._redis.pipeline(transaction=False) as pipeline:
-            for step in PRIORITY_STEPS:
-                name = f"{self._prefix}{queue}{SEP}{step}" if step else f"{self._prefix}{queue}"
+            for name in self._lists(queue):
                 pipeline.lrange(name, -LOOKED_AT, -1)
             lists: list[list[str]] = pipeline.execute()
-        return [[found for raw in each if (found := job_id_of(raw))] for each in lists if each]
+        return [_ids(each) for each in lists if each]
+
+    def waiting(self, queue: str) -> set[str]:
+        """The ids of the SEARCHED messages next in line in each list.
+
+        What was taken and came back lies there, in any order; all behind it is first in, first
+        out. Read towards the end that is taken from, so that what moves up meanwhile is met again.
+        """
+        found: set[str] = set()
+        for name in self._lists(queue):
+            length: Any = self._redis.llen(name)
+            for behind in range(min(length, SEARCHED), 0, -_PAGE):
+                page: Any = self._redis.lrange(name, -behind, min(-1, _PAGE - behind - 1))
+                found.update(_ids(page))
+        return found
+
+    def _lists(self, queue: str) -> list[str]:
+        name = f"{self._prefix}{queue}"
+        return [f"{name}{SEP}{step}" if step else name for step in PRIORITY_STEPS]
 
     def delayed(self, ids: Sequence[str]) -> set[str]:
         """Which of these wait for their moment."""
@@ -57,8 +79,11 @@ class Backlog:
     def in_flight(self) -> set[str]:
         """The ids of all messages that some worker holds."""
         entries: Any = self._redis.hscan_iter(self._keys.inflight, count=500)
-        raws = (entry.partition("\n")[2] for _, entry in entries)
-        return {found for raw in raws if (found := job_id_of(raw))}
+        return set(_ids(entry.partition("\n")[2] for _, entry in entries))
+
+
+def _ids(raws: Iterable[str]) -> list[str]:
+    return [found for raw in raws if (found := job_id_of(raw))]
 
 
 def job_id_of(raw: str) -> str | None:

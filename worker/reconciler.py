@@ -11,7 +11,8 @@ All moments are milliseconds of the results store's clock, whatever the clocks o
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import redis
 from producer.contract import Job, JobFailed, parse_job
 from producer.ledger import Ledger
 from worker.backlog import Backlog, oldest_ms
+from worker.lock import Lock
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +37,8 @@ MAX_LOOKED_AT = 20_000
 """Open jobs that one pass looks at in one queue."""
 
 Send = Callable[[Job, str, int], None]
-"""(job, queue, attempt): sends the message again. May raise anything: the job is left for later."""
-
-_LOCK = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-local token = holder or redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[1], token, 'PX', ARGV[2])
-return tonumber(token)
-"""
-"""Take the lock, or keep it. Returns the fencing token; 0 when another holds it."""
+"""(job, queue, attempt): sends the message again. May raise anything: it and those that were to
+follow are left for later."""
 
 _CLAIM = """
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return false end
@@ -84,7 +78,8 @@ def lost(
     Args:
         candidates: open jobs of one queue by id, with the moment of their last event.
         oldest: when the oldest job that waits there was submitted; see `backlog.oldest_ms`.
-        elsewhere: those that are delayed or in flight; asked only when it matters.
+        elsewhere: those that are delayed, in flight, or wait all the same; asked only when it
+            matters.
         now_ms: this moment.
     """
     before_ms = min(now_ms - GRACE_MS, oldest - MARGIN_MS)
@@ -95,9 +90,8 @@ def lost(
 class Reconciler:
     """Compares ledger and broker every `every_s` seconds, in one worker of all at a time.
 
-    The one is chosen by a lock in the results store, with a fencing token (Kleppmann, "How to do
-    distributed locking", 2016). A job is sent again when two passes in a row find it lost: between
-    two places a message is seen in neither.
+    A job is sent again when two passes in a row find it lost: between two places a message is seen
+    in neither.
 
     Args:
         ledger: where records lie.
@@ -120,9 +114,8 @@ class Reconciler:
         self._backlog = backlog
         self._send = send
         self._every_s = every_s
-        self._token = ""
+        self._lock = Lock(results, ledger.lock_key(), max(10.0, 4 * every_s))
         self._suspects: set[str] = set()
-        self._lock = results.register_script(_LOCK)
         self._claim = results.register_script(_CLAIM)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
@@ -132,10 +125,12 @@ class Reconciler:
         self._thread.start()
 
     def close(self) -> None:
-        """End after the pass that is under way."""
+        """End after the job that is being sent, and leave the lock to another worker."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(5)
+        with suppress(redis.RedisError):  # its life ends by itself
+            self._lock.release()
 
     def run_once(self) -> int:
         """One pass, if no other worker is at it; how many jobs were sent again.
@@ -143,25 +138,15 @@ class Reconciler:
         Raises:
             redis.RedisError: a Redis cannot be reached.
         """
-        if not self._locked():
+        if not self._lock.take():
             self._suspects = set()
             return 0
         queues: Any = self._results.smembers(self._ledger.open_key())
         found = {queue: self._lost(queue) for queue in queues}
         before = self._suspects
         self._suspects = {one.key for each in found.values() for one in each}
-        return sum(
-            self._sent(one, queue)
-            for queue, each in found.items()
-            for one in each
-            if one.key in before
-        )
-
-    def _locked(self) -> bool:
-        key, life_ms = self._ledger.lock_key(), round(max(10.0, 4 * self._every_s) * 1_000)
-        token = int(self._lock([key, f"{key}:token"], [self._token, life_ms]))
-        self._token = str(token) if token else ""
-        return bool(token)
+        again = [(one, queue) for queue in found for one in found[queue] if one.key in before]
+        return self._send_again(again)
 
     def _lost(self, queue: str) -> list[Open]:
         oldest = self._oldest_ms(queue)
@@ -171,10 +156,14 @@ class Reconciler:
         by_id = {self._ledger.job_id_of_key(job.key): job for job in jobs}
 
         def elsewhere() -> set[str]:
-            return self._backlog.delayed(list(by_id)) | self._backlog.in_flight()
+            held = self._backlog.delayed(list(by_id)) | self._backlog.in_flight()
+            if held >= set(by_id):  # jobs that take long are no reason to search a queue
+                return held
+            return held | self._backlog.waiting(queue)
 
         touched = {job_id: job.touched_ms for job_id, job in by_id.items()}
-        return [by_id[job_id] for job_id in lost(touched, oldest, elsewhere, now_ms)]
+        missing = lost(touched, oldest, elsewhere, now_ms)
+        return [job for job_id, job in by_id.items() if job_id in missing]  # the oldest first
 
     def _oldest_ms(self, queue: str) -> float:
         waiting = self._backlog.next_in_line(queue)
@@ -205,23 +194,36 @@ class Reconciler:
                 break
         return jobs
 
-    def _sent(self, one: Open, queue: str) -> bool:
-        keys = [one.key, self._ledger.open_key(queue), self._ledger.lock_key()]
-        claimed: Any = self._claim(keys, [self._token, one.touched])
+    def _send_again(self, judged: Sequence[tuple[Open, str]]) -> int:
+        sent = 0
+        for one, queue in judged:
+            if self._closed.is_set():
+                break
+            if (claimed := self._claimed(one, queue)) is None:
+                continue
+            job, attempt = claimed
+            try:
+                self._send(job, queue, attempt)
+            except Exception as exc:  # noqa: BLE001 - whatever the broker's library raises
+                log.warning("lost jobs cannot be sent again, %s first: %s", job.job_id, exc)
+                break
+            log.info("job %s is sent again", job.job_id)
+            sent += 1
+        if sent:
+            log.warning("the broker had lost jobs: %s sent again", sent)
+        return sent
+
+    def _claimed(self, one: Open, queue: str) -> tuple[Job, int] | None:
+        keys = [one.key, self._ledger.open_key(queue), self._lock.key]
+        claimed: Any = self._claim(keys, [self._lock.token, one.touched])
         if claimed is None:
-            return False
+            return None
         task, text, attempt = claimed
         try:
-            job = parse_job(task, text)
-            self._send(job, queue, max(1, int(attempt or 1)))
+            return parse_job(task, text), max(1, int(attempt or 1))
         except JobFailed as exc:
-            log.info("job %s is of a contract unknown here: %s", one.key, exc)
-            return False
-        except Exception as exc:  # noqa: BLE001 - whatever the broker's library raises
-            log.warning("job %s could not be sent again: %s", job.job_id, exc)
-            return False
-        log.warning("job %s had been lost by the broker and is sent again", job.job_id)
-        return True
+            log.info("lost job %s is of a contract unknown here: %s", one.key, exc)
+            return None
 
     def _loop(self) -> None:
         away = False

@@ -36,6 +36,7 @@ from tests.chaos.fates import Fate, Kind
 from tests.chaos.ledger import Kind as Noted
 from tests.chaos.ledger import Ledger
 from worker import app as composed
+from worker import house
 from worker.pipeline import Pipeline, Product
 from worker.tasks import Shell
 
@@ -49,7 +50,7 @@ name = os.environ.get("CHAOS_NAME", "chaos")
 stuck_s = float(os.environ.get("CHAOS_STUCK_S", "60"))
 ledger_url = os.environ.get("CHAOS_LEDGER_URL")
 ledger = Ledger(ledger_url) if ledger_url else None
-_execute, _run, _decode = Shell.execute, Pipeline.run, composed.decode
+_execute, _run, _decode = Shell.execute, Pipeline.run, house.decode
 _ahead_s = 0.0
 
 
@@ -136,8 +137,8 @@ def _stock_transport(options: Sequence[str] = ("leases",)) -> None:
     }
 
 
-composed.load_engines = _engines  # type: ignore[assignment]
-composed.decode = _fated_decode
+house.load_engines = _engines  # type: ignore[assignment]
+house.decode = _fated_decode
 Shell.execute = _watched_execute  # type: ignore[method-assign]
 Pipeline.run = _fated_run  # type: ignore[method-assign]
 if os.environ.get("CHAOS_TRANSPORT") == "stock":

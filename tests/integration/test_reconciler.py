@@ -2,8 +2,12 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,9 @@ from producer.embedded import RedisServer
 from producer.ledger import Ledger
 from producer.publisher import Publisher
 from producer.redis_store import RedisStore
+from tests.house import PNG
+from tests.servers import Reply, ScriptedHttp
+from tests.worker_process import WorkerProcess
 from worker.backlog import Backlog, job_id_of, oldest_ms
 from worker.leases import Leases
 from worker.reconciler import GRACE_MS, MARGIN_MS, Reconciler, lost
@@ -94,14 +101,16 @@ class World:
         self.store.create_many(jobs)
         if sent:
             self.publisher.publish(jobs, time.monotonic() + 10)
-        for name in names:
-            self.age(name, minutes_ago)
+        self.age(*names, minutes=minutes_ago)
 
-    def age(self, name: str, minutes: float) -> None:
-        key, index = f"captionq:job:{name}", f"captionq:open:{QUEUE}"
+    def age(self, *names: str, minutes: float) -> None:
         then = round(self.redis.time()[0] * 1_000 - minutes * MINUTE_MS)
-        self.redis.zadd(index, {key: then})
-        self.redis.hset(key, "opened_ms", then)
+        keys = [f"captionq:job:{name}" for name in names]
+        with self.redis.pipeline() as pipeline:
+            pipeline.zadd(f"captionq:open:{QUEUE}", dict.fromkeys(keys, then))
+            for key in keys:
+                pipeline.hset(key, "opened_ms", then)
+            pipeline.execute()
 
     def reconciler(
         self, send: Callable[[Job, str, int], None] | None = None, **options: Any
@@ -143,12 +152,19 @@ def test_given_a_job_whose_message_was_never_sent_then_it_is_sent_at_the_second_
     assert world.sent == [("a", QUEUE, 1)]
 
 
+def test_given_several_lost_jobs_then_the_oldest_is_sent_first(world: World) -> None:
+    for minutes, name in enumerate("gafbecd", start=2):
+        world.submit(name, minutes_ago=minutes, sent=False)
+    assert world.passes() == [0, 7]
+    assert [name for name, _, _ in world.sent] == list("dcebfag")
+
+
 def test_given_a_job_that_was_lost_in_its_second_attempt_then_it_goes_on_there(
     world: World,
 ) -> None:
     world.submit("a", minutes_ago=5, sent=False)
     world.store.start("a", "caption", 2, "worker@host")
-    world.age("a", 5)
+    world.age("a", minutes=5)
     assert world.passes() == [0, 1]
     assert world.sent == [("a", QUEUE, 2)]
 
@@ -176,12 +192,36 @@ def test_given_returned_messages_before_a_backlog_then_none_of_it_is_sent(world:
     assert world.passes(3) == [0, 0, 0]
 
 
+@pytest.mark.parametrize("before", [150, 1_100])
+def test_given_a_job_behind_many_younger_ones_that_were_returned_then_it_is_not_sent(
+    world: World, before: int
+) -> None:
+    """Messages of a dead worker, or those due at the same time, come back in any order."""
+    world.submit("old", minutes_ago=200)
+    (old,) = world.redis.lrange(QUEUE, 0, -1)
+    younger = [f"younger-{n}" for n in range(before)]
+    world.submit(*younger, minutes_ago=190)
+    world.redis.rpop(QUEUE)
+    world.redis.lpush(QUEUE, old)
+    world.submit("behind", minutes_ago=180)
+    assert job_id_of(world.redis.lindex(QUEUE, 1) or "") == "old"
+    assert world.passes(3) == [0, 0, 0]
+    world.redis.lrem(QUEUE, 1, old)
+    assert world.passes(3) == [0, 1, 0]
+    assert world.sent == [("old", QUEUE, 1)]
+
+
 def test_given_a_job_in_flight_for_long_then_it_is_not_sent(world: World) -> None:
     world.submit("a", minutes_ago=5)
     message = world.take()
     assert message is not None
     assert world.redis.llen(QUEUE) == 0
+    world.submit(*(f"waiting-{n}" for n in range(50)), minutes_ago=1)
+    world.passes(1)
+    before = world.redis.info("commandstats")["cmdstat_lrange"]["calls"]  # type: ignore[index]
     assert world.passes(3) == [0, 0, 0]
+    after = world.redis.info("commandstats")["cmdstat_lrange"]["calls"]  # type: ignore[index]
+    assert after - before == 3 * 4, "the ends of four lists in each pass; nothing is searched"
     message.ack()
 
 
@@ -209,7 +249,7 @@ def test_given_jobs_that_ended_or_are_forgotten_then_they_leave_the_index_unsent
         job_id="ended", task="caption", state=JobState.CANCELLED, attempts=0, finished_at=utcnow()
     )
     world.store.finish(end)
-    world.age("ended", 5)
+    world.age("ended", minutes=5)
     assert world.passes(3) == [0, 0, 0]
     assert world.redis.zcard(f"captionq:open:{QUEUE}") == 0
     assert world.sent == []
@@ -220,7 +260,7 @@ def test_given_several_workers_then_one_reconciles_until_it_is_gone(world: World
     one, other = world.reconciler(), world.reconciler()
     assert [one.run_once(), other.run_once(), other.run_once()] == [0, 0, 0]
     assert one.run_once() == 1
-    world.age("a", 5)
+    world.age("a", minutes=5)
     world.redis.delete("captionq:reconciler")  # its life is over
     assert [other.run_once(), one.run_once(), other.run_once()] == [0, 0, 1]
 
@@ -234,7 +274,8 @@ def test_given_a_reconciler_that_slept_with_the_lock_in_its_hand_then_it_sends_n
     judged = sleeper._lost(QUEUE)
     world.redis.delete("captionq:reconciler")
     other.run_once()
-    assert [sleeper._sent(one, QUEUE) for one in judged] == [False]
+    assert len(judged) == 1
+    assert sleeper._send_again([(one, QUEUE) for one in judged]) == 0
     assert world.sent == []
     assert other.run_once() == 1
 
@@ -245,20 +286,51 @@ def test_given_a_job_that_moved_since_it_was_judged_then_it_is_not_sent(world: W
     reconciler.run_once()
     (judged,) = reconciler._lost(QUEUE)
     world.store.start("a", "caption", 1, "worker@host")
-    assert not reconciler._sent(judged, QUEUE)
+    assert reconciler._send_again([(judged, QUEUE)]) == 0
+    assert world.sent == []
 
 
-def test_given_a_broker_that_takes_nothing_then_the_job_is_left_for_later(world: World) -> None:
-    world.submit("a", minutes_ago=5, sent=False)
+def test_given_a_broker_that_takes_nothing_then_the_pass_ends_and_jobs_are_left_for_later(
+    world: World,
+) -> None:
+    world.submit("a", "b", "c", minutes_ago=5, sent=False)
+    tried = []
 
-    def away(*_: Any) -> None:
+    def away(job: Job, *_: Any) -> None:
+        tried.append(job.job_id)
         raise ConnectionError("away")
 
     reconciler = world.reconciler(away)
     assert [reconciler.run_once(), reconciler.run_once()] == [0, 0]
-    world.age("a", 5)
+    assert len(tried) == 1
+    world.age(str(tried[0]), minutes=5)
     world.redis.delete("captionq:reconciler")
-    assert world.passes() == [0, 1]
+    assert world.passes() == [0, 3]
+
+
+def test_given_a_reconciler_that_is_closed_then_another_goes_on_at_once(world: World) -> None:
+    world.submit("a", minutes_ago=5, sent=False)
+    one, other, third = world.reconciler(), world.reconciler(), world.reconciler()
+    assert one.run_once() == other.run_once() == 0
+    other.close()
+    assert third.run_once() == 0
+    assert one.run_once() == 1, "who never had the lock cannot give it away"
+    world.age("a", minutes=5)
+    one.close()
+    assert [third.run_once(), third.run_once()] == [0, 1]
+
+
+def test_given_a_reconciler_that_is_closed_in_a_pass_then_it_sends_no_more(world: World) -> None:
+    world.submit("a", "b", "c", minutes_ago=5, sent=False)
+    sent = []
+
+    def send(job: Job, *_: Any) -> None:
+        sent.append(job.job_id)
+        reconciler.close()
+
+    reconciler = world.reconciler(send)
+    assert [reconciler.run_once(), reconciler.run_once()] == [0, 1]
+    assert len(sent) == 1
 
 
 def test_given_a_reconciler_that_runs_by_itself_then_it_outlives_an_outage(
@@ -278,7 +350,7 @@ def test_given_a_reconciler_that_runs_by_itself_then_it_outlives_an_outage(
 
 
 def test_given_many_open_jobs_that_wait_then_a_pass_looks_at_few_of_them(world: World) -> None:
-    """`python -m tests.chaos reconcile` does the same with a million."""
+    """`python -m tests.chaos reconcile` measures the same with a million."""
     names = [f"job-{n}" for n in range(5_000)]
     for begin in range(0, len(names), 500):
         world.submit(*names[begin : begin + 500], minutes_ago=60 - begin / 500)
@@ -290,3 +362,58 @@ def test_given_many_open_jobs_that_wait_then_a_pass_looks_at_few_of_them(world: 
         for name, stats in after.items()
     }
     assert sum(calls.values()) < 600, calls
+
+
+def test_given_a_job_that_was_recorded_and_never_sent_then_a_worker_sends_and_runs_it(
+    redis_server: RedisServer, tmp_path: Path, world: World
+) -> None:
+    with ScriptedHttp({"/ok.png": [Reply(200, PNG)]}) as web:
+        lost = CaptionJob(job_id="lost", image=web.url("/ok.png"), submitted_at=utcnow())
+        environment = {
+            "CAPTIONQ_BROKER_URL": redis_server.url,
+            "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
+            "CAPTIONQ_MATCH_MODEL": "none",
+            "CAPTIONQ_MAX_BATCH": "1",
+            "CAPTIONQ_RECONCILE_EVERY_S": "0.2",
+        }
+        world.store.create(lost)
+        world.age("lost", minutes=5)
+        with WorkerProcess(tmp_path / "worker.log", environment) as worker:
+            (result,) = world.store.wait(["lost"], 30)
+            again = world.redis.exists(QUEUE)
+            log = worker.log
+    assert result.state is JobState.SUCCEEDED
+    assert result.attempts == 1
+    assert log.count("job lost is sent again") == 1
+    assert "the broker had lost jobs: 1 sent again" in log
+    assert (web.hits("/ok.png"), again) == (1, 0)
+    assert not world.redis.exists("captionq:reconciler"), "the lock is left to the next worker"
+
+
+def test_given_a_job_lost_in_its_second_attempt_then_what_is_sent_is_what_its_producer_sent(
+    redis_server: RedisServer, tmp_path: Path, world: World
+) -> None:
+    """By worker.app itself, in a process of its own: the message is read as it lies."""
+    world.submit("a", minutes_ago=5)
+    original = json.loads(world.redis.rpop(QUEUE) or "")
+    code = (
+        "import sys; from worker.app import send_again; from producer.contract import parse_job;"
+        "send_again(parse_job('caption', sys.stdin.read()), 'captionq.caption', 2)"
+    )
+    job = world.redis.hget("captionq:job:a", "job")
+    environment = os.environ | {"CAPTIONQ_BROKER_URL": redis_server.url}
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=job,
+        env=environment,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    again = json.loads(world.redis.rpop(QUEUE) or "")
+    assert again["headers"]["retries"] == 1
+    assert original["headers"]["retries"] == 0
+    for name in ("id", "task", "kwargsrepr", "ignore_result", "lang"):
+        assert again["headers"][name] == original["headers"][name], name
+    assert again["body"] == original["body"]

@@ -26,7 +26,9 @@ from kombu import Connection, Exchange, Queue
 from kombu.asynchronous import Hub
 from kombu.utils.json import dumps
 
+from producer.contract import CaptionJob
 from producer.embedded import RedisServer
+from producer.publisher import Publisher
 from producer.redis_server import server_binary
 from tests.chaos.proxy import Proxy
 from worker.leases import Leases
@@ -514,6 +516,11 @@ def test_given_a_sentinel_then_its_master_is_the_broker(
 ) -> None:
     password = urlsplit(broker.url).password
     url = f"sentinel://:{password}@127.0.0.1:{sentinel}"
+    publisher = Publisher(url, 10)
+    job = CaptionJob(job_id="a", image="https://example.com/a.png")
+    publisher.publish([job], time.monotonic() + 10)
+    publisher.close()
+    assert plain.llen("captionq.caption") == 1
     options = {"master_name": "mymaster", "leases": Leases()}
     transport = transport_for(url)
     with Connection(url, transport=transport, transport_options=options) as connection:

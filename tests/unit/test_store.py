@@ -49,7 +49,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._store, name)
-        return lambda *args: self._run(method(*args))
+        return lambda *args, **options: self._run(method(*args, **options))
 
     def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
         results = self._store.wait(job_ids, timeout_s)
@@ -203,6 +203,17 @@ def test_a_start_repeated_after_a_lost_answer_counts_once(store: Store) -> None:
     assert record.history[0].at == SUBMITTED
 
 
+def test_a_delivery_that_is_held_back_changes_nothing(store: Store) -> None:
+    first = store.start("a", "caption", 1, "one@host", SUBMITTED, only_first=True)
+    assert (first.deliveries(1), first.started_at) == (1, SUBMITTED)
+
+    assert store.start("a", "caption", 1, "two@host", only_first=True) == first == store.get("a")
+    assert store.start("a", "caption", 1, "one@host", SUBMITTED, only_first=True) == first
+    assert store.start("a", "caption", 1, "two@host").deliveries(1) == 2
+    assert store.start("a", "caption", 1, "three@host", only_first=True).deliveries(1) == 2
+    assert store.start("a", "caption", 2, "three@host", only_first=True).deliveries(2) == 1
+
+
 def test_a_start_of_an_earlier_attempt_changes_nothing(store: Store) -> None:
     later = store.start("a", "caption", 2, "two@host")
 
@@ -290,6 +301,17 @@ def test_open_jobs_are_in_the_index_of_their_queue_until_they_end(
         store.finish(ended("foreign"))
         store.forget(job("b"))
         assert set(indexed()) == {"captionq:job:c"}
+
+
+def test_given_records_of_several_lives_then_the_index_lives_as_long_as_the_longest(
+    redis_server: RedisServer,
+) -> None:
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        for name, life_s in {"a": 100, "b": 5, "c": 200}.items():
+            RedisStore(redis_server.url, queued_ttl_s=life_s).create(job(name))
+            longest_s = {"a": 100, "b": 100, "c": 200}[name]
+            for key in ("captionq:open", "captionq:open:captionq.caption"):
+                assert longest_s - 5 < client.ttl(key) <= longest_s  # type: ignore[operator]
 
 
 def test_a_job_that_has_ended_does_not_start(store: Store) -> None:

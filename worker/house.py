@@ -1,0 +1,213 @@
+"""Everything that a running worker holds, wired: the one composition root."""
+
+import logging
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import redis
+
+from producer.contract import ErrorCode
+from producer.ledger import Ledger
+from producer.queues import queues_served
+from producer.redis_store import RedisStore
+from worker.backlog import Backlog
+from worker.batcher import Batcher
+from worker.deadletter import DeadLetters
+from worker.deadline import Deadline, TimedOut
+from worker.errors import Fault
+from worker.fetch import Fetcher
+from worker.fetch.file import FileSource
+from worker.fetch.http import HttpLimits, HttpSource
+from worker.fetch.netguard import parse_allow
+from worker.fetch.s3 import S3Limits, S3Source
+from worker.image import Decoded, ImageLimits, decode
+from worker.leases import Leases
+from worker.models import BatchKey, Models
+from worker.pipeline import Pipeline
+from worker.publish import Publisher
+from worker.reconciler import Reconciler, Send
+from worker.settings import SettingsError, WorkerSettings, model_path
+from worker.shutdown import Shutdown
+from worker.tasks import Shell
+
+if TYPE_CHECKING:
+    from worker.blip import Engine
+
+log = logging.getLogger(__name__)
+
+MAX_HANGING = 8
+"""Decoders that hang before the process ends."""
+
+
+class House:
+    """Built before any work is taken, closed after the last.
+
+    Args:
+        leases: of the messages this process holds; malformed ones are buried from now on.
+        send_again: sends a job's message once more.
+
+    Raises:
+        SettingsError: a checkpoint cannot be loaded, or not on the device.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, broker_url: str, leases: Leases, send_again: Send
+    ) -> None:
+        from worker.batch_size import settle_batch
+        from worker.blip import CaptionOptions
+        from worker.blip.errors import DeviceLost, InputError, OutOfMemory
+
+        models = Models(load_engines(settings), settings.models, CaptionOptions)
+        max_batch = settle_batch(settings, models)
+        self.threads = settings.threads(max_batch)
+        self._batcher: Batcher[BatchKey] = Batcher(
+            models.run,
+            max_batch=max_batch,
+            max_wait_s=settings.max_wait_ms / 1_000,
+            out_of_memory=(OutOfMemory, MemoryError),
+            fatal=(DeviceLost,),
+            on_fatal=lambda exc: self.shutdown.abandon(f"the device is lost: {exc}"),
+            batch_timeout_s=settings.batch_timeout_s,
+            on_hang=lambda why: self.shutdown.abandon(why),
+        )
+        self._fetcher = make_fetcher(settings)
+        limits = ImageLimits(max_pixels=settings.max_pixels)
+        decoding = Deadline(
+            settings.decode_timeout_s,
+            max_hanging=MAX_HANGING,
+            too_many=lambda why: self.shutdown.abandon(f"decoding: {why}"),
+        )
+        store = RedisStore(
+            settings.results_url_beside(broker_url),
+            result_ttl_s=settings.result_ttl_s,
+            queued_ttl_s=settings.queued_ttl_s,
+            dead_max=settings.dead_max,
+            dead_ttl_s=settings.dead_ttl_s,
+        )
+        pipeline = Pipeline(
+            self._fetcher.fetch,
+            lambda *image: decoded(decoding, lambda: decode(image[0], limits, *image[1:])),
+            models,
+            self._batcher,
+            fetch_timeout_s=settings.fetch_timeout_s,
+            infer_timeout_s=settings.infer_timeout_s,
+            engine_errors={
+                OutOfMemory: ErrorCode.OUT_OF_MEMORY,
+                DeviceLost: ErrorCode.DEVICE_LOST,
+                InputError: ErrorCode.JOB_INVALID,
+            },
+        )
+        self._dead = DeadLetters(
+            settings.results_url_beside(broker_url),
+            dead_max=settings.dead_max,
+            dead_ttl_s=settings.dead_ttl_s,
+        )
+        leases.bury = self._dead.bury
+        self.shell = Shell(
+            models=models,
+            run=pipeline.run,
+            store=store,
+            publisher=Publisher(store, patience_s=settings.store_patience_s),
+            queues=frozenset(queues_served(models.served)),
+            patience_s=settings.store_patience_s,
+            rng=random.Random(),
+            max_deliveries=settings.max_deliveries,
+        )
+        self._reconciler = make_reconciler(settings, broker_url, send_again)
+        self.shutdown = Shutdown(
+            leases,
+            self.shell.return_running,
+            timeout_s=settings.shutdown_timeout_s,
+            renew_every_s=settings.visibility_timeout_s / 4,
+        )
+
+    def close(self) -> None:
+        """End the device thread and the fetchers, after the last job."""
+        if self._reconciler is not None:
+            self._reconciler.close()
+        self._batcher.close(timeout_s=10)
+        self._fetcher.close()
+        self._dead.close()
+
+
+def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Reconciler | None:
+    """What looks for lost jobs, begun; None where that is not wanted or not possible."""
+    if not settings.reconcile_every_s:
+        return None
+    if not broker_url.startswith(("redis://", "rediss://")):
+        log.warning("jobs that the broker loses are not looked for: it is no single Redis")
+        return None
+    clients: list[redis.Redis] = [
+        redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
+        )
+        for url in (settings.results_url_beside(broker_url), broker_url)
+    ]
+    reconciler = Reconciler(
+        Ledger(settings.result_ttl_s, settings.queued_ttl_s),
+        clients[0],
+        Backlog(clients[1]),
+        send,
+        every_s=settings.reconcile_every_s,
+    )
+    reconciler.start()
+    return reconciler
+
+
+def decoded(decoding: Deadline, decode: Callable[[], Decoded]) -> Decoded:
+    """What decoding gives, in time. Raises: Fault."""
+    try:
+        return decoding.run(decode)
+    except TimedOut as exc:
+        raise Fault(ErrorCode.DECODE_TIMEOUT, str(exc)) from exc
+
+
+def make_fetcher(settings: WorkerSettings) -> Fetcher:
+    """The three stores that images come from, each with the same bounds."""
+    total_s, max_bytes = settings.fetch_timeout_s, settings.max_bytes
+    if settings.fetch_exceptions:
+        log.warning("fetching from addresses that are not public: %s", settings.fetch_allow)
+    return Fetcher(
+        http=HttpSource(
+            HttpLimits(total_s=total_s, max_bytes=max_bytes),
+            [parse_allow(entry) for entry in settings.fetch_exceptions],
+            user_agent=settings.user_agent,
+            honour_opt_out=settings.respect_noai,
+        ),
+        s3=S3Source(
+            S3Limits(total_s=total_s, max_bytes=max_bytes),
+            endpoint_url=settings.s3_endpoint_url,
+            allow=settings.s3_places,
+        ),
+        file=FileSource(settings.file_root, max_bytes),
+    )
+
+
+def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":
+    """One engine per task; tasks on the same checkpoint share theirs.
+
+    Raises:
+        SettingsError: a checkpoint cannot be loaded, or not on the device.
+    """
+    from worker.blip import Engine
+    from worker.blip.errors import BlipError
+
+    tasks_by_model: dict[tuple[str, str | None], list[str]] = {}
+    for task, model in settings.models.items():
+        tasks_by_model.setdefault((model, settings.revisions[task]), []).append(task)
+    engines: dict[str, Engine] = {}
+    for (model, revision), tasks in tasks_by_model.items():
+        try:
+            engine = Engine.load(
+                model_path(model),
+                device=settings.device,
+                dtype=settings.dtype,
+                revision=revision,
+                tasks=tasks,
+            )
+        except BlipError as exc:
+            raise SettingsError(f"cannot load {model}: {exc}") from exc
+        log.info("%s by %s on %s in %s", " and ".join(tasks), model, engine.device, engine.dtype)
+        engines |= dict.fromkeys(tasks, engine)
+    return engines
