@@ -139,7 +139,7 @@ def _open(sender: Any = None, **_: Any) -> None:
     global house
     end_with_supervisor()
     pool = str(getattr(sender, "pool_cls", "threads"))
-    if "thread" not in pool and "solo" not in pool:
+    if "thread" not in pool:  # solo: jobs hold up the loop that renews leases
         refuse(f"the pool is {pool}; use -P threads: the models live in one process per device")
     if sender is not None:
         sender.setup_logging()  # Celery would do so next: what the models say would be lost

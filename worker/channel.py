@@ -8,6 +8,7 @@ and later), and the next take goes out at once. Where that is refused, lists are
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty
 from time import monotonic
@@ -267,12 +268,10 @@ class _Channel(_Kombu):  # type: ignore[misc]
         """Close; a message that is just being taken goes back."""
         connection, self._in_poll = self._in_poll, False
         if connection and not self._listening:
-            try:
+            with suppress(redis.RedisError, *self.connection_errors):  # its lease ends by itself
                 taken = self._answer(connection)
                 if taken is not None:
                     self.leases.give_back(self._tag)
-            except self.connection_errors:
-                pass
         super().close()
 
 

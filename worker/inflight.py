@@ -34,7 +34,10 @@ TAKE = (
     + """
 local inflight, leases, tag, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 for _, list in ipairs(KEYS) do
-    local message = redis.call('RPOP', list)
+    local message = redis.pcall('RPOP', list)
+    if type(message) == 'table' then  -- an error; Redis 6 hides its code behind the place
+        return {err = (string.gsub(message.err, '^@user_script: %d+: %-', ''))}
+    end
     if message then
         local kept = redis.pcall('HSET', inflight, tag, list .. '\\n' .. message)
         if type(kept) == 'table' and kept.err then

@@ -618,3 +618,33 @@ def test_given_many_reconnections_then_the_event_loop_keeps_nothing_of_the_old_o
         assert len(loop.on_tick) == 0
     finally:
         loop.close()
+
+
+def test_given_a_master_that_was_demoted_then_a_channel_with_an_answer_due_still_closes(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, "a job")
+    with connected(broker, OURS, leases=Leases()) as connection:
+        consumer = Consumer(connection)
+        connection.transport.cycle.on_poll_start()
+        deadline_s = time.monotonic() + 5
+        while not plain.hlen("captionq.inflight"):
+            assert time.monotonic() < deadline_s, "nothing was taken"
+            time.sleep(0.01)
+        plain.execute_command("REPLICAOF", "127.0.0.1", "1")
+        consumer.channel.close()
+        assert consumer.channel.closed
+        plain.execute_command("REPLICAOF", "NO", "ONE")
+    assert plain.hlen("captionq.inflight") == 1  # it comes back when its lease ends
+
+
+def test_given_a_master_that_was_demoted_then_an_idle_worker_looks_for_the_new_one(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    with connected(broker, OURS, leases=Leases()) as connection:
+        consumer = Consumer(connection)
+        consumer.until(lambda: False, 0.2)
+        plain.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(redis.ConnectionError, match="read only replica"):
+            consumer.until(lambda: False, 5)
+        plain.execute_command("REPLICAOF", "NO", "ONE")

@@ -266,11 +266,18 @@ def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each
             assert worker.process.poll() is None
 
 
-def test_given_a_pool_of_processes_the_worker_refuses_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "pool",
+    [
+        pytest.param("processes", id="each process would need the models"),
+        pytest.param("solo", id="jobs in the event loop lose their leases"),
+    ],
+)
+def test_given_a_pool_other_than_threads_the_worker_refuses_it(tmp_path: Path, pool: str) -> None:
     with RedisServer(tmp_path / "redis") as broker:
         settings = {"CAPTIONQ_BROKER_URL": broker.url}
         log = tmp_path / "worker.log"
-        with WorkerProcess(log, settings, ready=False, pool="processes") as worker:
+        with WorkerProcess(log, settings, ready=False, pool=pool) as worker:
             assert worker.process.wait(60) == EX_CONFIG
     assert "use -P threads" in worker.log
 
