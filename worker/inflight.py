@@ -108,20 +108,22 @@ local inflight, leases, delayed, messages = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local limit, latest = ARGV[5], tonumber(ARGV[6])
 if latest > 0 and now > latest then return {now, -1, 0} end
 local ended, due = 0, 0
-for _, tag in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit)) do
-    local entry = redis.call('HGET', inflight, tag)
-    redis.call('ZREM', leases, tag)
+local tags = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit)
+for i = #tags, 1, -1 do  -- the last that is pushed is the first in line
+    local entry = redis.call('HGET', inflight, tags[i])
+    redis.call('ZREM', leases, tags[i])
     if entry then
-        redis.call('HDEL', inflight, tag)
+        redis.call('HDEL', inflight, tags[i])
         put_back(entry, 'RPUSH')
         ended = ended + 1
     end
 end
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)) do
-    local entry = redis.call('HGET', messages, id)
-    redis.call('ZREM', delayed, id)
+local ids = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
+for i = #ids, 1, -1 do
+    local entry = redis.call('HGET', messages, ids[i])
+    redis.call('ZREM', delayed, ids[i])
     if entry then
-        redis.call('HDEL', messages, id)
+        redis.call('HDEL', messages, ids[i])
         put_back(entry, 'RPUSH')
         due = due + 1
     end

@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 VISIBILITY_TIMEOUT_S = 20.0
 SWEEP_EVERY_S = 2.0
-SWEEP_LIMIT = 100
-"""Messages queued again by one sweep; the rest waits for the next, so that Redis is never held."""
+SWEEP_LIMIT = 500
+"""Messages queued again by one sweep, so that Redis is never held; where there are more, the next
+sweep comes with the next tick."""
 
 Bury = Callable[[str, str, str], None]
 """(message as it lay in Redis, its queue, why): keeps what cannot be worked on. May raise."""
@@ -217,7 +218,7 @@ class Leases:
             )
         if gone:
             log.info("%d messages that were not begun go back to their queues", len(gone))
-            self.give_back(*gone)
+            self.give_back(*reversed(gone))
 
     def _sweep(self) -> None:
         """Queue again what has no lease any more, and what is due.
@@ -234,6 +235,8 @@ class Leases:
         )
         self._swept_s = self._clock()
         self._last_sweep_ms = (float(now), self._swept_s)
+        if SWEEP_LIMIT in (ended, due):
+            self._swept_s -= self._sweep_every_s
         if ended < 0:
             log.warning("the clock of Redis has jumped; sweeping waits for renewals")
             self._sweep_from_s = self._clock() + 2 * self._renew_every_s

@@ -80,7 +80,7 @@ class _Transport(_Kombu):  # type: ignore[misc]
 
 
 class Transport(_Transport, stock.Transport):  # type: ignore[misc]
-    """For redis:// and rediss://."""
+    """For redis://, rediss:// and redis+socket://."""
 
     Channel = Channel
 
@@ -93,7 +93,7 @@ class SentinelTransport(_Transport, stock.SentinelTransport):  # type: ignore[mi
 
 def transport_for(broker_url: str) -> str | None:
     """The transport of a broker URL as Celery takes it; None leaves the choice to kombu."""
-    if broker_url.startswith(("redis://", "rediss://")):
+    if broker_url.startswith(("redis://", "rediss://", "redis+socket://")):
         return f"{__name__}:{Transport.__name__}"
     if broker_url.startswith("sentinel://"):
         return f"{__name__}:{SentinelTransport.__name__}"

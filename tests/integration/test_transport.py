@@ -648,3 +648,42 @@ def test_given_a_master_that_was_demoted_then_an_idle_worker_looks_for_the_new_o
         with pytest.raises(redis.ConnectionError, match="read only replica"):
             consumer.until(lambda: False, 5)
         plain.execute_command("REPLICAOF", "NO", "ONE")
+
+
+def test_given_a_socket_in_the_file_system_then_messages_come_by_it(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    with RedisServer(tmp_path / "redis", unixsocket=str(path)) as broker:
+        password = urlsplit(broker.url).password
+        url = f"redis+socket://:{password}@{path}?virtual_host=0"
+        with (
+            Connection(
+                url, transport=transport_for(url), transport_options={"leases": Leases()}
+            ) as connection,
+            redis.Redis.from_url(broker.url) as client,
+        ):
+            consumer = Consumer(connection)
+            send(broker, "a job")
+            assert consumer.until(lambda: consumer.bodies == ["a job"])
+            consumer.until(lambda: not client.hlen("captionq.inflight"))
+            assert client.hlen("captionq.inflight") == 0
+
+
+def test_given_many_messages_that_come_back_at_once_then_all_do_and_in_their_order(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    send(broker, *range(1_200))
+    leases = Leases(bury=lambda *_: None)
+    with connected(broker, OURS, leases=leases) as connection:
+        consumer = Consumer(connection, ack=False)
+        assert consumer.until(lambda: len(consumer.messages) == 1_200, 30)
+        first_ms = min(
+            score for _, score in plain.zrange("captionq.leases", 0, -1, withscores=True)
+        )
+        for n, message in enumerate(consumer.messages):
+            plain.zadd("captionq.leases", {message.delivery_tag: n})
+    with connected(broker, OURS, leases=Leases(0.4, sweep_every_s=0.2)) as connection:
+        consumer = Consumer(connection)
+        assert consumer.until(lambda: len(consumer.bodies) == 1_200, 30)
+    for begin in (0, 500, 1_000):  # what one sweep queues; the next sweep's goes before the rest
+        page = [body for body in consumer.bodies if begin <= body < begin + 500]
+        assert page == sorted(page)
