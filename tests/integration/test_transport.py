@@ -676,9 +676,6 @@ def test_given_many_messages_that_come_back_at_once_then_all_do_and_in_their_ord
     with connected(broker, OURS, leases=leases) as connection:
         consumer = Consumer(connection, ack=False)
         assert consumer.until(lambda: len(consumer.messages) == 1_200, 30)
-        first_ms = min(
-            score for _, score in plain.zrange("captionq.leases", 0, -1, withscores=True)
-        )
         for n, message in enumerate(consumer.messages):
             plain.zadd("captionq.leases", {message.delivery_tag: n})
     with connected(broker, OURS, leases=Leases(0.4, sweep_every_s=0.2)) as connection:
