@@ -49,6 +49,7 @@ def recoveries(
     events: Sequence[Event],
     deaths: Mapping[int, float],
     patient: frozenset[str] = frozenset(),
+    forgotten: frozenset[str] = frozenset(),
 ) -> list[Seen]:
     """Faults with what they struck.
 
@@ -57,6 +58,7 @@ def recoveries(
         deaths: when processes ended, by pid.
         patient: jobs of low priority: what is more urgent goes before them, so that how long they
             wait says nothing of the fault. They have to go on all the same.
+        forgotten: jobs that Redis lost with its host; they cannot go on.
     """
     after: dict[str, list[float]] = defaultdict(list)
     for event in events:
@@ -73,7 +75,7 @@ def recoveries(
         struck = hands.of(fault.pids)
         moments = {
             job_id: next((at_s for at_s in after[job_id] if at_s > fault.at_s), inf)
-            for job_id in struck
+            for job_id in struck - forgotten
         }
         moments = {
             job_id: moment_s
