@@ -132,10 +132,12 @@ def account(
     """
     begun = [event for event in events if event.kind is Kind.BEGUN]
     fatal = {event.pid: event for event in events if event.kind is Kind.FATAL}
-    patient = frozenset(job_id for job_id, one in said.accepted.items() if one.priority)
-    seen = recoveries([*faults, *_self_made(fatal, deaths)], events, deaths, patient)
-    hits = Counter(job_id for one in seen for job_id in one.struck)
     cuts_s = [fault.at_s for fault in faults if fault.name == POWER_CUT]
+    forgotten = [job_id for job_id in said.lost if _last(said.accepted_s[job_id], cuts_s)]
+    patient = frozenset(job_id for job_id, one in said.accepted.items() if one.priority)
+    every = [*faults, *_self_made(fatal, deaths)]
+    seen = recoveries(every, events, deaths, patient, frozenset(forgotten))
+    hits = Counter(job_id for one in seen for job_id in one.struck)
     poison = [one for one in said.accepted.values() if one.fate.kind is FateKind.POISON]
     runs = Counter(event.job_id for event in begun)
     outcomes = {job_id: end.outcome if end else None for job_id, end in said.records.items()}
@@ -153,7 +155,7 @@ def account(
         promises=promises,
         jobs=len(said.accepted),
         lost=said.lost,
-        forgotten=[job_id for job_id in said.lost if _last(said.accepted_s[job_id], cuts_s)],
+        forgotten=forgotten,
         doubled=said.doubled,
         retold=[
             job_id

@@ -26,7 +26,7 @@ if os.environ.get("CHAOS_NEWER"):
     newer.install()
 
 from celery import current_task
-from celery.signals import task_received, worker_init
+from celery.signals import task_received, worker_init, worker_ready
 
 import tests.chaos.absent  # noqa: F401 - before whatever imports torch
 from producer.contract import Job
@@ -111,6 +111,12 @@ def _follow_clock(book: Ledger) -> None:
 def _received(request: Any = None, **_: Any) -> None:
     if ledger is not None:
         ledger.note(Noted.TAKEN, str(request.id))
+
+
+@worker_ready.connect
+def _ready(**_: Any) -> None:
+    if ledger is not None:
+        ledger.note(Noted.READY, "")
 
 
 @worker_init.connect

@@ -21,7 +21,8 @@ class Kind(StrEnum):
     """What happened to a job at a worker process.
 
     A delivery is in a process' hands from TAKEN to LEFT; from BEGUN to ENDED its image is worked
-    on. FATAL says that the process is about to die by its job, as planned.
+    on. FATAL says that the process is about to die by its job, as planned; READY that it takes
+    jobs from now on.
     """
 
     TAKEN = "taken"
@@ -29,6 +30,7 @@ class Kind(StrEnum):
     ENDED = "ended"
     LEFT = "left"
     FATAL = "fatal"
+    READY = "ready"
 
 
 @dataclass(frozen=True)

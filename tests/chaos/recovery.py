@@ -36,7 +36,8 @@ class Hands:
 @dataclass(frozen=True)
 class Seen:
     """A fault, the jobs in the hands it struck, and how long the last of them was neither taken up
-    again nor ended, beyond the fault's own length and that of others meanwhile (seconds)."""
+    again nor ended, beyond the fault's own length and that of others meanwhile, and beyond the time
+    in which no worker ran (seconds)."""
 
     fault: Fault
     struck: frozenset[str]
@@ -49,6 +50,7 @@ def recoveries(
     events: Sequence[Event],
     deaths: Mapping[int, float],
     patient: frozenset[str] = frozenset(),
+    forgotten: frozenset[str] = frozenset(),
 ) -> list[Seen]:
     """Faults with what they struck.
 
@@ -57,14 +59,15 @@ def recoveries(
         deaths: when processes ended, by pid.
         patient: jobs of low priority: what is more urgent goes before them, so that how long they
             wait says nothing of the fault. They have to go on all the same.
+        forgotten: jobs that Redis lost with its host; they cannot go on.
     """
     after: dict[str, list[float]] = defaultdict(list)
     for event in events:
         after[event.job_id].append(event.at_s)
     hands, seen, left, dead = Hands(), [], list(events), dict(deaths)
     left.reverse()
-    in_order = sorted(faults, key=lambda one: one.at_s)
-    for fault in in_order:
+    nobodys = sorted([*faults, *absences(events, deaths)], key=lambda one: one.at_s)
+    for fault in sorted(faults, key=lambda one: one.at_s):
         while left and left[-1].at_s <= fault.at_s:
             hands.see(left.pop())
         for pid in [pid for pid, at_s in dead.items() if at_s <= fault.at_s]:
@@ -73,7 +76,7 @@ def recoveries(
         struck = hands.of(fault.pids)
         moments = {
             job_id: next((at_s for at_s in after[job_id] if at_s > fault.at_s), inf)
-            for job_id in struck
+            for job_id in struck - forgotten
         }
         moments = {
             job_id: moment_s
@@ -84,16 +87,38 @@ def recoveries(
         last_s = moments.get(last, fault.at_s)
         took_s = last_s - fault.at_s
         if last_s < inf:
-            took_s -= lasted_s(in_order, fault.at_s, last_s)
+            took_s -= lasted_s(nobodys, fault.at_s, last_s)
         seen.append(Seen(fault, frozenset(struck), max(0.0, took_s), last))
     return seen
+
+
+def absences(events: Sequence[Event], deaths: Mapping[int, float]) -> list[Fault]:
+    """When there was no worker to take anything up: all had ended, and the next still started.
+
+    >>> ready = [Event(Kind.READY, "", 0, pid, at_s) for pid, at_s in ((1, 0.0), (2, 9.0))]
+    >>> [(one.at_s, one.length_s) for one in absences(ready, {1: 4.0})]
+    [(4.0, 5.0)]
+    """
+    ready = [(event.at_s, event.pid) for event in events if event.kind is Kind.READY]
+    changes = sorted([*ready, *((at_s, -pid) for pid, at_s in deaths.items())])
+    found, there, since_s = [], set[int](), inf
+    for at_s, pid in changes:
+        if pid > 0:
+            there.add(pid)
+            if since_s < at_s:
+                found.append(Fault("no worker", since_s, at_s - since_s, frozenset()))
+                since_s = inf
+        elif -pid in there:
+            there.remove(-pid)
+            since_s = inf if there else at_s
+    return found
 
 
 def lasted_s(faults: Sequence[Fault], from_s: float, until_s: float) -> float:
     """For how much of a time there was some fault; `faults` in order.
 
     >>> lasted_s([Fault("a", 0, 2, frozenset()), Fault("b", 1, 3, frozenset())], 1, 10)
-    3
+    3.0
     """
     lasted, reached_s = 0.0, from_s
     for fault in faults:

@@ -98,6 +98,9 @@ def test_given_a_fault_then_recovery_is_until_its_jobs_are_taken_up_again() -> N
         "not taken up again within 9 s"
         in drawn_up(events=AGAIN, faults=(KILL,), recovery_s=9).broken[0]
     )
+    started = Event(Noted.READY, "", 0, 2, 19.0)
+    alone = [Event(Noted.READY, "", 0, 1, 9.0), *AGAIN[:2], started, *AGAIN[2:]]
+    assert recoveries([KILL], alone, {1: 11.0})[0].recovery_s == 1.5, "nobody was there for 8 s"
     (patient,) = recoveries([KILL], AGAIN, {1: 10.6}, frozenset({"a"}))
     assert patient.recovery_s == 0
     down = Fault("restart of Redis", 12.0, 3.0, frozenset())
@@ -147,3 +150,5 @@ def test_given_a_power_cut_then_what_its_last_second_cost_is_told_apart() -> Non
     assert (made.lost, made.forgotten) == (["a", "p"], ["a"])
     assert "1 jobs were lost: ['p']" in made.broken[0]
     assert "1 jobs accepted in it were lost" in made.table()
+    held = [event(Noted.TAKEN, 10.1)]
+    assert drawn_up(replace(gone, records={**gone.records, "p": WELL}), held, (cut,)).broken == []
