@@ -84,7 +84,7 @@ class Account:
                 self.unplanned
             ),
             f"{self.jobs} of {self.promises.jobs} jobs were sent": self.jobs < self.promises.jobs,
-            f"{len(self.unexplained)} jobs ran more often than the faults that struck them explain: "
+            f"{len(self.unexplained)} jobs ran more often than the faults that struck them allow: "
             f"{self.unexplained[:20]}": self.unexplained,
             f"dead letters that are missing, or are not of the job's end: {self.misfiled[:20]}": (
                 self.misfiled
