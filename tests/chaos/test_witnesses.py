@@ -1,5 +1,7 @@
 """What could be broken in silence is in the account: each case passes where nobody looks for it."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from tests.chaos.recovery import recoveries
 from tests.chaos.runs import hits, holds, unexplained
 from tests.chaos.test_account import RUN, SAID, A, drawn_up, event
 from tests.chaos.testimony import Testimony as Said
+from tests.chaos.world import wait
 
 
 @pytest.mark.parametrize(
@@ -159,3 +162,12 @@ def test_given_s3_down_then_it_touches_all_workers() -> None:
     worker: Any = SimpleNamespace(pid=1)
     assert happen(world, worker, Random(1), S3_DOWN, 0.01).pids == frozenset()
     assert refused == [True, False]
+
+
+def test_given_a_worker_that_has_ended_then_nobody_waits_for_what_it_was_to_do() -> None:
+    worker: Any = SimpleNamespace(name="one", process=subprocess.Popen([sys.executable, "-c", ""]))
+    with pytest.raises(RuntimeError, match="one has ended with status 0"):
+        wait([worker], lambda: False, 30)
+    with pytest.raises(RuntimeError, match="still not done"):
+        wait([], lambda: False, 0.01)
+    wait([], lambda: True)

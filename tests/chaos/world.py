@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +95,22 @@ class Worker:
             self.process.wait()
         self.proxy.close()
         self._log.close()
+
+
+def wait(workers: Sequence[Worker], done: Callable[[], bool], timeout_s: float = 300) -> None:
+    """Return once `done()` is.
+
+    Raises:
+        RuntimeError: a worker has ended meanwhile, so that it never would be, or it takes too long.
+    """
+    until_s = time.monotonic() + timeout_s
+    while not done():
+        for worker in workers:
+            if worker.process is not None and (status := worker.process.poll()) is not None:
+                raise RuntimeError(f"{worker.name} has ended with status {status}")
+        if time.monotonic() > until_s:
+            raise RuntimeError(f"still not done after {timeout_s:g} s")
+        time.sleep(0.005)
 
 
 class World:
