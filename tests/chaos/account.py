@@ -2,24 +2,30 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.fates import Kind as FateKind
-from tests.chaos.faults import POWER_CUT, Fault
+from tests.chaos.faults import POWER_CUT, SPARING, Fault
 from tests.chaos.ledger import Event, Kind
 from tests.chaos.power import LOST_S
+from tests.chaos.processes import Processes, deaf, overdue, unplanned
 from tests.chaos.recovery import Seen, recoveries
+from tests.chaos.runs import hits, holds, unexplained
 from tests.chaos.testimony import Testimony
+
+PATIENCE_S = 10.0
+"""How much longer than its recovery a worker may take nothing: it starts, or others are faster."""
 
 
 @dataclass(frozen=True)
 class Promises:
     """What a run is held to. `recovery_s`: until what was in flight at a fault is taken up again.
-    A job may end unrun after `deliveries` that faults broke off."""
+    A job may end unrun after `deliveries` that faults broke off. So many `jobs` are to be sent."""
 
     recovery_s: float
     deliveries: int = 3
+    jobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class Account:
     poison_wrong: list[str]
     seen: list[Seen]
     unplanned: list[tuple[int, int]]
+    unexplained: list[str]
+    misfiled: list[str]
+    left: Mapping[str, int]
+    deaf_listener: bool
+    idle: list[str]
 
     @property
     def broken(self) -> list[str]:
@@ -72,6 +83,15 @@ class Account:
             f"worker processes that ended by themselves (pid, status): {self.unplanned}": (
                 self.unplanned
             ),
+            f"{self.jobs} of {self.promises.jobs} jobs were sent": self.jobs < self.promises.jobs,
+            f"{len(self.unexplained)} jobs ran more often than the faults that struck them allow: "
+            f"{self.unexplained[:20]}": self.unexplained,
+            f"dead letters that are missing, or are not of the job's end: {self.misfiled[:20]}": (
+                self.misfiled
+            ),
+            f"all is done, and the broker still keeps {dict(self.left)}": self.left,
+            "the listener heard too little to bear witness": self.deaf_listener,
+            f"processes that were deaf, or did not end when they were to: {self.idle}": self.idle,
         }
         return [words for words, it_is_so in found.items() if it_is_so]
 
@@ -116,20 +136,11 @@ def account(
     said: Testimony,
     events: Sequence[Event],
     faults: Sequence[Fault],
-    deaths: Mapping[int, float],
-    exits: Iterable[tuple[int, int]],
-    ours: frozenset[int],
-    sent_twice: int,
+    processes: Processes,
     promises: Promises,
 ) -> Account:
-    """Draw up the account.
-
-    Args:
-        deaths: when processes ended, by pid.
-        exits: (pid, status) of worker processes that ended.
-        ours: those that were ended from outside.
-        sent_twice: messages that may have been sent twice, because their producer heard nothing.
-    """
+    """Draw up the account; `events` in order."""
+    deaths = processes.deaths
     begun = [event for event in events if event.kind is Kind.BEGUN]
     fatal = {event.pid: event for event in events if event.kind is Kind.FATAL}
     cuts_s = [fault.at_s for fault in faults if fault.name == POWER_CUT]
@@ -137,7 +148,9 @@ def account(
     patient = frozenset(job_id for job_id, one in said.accepted.items() if one.priority)
     every = [*faults, *_self_made(fatal, deaths)]
     seen = recoveries(every, events, deaths, patient, frozenset(forgotten))
-    hits = Counter(job_id for one in seen for job_id in one.struck)
+    held = holds(events, deaths)
+    struck = hits(every, held)
+    costly = hits([one for one in every if one.name not in SPARING], held)
     poison = [one for one in said.accepted.values() if one.fate.kind is FateKind.POISON]
     runs = Counter(event.job_id for event in begun)
     outcomes = {job_id: end.outcome if end else None for job_id, end in said.records.items()}
@@ -149,7 +162,7 @@ def account(
     condemned = {
         job_id
         for job_id, outcome in unexpected.items()
-        if outcome == "job_poisoned" and hits[job_id] >= promises.deliveries
+        if outcome == "job_poisoned" and costly[job_id] >= promises.deliveries
     }
     return Account(
         promises=promises,
@@ -167,7 +180,7 @@ def account(
         executions=len(begun),
         attempts=len({(event.job_id, event.attempt) for event in begun}),
         again_allowed=sum(len(one.struck) for one in seen)
-        + sent_twice
+        + sum(said.again.values())
         + sum(_last(event.at_s, cuts_s) for event in events if event.kind is Kind.LEFT),
         poisoned=sum(outcomes.get(one.job_id) == "job_poisoned" for one in poison),
         condemned=len(condemned),
@@ -178,7 +191,15 @@ def account(
             or runs[one.job_id] > promises.deliveries + len(cuts_s)
         ],
         seen=seen,
-        unplanned=[(pid, status) for pid, status in exits if pid not in ours and pid not in fatal],
+        unplanned=unplanned(processes.exits, faults, events),
+        unexplained=unexplained(said.accepted, events, struck, said.again),
+        misfiled=[] if cuts_s else said.misfiled,
+        left=said.left,
+        deaf_listener=said.deaf,
+        idle=overdue(faults, events, processes)
+        + deaf(
+            faults, events, processes, said.accepted_s.values(), promises.recovery_s + PATIENCE_S
+        ),
     )
 
 

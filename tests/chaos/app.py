@@ -26,6 +26,7 @@ if os.environ.get("CHAOS_NEWER"):
     newer.install()
 
 from celery import current_task
+from celery.exceptions import Reject
 from celery.signals import task_received, worker_init, worker_ready
 
 import tests.chaos.absent  # noqa: F401 - before whatever imports torch
@@ -65,11 +66,15 @@ def _stuck(prompt: str) -> bool:
 def _watched_execute(
     self: Shell, task: Any, kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
+    left = Noted.LEFT
     try:
         return _execute(self, task, kind, args, kwargs)
+    except Reject:
+        left = Noted.RETURNED
+        raise
     finally:
         if ledger is not None:
-            ledger.note(Noted.LEFT, str(task.request.id))
+            ledger.note(left, str(task.request.id))
 
 
 def _fated_run(self: Pipeline, job: Job) -> Product:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Self, TypeVar
 
 from producer.contract import CaptionJob, CaptionOptions
+from worker.retry import MAX_ATTEMPTS
 
 T = TypeVar("T", bound=StrEnum)
 
@@ -99,13 +100,18 @@ class Errand:
                 return frozenset({"job_poisoned"})
             case Kind.STUCK_DECODE:
                 return frozenset({"decode_timeout"})
-            case Kind.STUCK_DEVICE:  # it did end its worker once, and may have been by at two more
-                return frozenset({"succeeded", "job_poisoned"})
             case Kind.NEWER:
                 return frozenset({"succeeded", "schema_unsupported"})
         return frozenset(
             {"succeeded"} | ({"s3_unavailable"} if self.source is Source.S3 else set())
         )
+
+    @property
+    def tries(self) -> int:
+        """How often it is run when no fault befalls it."""
+        if self.source is Source.S3:  # its one fault is S3's, that may last for all tries
+            return MAX_ATTEMPTS
+        return 2 if self.fate.kind is Kind.BUSY else 1
 
 
 @dataclass(frozen=True)

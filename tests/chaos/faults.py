@@ -128,12 +128,20 @@ def clock(world: World, worker: Worker, length_s: float) -> None:
     world.ledger.set_clock(worker.name, 0)
 
 
+KILL = "kill -9 of a worker"
+SIGTERM = "SIGTERM of a worker"
+SIGTERM_TWICE = "SIGTERM, twice"
 POWER_CUT = "power cut of Redis"
+S3_DOWN = "S3 down"
+CLOCK_JUMP = "clock jump"
+
+SPARING = frozenset({SIGTERM, SIGTERM_TWICE, S3_DOWN, CLOCK_JUMP})
+"""Faults that cost no delivery: a planned end undoes the count, the others end no process."""
 
 ACTS: dict[str, tuple[Act, float]] = {
-    "kill -9 of a worker": (kill, 8),
-    "SIGTERM of a worker": (terminate, 2),
-    "SIGTERM, twice": (terminate_twice, 2),
+    KILL: (kill, 8),
+    SIGTERM: (terminate, 2),
+    SIGTERM_TWICE: (terminate_twice, 2),
     "SIGSTOP of a worker": (freeze, 2),
     "kill -9 of Redis": (redis_kill, 1.2),
     POWER_CUT: (power_cut, 0),  # where Redis does not write at once: see run.Plan
@@ -142,15 +150,13 @@ ACTS: dict[str, tuple[Act, float]] = {
     "connection cut": (cut, 2),
     "connection frozen": (partition, 1),
     "connection refused": (refuse, 1),
-    "S3 down": (s3_down, 0.5),
+    S3_DOWN: (s3_down, 0.5),
     "Redis full": (full, 0.5),
-    "clock jump": (clock, 1),
+    CLOCK_JUMP: (clock, 1),
 }
 """Faults by name, and how often they come compared with each other."""
 
-OF_ONE_WORKER = frozenset(
-    (kill, terminate, terminate_twice, freeze, cut, partition, refuse, clock, s3_down)
-)
+OF_ONE_WORKER = frozenset((kill, terminate, terminate_twice, freeze, cut, partition, refuse, clock))
 
 
 def happen(

@@ -20,15 +20,16 @@ BLOCK = 5_000
 class Kind(StrEnum):
     """What happened to a job at a worker process.
 
-    A delivery is in a process' hands from TAKEN to LEFT; from BEGUN to ENDED its image is worked
-    on. FATAL says that the process is about to die by its job, as planned; READY that it takes
-    jobs from now on.
+    A delivery is in a process' hands from TAKEN to LEFT, or to RETURNED when it goes back to its
+    queue with nothing settled; from BEGUN to ENDED its image is worked on. FATAL says that the
+    process is about to die by its job, as planned; READY that it takes jobs from now on.
     """
 
     TAKEN = "taken"
     BEGUN = "begun"
     ENDED = "ended"
     LEFT = "left"
+    RETURNED = "returned"
     FATAL = "fatal"
     READY = "ready"
 

@@ -4,12 +4,15 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import redis
 
 PAGE = 1_000
+
+BROKER_KEYS = ("celery*", "captionq.*", "captionq:open:*", "unacked*")
+"""Queues, what is in flight or delayed in ours and in kombu's way, and the index of open jobs."""
 
 
 class Told(NamedTuple):
@@ -98,6 +101,32 @@ def ends_of(url: str, job_ids: Iterable[str]) -> dict[str, str | None]:
         job_id: end.outcome if end is not None else None
         for job_id, end in records_of(url, job_ids).items()
     }
+
+
+def letters_of(url: str) -> dict[str, list[str]]:
+    """The codes of the dead letters there are, by job; under "" those that name none."""
+    letters: dict[str, list[str]] = defaultdict(list)
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        entries: Any = client.xrange("captionq:dead")
+    for _, fields in entries:
+        letters[fields.get("job_id", "")].append(fields["code"])
+    return dict(letters)
+
+
+def left_of(url: str) -> dict[str, int]:
+    """What a broker and the ledger's index still hold, by key; nothing once all jobs are done."""
+    sizes: dict[str, int] = {}
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        measures: dict[str, Callable[[str], Any]] = {
+            "list": client.llen,
+            "hash": client.hlen,
+            "zset": client.zcard,
+        }
+        for kind, measure in measures.items():
+            for pattern in BROKER_KEYS:
+                for key in client.scan_iter(pattern, count=PAGE, _type=kind):
+                    sizes[key] = int(measure(key))
+    return {key: size for key, size in sizes.items() if size}
 
 
 def answers_of(url: str, job_ids: Iterable[str]) -> dict[str, str | None]:

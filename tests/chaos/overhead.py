@@ -8,7 +8,7 @@ from pathlib import Path
 import redis
 from celery import Celery
 
-from tests.chaos.world import World
+from tests.chaos.world import World, wait
 
 TRANSPORTS = ("stock", "ours")
 
@@ -56,9 +56,11 @@ def _rate(transport: str, messages: int) -> float:
         total = int(client.llen("celery"))
         world.workers[0].environment["CAPTIONQ_BROKER_URL"] = world.redis.url  # no proxy between
         world.start()
-        while (left := int(client.llen("celery"))) > total * 0.9:
-            time.sleep(0.005)
-        began_s = time.perf_counter()
-        while (last := int(client.llen("celery"))) > total * 0.1:
-            time.sleep(0.005)
-        return (left - last) / (time.perf_counter() - began_s)
+
+        def left() -> int:
+            return int(client.llen("celery"))
+
+        wait(world.workers, lambda: left() <= total * 0.9)
+        began_s, first = time.perf_counter(), left()
+        wait(world.workers, lambda: left() <= total * 0.1)
+        return (first - left()) / (time.perf_counter() - began_s)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import redis
@@ -23,7 +24,7 @@ class Producers:
     Attributes:
         accepted: the jobs that the broker has, by id.
         accepted_s: since when (CLOCK_MONOTONIC).
-        sent_twice: those that may have been sent twice, because nothing was heard of the first.
+        sent_again: how often each may have been sent before, because nothing was heard of it.
     """
 
     def __init__(self, world: World, errands: Sequence[Errand], seconds: float) -> None:
@@ -32,7 +33,7 @@ class Producers:
         self._seconds = seconds
         self.accepted: dict[str, Errand] = {}
         self.accepted_s: dict[str, float] = {}
-        self.sent_twice = 0
+        self.sent_again: Counter[str] = Counter()
         self._client = Client(world.redis.url, settings=ProducerSettings(submit_timeout_s=2))
         self._celery = self._fresh()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -75,7 +76,7 @@ class Producers:
             try:
                 send(errands)
             except (BrokerUnavailable, OSError, redis.RedisError, OperationalError):
-                self.sent_twice += len(errands)
+                self.sent_again.update(one.job_id for one in errands)
                 self._celery = self._fresh()
                 time.sleep(0.3)
             else:

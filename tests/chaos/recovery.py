@@ -8,6 +8,10 @@ from math import inf
 from tests.chaos.faults import Fault
 from tests.chaos.ledger import Event, Kind
 
+GOES_ON = frozenset({Kind.TAKEN, Kind.BEGUN, Kind.LEFT})
+"""Events that say that a job was taken up again, or ended. The end of a run does not: its result
+has still to be stored; and what is returned waits again."""
+
 
 @dataclass
 class Hands:
@@ -20,7 +24,7 @@ class Hands:
         key = event.pid, event.job_id
         if event.kind is Kind.TAKEN:
             self.held[key] = event.at_s
-        elif event.kind is Kind.LEFT:
+        elif event.kind in (Kind.LEFT, Kind.RETURNED):
             self.held.pop(key, None)
 
     def gone(self, pid: int) -> None:
@@ -63,7 +67,8 @@ def recoveries(
     """
     after: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        after[event.job_id].append(event.at_s)
+        if event.kind in GOES_ON:
+            after[event.job_id].append(event.at_s)
     hands, seen, left, dead = Hands(), [], list(events), dict(deaths)
     left.reverse()
     nobodys = sorted([*faults, *absences(events, deaths)], key=lambda one: one.at_s)

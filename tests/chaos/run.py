@@ -15,7 +15,15 @@ from tests.chaos.account import Account, Promises, account
 from tests.chaos.fates import Mix, Sender, draw
 from tests.chaos.faults import ACTS, Fault, happen
 from tests.chaos.ledger import Event
-from tests.chaos.outsiders import Receiver, answers_of, ends_of, records_of
+from tests.chaos.outsiders import (
+    Receiver,
+    answers_of,
+    ends_of,
+    left_of,
+    letters_of,
+    records_of,
+)
+from tests.chaos.processes import Processes
 from tests.chaos.producers import Producers
 from tests.chaos.recovery import Hands
 from tests.chaos.sizes import Flatness, Sizes
@@ -103,11 +111,13 @@ class Run:
                     self._hear(world, producers, receiver),
                     self.events,
                     self.faults,
-                    self.deaths,
-                    [one for worker in world.workers for one in worker.ended],
-                    frozenset(pid for worker in world.workers for pid in worker.ours),
-                    producers.sent_twice,
-                    Promises(RECOVERY_S, plan.deliveries),
+                    Processes(
+                        births={k: v for one in world.workers for k, v in one.born.items()},
+                        deaths=self.deaths,
+                        exits=[one for worker in world.workers for one in worker.ended],
+                        until_s=time.monotonic(),
+                    ),
+                    Promises(RECOVERY_S, plan.deliveries, plan.jobs),
                 )
                 if drawn_up.broken:
                     self._keep_logs(Path(folder))
@@ -127,6 +137,9 @@ class Run:
             records=records_of(url, producers.accepted),
             told=receiver.told,
             answers=answers_of(url, plain),
+            letters=letters_of(url),
+            again=producers.sent_again,
+            left=left_of(url),
         )
 
     def _shake(self, world: World, producers: Producers) -> None:
@@ -190,7 +203,7 @@ class Run:
 
     def _until_quiet(self, world: World, producers: Producers) -> None:
         patience_s = QUIET_S + 2 * self.plan.visibility_s
-        if producers.sent_twice:  # one may be recorded and not sent: it is the reconciler's
+        if producers.sent_again:  # one may be recorded and not sent: it is the reconciler's
             patience_s += RECONCILED_S
         told_s = last_s = time.monotonic()
         while True:

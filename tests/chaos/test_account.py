@@ -10,6 +10,7 @@ from tests.chaos.faults import POWER_CUT, Fault
 from tests.chaos.ledger import Event
 from tests.chaos.ledger import Kind as Noted
 from tests.chaos.outsiders import End, Told
+from tests.chaos.processes import Processes
 from tests.chaos.recovery import lasted_s, recoveries
 from tests.chaos.testimony import Testimony as Said  # a name with Test is a class of tests
 
@@ -21,8 +22,9 @@ SAID = Said(
     accepted={"a": A, "p": PLAIN, "x": POISON},
     accepted_s={"a": 10.0, "p": 10.0, "x": 10.0},
     records={"a": WELL, "p": WELL, "x": End("job_poisoned", "noon")},
-    told={"a": [Told(11.0, "noon")]},
+    told={name: [Told(11.0, "noon")] for name in ("a", "p", "x")},
     answers={"p": "SUCCESS"},
+    letters={"x": ["job_poisoned"]},
 )
 
 
@@ -48,7 +50,8 @@ def drawn_up(
     recovery_s: float = 25,
 ) -> Account:
     deaths = {1: KILL.at_s + 0.1} if KILL in faults else {}
-    return account(said, events, faults, deaths, exits, frozenset(), 0, Promises(recovery_s))
+    processes = Processes(deaths=deaths, exits=exits, until_s=30)
+    return account(said, events, faults, processes, Promises(recovery_s, jobs=3))
 
 
 def test_given_what_was_promised_then_nothing_is_broken() -> None:
@@ -62,12 +65,14 @@ def test_given_what_was_promised_then_nothing_is_broken() -> None:
     [
         pytest.param(replace(SAID, records={**SAID.records, "a": None}), "lost: ['a']", id="lost"),
         pytest.param(
-            replace(SAID, told={"a": [Told(11.0, "noon"), Told(12.0, "one")]}),
+            replace(SAID, told={**SAID.told, "a": [Told(11.0, "noon"), Told(12.0, "one")]}),
             "in two ways: ['a']",
             id="told twice",
         ),
         pytest.param(
-            replace(SAID, told={"a": [Told(11.0, "one")]}), "in two ways: ['a']", id="told another"
+            replace(SAID, told={**SAID.told, "a": [Told(11.0, "one")]}),
+            "in two ways: ['a']",
+            id="told another",
         ),
         pytest.param(
             replace(SAID, records={**SAID.records, "a": End("job_poisoned", "noon")}),
@@ -122,12 +127,21 @@ def test_given_a_job_that_three_faults_broke_off_then_it_may_be_given_up() -> No
         events += [event(Noted.TAKEN, pid, pid=pid), event(Noted.BEGUN, pid + 0.1, pid=pid)]
         faults.append(Fault("kill -9 of a worker", pid + 0.5, 0.0, frozenset({pid})))
     events += [event(Noted.TAKEN, 9, pid=4), event(Noted.LEFT, 9.1, pid=4)]
-    given_up = replace(SAID, records={**SAID.records, "a": End("job_poisoned", "noon")})
+    given_up = replace(
+        SAID,
+        records={**SAID.records, "a": End("job_poisoned", "noon")},
+        letters={**SAID.letters, "a": ["job_poisoned"]},
+    )
     made = account(
-        given_up, events, faults, {1: 1.6, 2: 2.6, 3: 3.6}, (), frozenset(), 0, Promises(25)
+        given_up, events, faults, Processes(deaths={1: 1.6, 2: 2.6, 3: 3.6}), Promises(25)
     )
     assert made.broken == []
     assert made.condemned == 1
+    planned = [fault._replace(name="SIGTERM of a worker") for fault in faults]
+    made = account(
+        given_up, events, planned, Processes(deaths={1: 1.6, 2: 2.6, 3: 3.6}), Promises(25)
+    )
+    assert "as they should not: ['a job_poisoned']" in made.broken[0]
 
 
 def test_given_a_process_that_ended_by_itself_then_that_is_broken() -> None:
@@ -136,6 +150,7 @@ def test_given_a_process_that_ended_by_itself_then_that_is_broken() -> None:
     assert "ended by themselves" in made.broken[0]
     fatal = [*RUN, event(Noted.FATAL, 11.5, "x")]
     assert drawn_up(events=fatal, exits=((1, -9),)).unplanned == []
+    assert drawn_up(events=fatal, exits=((1, 1),)).unplanned == [(1, 1)]
 
 
 def test_given_a_power_cut_then_what_its_last_second_cost_is_told_apart() -> None:

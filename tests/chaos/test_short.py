@@ -28,6 +28,11 @@ def test_given_twenty_kills_of_workers_and_five_restarts_of_redis_then_no_promis
     *_, last = done.stdout.splitlines()
     assert last.startswith("2000 jobs: 0 lost, 0 doubled, "), said
     assert last.endswith(", 0 unplanned exits"), said
+    times = {line[:22].strip(): line[22:].split() for line in done.stdout.splitlines()}
+    kills, struck = map(int, times["kill -9 of a worker"][:2])
+    assert kills >= 20, said
+    assert struck >= kills, "workers were killed while they were at work"
+    assert int(times["kill -9 of Redis"][0]) + int(times["restart of Redis"][0]) >= 5, said
 
 
 @pytest.mark.parametrize("words", [[], ["run"], ["kills"], ["soak"], ["overhead"], ["reconcile"]])

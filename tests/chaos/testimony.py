@@ -1,10 +1,17 @@
 """What outsiders say of all jobs, and what is wrong with it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.chaos.fates import Errand, Sender
 from tests.chaos.outsiders import End, Told
+
+HEARD = 0.9
+"""The share of results that a listener hears in spite of all outages, at least."""
+
+FILED = frozenset({"job_poisoned", "schema_unsupported", "s3_unavailable"})
+"""Those ends that a job here may have and that might be others another time: docs/architecture.md
+has them among the dead letters."""
 
 STATES = {"succeeded": "SUCCESS"}
 """What Celery's backend says of an outcome; of every other: FAILURE."""
@@ -18,6 +25,9 @@ class Testimony:
     records   how each ended
     told      the results that were published
     answers   what Celery's backend says to plain clients, by job of theirs
+    letters   the codes of their dead letters; under "" those of messages that name no job
+    again     how often each may have been sent before, because its producer heard nothing
+    left      what the broker keeps when all is done, by key
     """
 
     accepted: Mapping[str, Errand]
@@ -25,6 +35,9 @@ class Testimony:
     records: Mapping[str, End | None]
     told: Mapping[str, Sequence[Told]]
     answers: Mapping[str, str | None]
+    letters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    again: Mapping[str, int] = field(default_factory=dict)
+    left: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def lost(self) -> list[str]:
@@ -42,6 +55,27 @@ class Testimony:
             )
 
         return sorted(job_id for job_id in self.accepted if not once(job_id))
+
+    @property
+    def deaf(self) -> bool:
+        """Whether the listener missed more than outages explain, so that his word is no proof."""
+        ended = [job_id for job_id, end in self.records.items() if end is not None]
+        return sum(job_id in self.told for job_id in ended) < HEARD * len(ended)
+
+    @property
+    def misfiled(self) -> list[str]:
+        """Jobs that were given up without one dead letter, or have one that is not of their end;
+        and messages that were taken for malformed: nobody sent any."""
+        wanted = {
+            job_id: [end.outcome]
+            for job_id, end in self.records.items()
+            if end is not None and end.outcome in FILED
+        }
+        return sorted(
+            f"{job_id or 'no job'} {list(self.letters.get(job_id, ()))}"
+            for job_id in {*wanted, *self.letters}
+            if list(self.letters.get(job_id, ())) != wanted.get(job_id, [])
+        )
 
     @property
     def unanswered(self) -> list[str]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +51,8 @@ class Worker:
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.started_s = 0.0
-        self.ours: set[int] = set()
-        """Processes that we ended."""
+        self.born: dict[int, float] = {}
+        """When each began (CLOCK_MONOTONIC), by pid."""
         self.ended: list[tuple[int, int]] = []
         """(pid, status) of all that ended."""
 
@@ -71,16 +72,13 @@ class Worker:
             stdout=self._log,
             stderr=self._log,
         )
+        self.born[self.process.pid] = self.started_s
 
     def signal(self, sig: signal.Signals, pid: int) -> None:
-        """Send a signal to the process, if it is still this one; SIGKILL and SIGTERM are noted as
-        our doing."""
+        """Send a signal to the process, if it is still this one."""
         process = self.process
-        if process is None or process.pid != pid:
-            return
-        if sig in (signal.SIGKILL, signal.SIGTERM):
-            self.ours.add(pid)
-        process.send_signal(sig)
+        if process is not None and process.pid == pid:
+            process.send_signal(sig)
 
     def look_after(self) -> None:
         """Note the end of the process, and start the next one."""
@@ -97,6 +95,22 @@ class Worker:
             self.process.wait()
         self.proxy.close()
         self._log.close()
+
+
+def wait(workers: Sequence[Worker], done: Callable[[], bool], timeout_s: float = 300) -> None:
+    """Return once `done()` is.
+
+    Raises:
+        RuntimeError: a worker has ended meanwhile, so that it never would be, or it takes too long.
+    """
+    until_s = time.monotonic() + timeout_s
+    while not done():
+        for worker in workers:
+            if worker.process is not None and (status := worker.process.poll()) is not None:
+                raise RuntimeError(f"{worker.name} has ended with status {status}")
+        if time.monotonic() > until_s:
+            raise RuntimeError(f"still not done after {timeout_s:g} s")
+        time.sleep(0.005)
 
 
 class World:
@@ -180,7 +194,7 @@ class World:
             self.workers.append(worker)
 
     def start(self) -> None:
-        """Start the workers and wait until each has taken up its work."""
+        """Start the workers; that they take up their work is not waited for."""
         for worker in self.workers:
             worker.start()
 
