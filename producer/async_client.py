@@ -15,7 +15,7 @@ from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnava
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.settings import ProducerSettings
 from producer.store import Record
-from producer.submission import cancellation, chunks, to_send
+from producer.submission import Unsent, cancellation, chunks, to_send
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class AsyncClient:
         self._timeout_s = self._settings.submit_timeout_s
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._opening = asyncio.Lock()
+        self._unsent = Unsent()
         self._open: tuple[AsyncRedisStore, Publisher] | None = None
 
     async def submit(self, job: Job) -> AsyncJobHandle:
@@ -155,15 +156,19 @@ class AsyncClient:
     async def _submit(self, chunk: list[Job]) -> None:
         store, publisher = await self._opened()
         deadline_s = time.monotonic() + self._timeout_s
+        due = chunk
         try:
             known = await self._recorded(store, chunk, deadline_s)
-            due = to_send(chunk, known)
+            due = to_send(chunk, known, self._unsent)
             await asyncio.to_thread(publisher.publish, due, deadline_s)
         except BrokerUnavailable as exc:
+            self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):
                     await store.forget(*chunk)
+                    self._unsent.discard(due)
             raise
+        self._unsent.discard(due)
 
     async def _recorded(
         self, store: AsyncRedisStore, chunk: list[Job], deadline_s: float

@@ -65,10 +65,16 @@ class AsyncRedisStore:
         return await self._run_all([self._ledger.create(job) for job in jobs])
 
     async def start(
-        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+        self,
+        job_id: str,
+        task: str,
+        attempt: int,
+        worker: str,
+        at: datetime | None = None,
+        only_first: bool = False,
     ) -> Record:
         """See `Store.start`."""
-        return await self._run(self._ledger.start(job_id, task, attempt, worker, at))
+        return await self._run(self._ledger.start(job_id, task, attempt, worker, at, only_first))
 
     async def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""

@@ -14,7 +14,7 @@ from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, Store
-from producer.submission import cancellation, chunks, to_send
+from producer.submission import Unsent, cancellation, chunks, to_send
 
 __all__ = [
     "BrokerFull",
@@ -81,6 +81,7 @@ class Client:
             settings.queued_ttl_s,
             socket_timeout_s=self._attempt_s,
         )
+        self._unsent = Unsent()
         self._publisher = Publisher(broker_url, self._timeout_s, settings.sentinel_master)
 
     def submit(self, job: Job) -> JobHandle:
@@ -88,8 +89,9 @@ class Client:
 
         Should this process die between the two, workers find the job and send it.
 
-        Tries for the settings' `submit_timeout_s`; when that fails, the job is unknown again
-        (unless the results store is lost too), and can be submitted anew.
+        Tries for the settings' `submit_timeout_s`; when that fails, the job is unknown again, and
+        can be submitted anew. (Should the results store be lost too, this client remembers the id,
+        and sends it when it is submitted again; workers would find it in a few minutes.)
 
         Raises:
             JobFailed: job_invalid, when the job is too large.
@@ -174,14 +176,19 @@ class Client:
 
     def _submit(self, chunk: list[Job]) -> None:
         deadline_s = time.monotonic() + self._timeout_s
+        due = chunk
         try:
             known = self._recorded(chunk, deadline_s)
-            self._publisher.publish(to_send(chunk, known), deadline_s)
+            due = to_send(chunk, known, self._unsent)
+            self._publisher.publish(due, deadline_s)
         except BrokerUnavailable as exc:
+            self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):
                     self._store.forget(*chunk)
+                    self._unsent.discard(due)
             raise
+        self._unsent.discard(due)
 
     def _recorded(self, chunk: list[Job], deadline_s: float) -> list[Record | None]:
         further = pauses(deadline_s, self._attempt_s)

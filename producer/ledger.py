@@ -7,7 +7,8 @@ created_at, started_at (ISO 8601), worker, attempt and history (JSON: its delive
 `captionq:open:<queue>` is a sorted set of the keys of jobs that were submitted to a queue and have
 not ended, by the moment of the last event (milliseconds of Redis' clock); `captionq:open` is the
 set of these queues. Such jobs have two more fields: queue, and opened_ms, when they were submitted
-by that clock. What the broker lost is found by them (worker/reconciler.py).
+by that clock. What the broker lost is found by them (worker/reconciler.py). A job that was replayed
+names in `replayed` the dead letter that it came from.
 
 Written by RedisStore and AsyncRedisStore alike.
 """
@@ -94,12 +95,16 @@ class Ledger:
         args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue)
         return Call(CREATE, self._keys(job_id), args, _record_reader(job_id))
 
-    def reopen(self, job: Job) -> Call[bool]:
-        """Queue again a job that failed or is forgotten, as one that was never tried; one that is
-        under way stays as it is. False when it has ended well, or was cancelled, since."""
+    def reopen(self, job: Job, entry: str) -> Call[bool]:
+        """Queue again a job that failed or is forgotten, as one that was never tried.
+
+        True also when this letter, `entry`, has done so before and the job has not begun since:
+        its message may never have been sent. False, and nothing is changed, when the job is under
+        way for another reason, has ended well, or was cancelled.
+        """
         job_id, queue = checked_id(job), queue_for(job.task, job.model)
         text, created_at = job.model_dump_json(), utcnow().isoformat()
-        args = (job.task, text, created_at, self._queued_ttl_ms, queue)
+        args = (job.task, text, created_at, self._queued_ttl_ms, queue, entry)
         return Call(REOPEN, self._keys(job_id), args, bool)
 
     def open_key(self, queue: str | None = None) -> str:
@@ -122,18 +127,24 @@ class Ledger:
         return f"{self._prefix}dead"
 
     def start(
-        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+        self,
+        job_id: str,
+        task: str,
+        attempt: int,
+        worker: str,
+        at: datetime | None = None,
+        only_first: bool = False,
     ) -> Call[Record]:
         """See `Store.start`."""
         read = _record_reader(job_id)
 
         def read_existing(reply: Any) -> Record:
             record = read(reply)
-            assert record is not None  # noqa: S101 - the script has just written it
+            assert record is not None  # noqa: S101 - it was there, or has just been written
             return record
 
         moment = (at or utcnow()).isoformat()
-        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY)
+        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY, int(only_first))
         return Call(START, self._keys(job_id), args, read_existing)
 
     def return_delivery(self, job_id: str, attempt: int) -> Call[None]:
@@ -155,7 +166,8 @@ class Ledger:
         if letter is not None:
             oldest_ms = round((time.time() - self._dead_ttl_s) * 1_000)
             fields = (text for field in letter.items() for text in field)
-            args = (*args, self.dead_key(), self._dead_max, oldest_ms, *fields)
+            life_ms = round(self._dead_ttl_s * 1_000)
+            args = (*args, self.dead_key(), self._dead_max, oldest_ms, life_ms, *fields)
         return Call(FINISH, self._keys(job_id), args, JobResult.model_validate_json)
 
     def get(self, job_id: str) -> Call[Record | None]:

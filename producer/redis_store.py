@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class RedisStore:
-    """A `Store` in Redis 6.0 or later; safe to share between threads.
+    """A `Store` in Redis 6.2 or later; safe to share between threads.
 
     Args:
         url: redis://, rediss:// or unix://.
@@ -74,10 +74,16 @@ class RedisStore:
         return self._run_all([self._ledger.create(job) for job in jobs])
 
     def start(
-        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+        self,
+        job_id: str,
+        task: str,
+        attempt: int,
+        worker: str,
+        at: datetime | None = None,
+        only_first: bool = False,
     ) -> Record:
         """See `Store.start`."""
-        return self._run(self._ledger.start(job_id, task, attempt, worker, at))
+        return self._run(self._ledger.start(job_id, task, attempt, worker, at, only_first))
 
     def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""

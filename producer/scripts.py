@@ -61,8 +61,10 @@ START = (
 local later = tonumber(redis.call('HGET', KEYS[1], 'attempt') or 0) > tonumber(ARGV[3])
 if redis.call('HEXISTS', KEYS[1], 'result') == 0 and not later then
     local history = cjson.decode(redis.call('HGET', KEYS[1], 'history') or '[]')
-    local last = history[#history]
+    local last, before = history[#history], false
+    for _, one in ipairs(history) do before = before or one.attempt == tonumber(ARGV[3]) end
     if not (last and last.at == ARGV[2] and last.worker == ARGV[4]) then  -- not this call, repeated
+        if before and ARGV[7] == '1' then return redis.call('HGETALL', KEYS[1]) end
         table.insert(history, {at = ARGV[2], worker = ARGV[4], attempt = tonumber(ARGV[3])})
     end
     if #history > tonumber(ARGV[6]) then table.remove(history, 1) end
@@ -107,8 +109,9 @@ redis.call('PUBLISH', ARGV[7], ARGV[3])
 close()
 if ARGV[8] then
     redis.call('XADD', ARGV[8], 'MAXLEN', '~', ARGV[9], '*',
-        'deliveries', redis.call('HGET', KEYS[1], 'history') or '[]', unpack(ARGV, 11))
+        'deliveries', redis.call('HGET', KEYS[1], 'history') or '[]', unpack(ARGV, 12))
     redis.call('XTRIM', ARGV[8], 'MINID', '~', ARGV[10])
+    redis.call('PEXPIRE', ARGV[8], ARGV[11])
 end
 return ARGV[3]
 """
@@ -132,15 +135,14 @@ end
 REOPEN = (
     _INDEX
     + """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'succeeded' or state == 'cancelled' then return 0 end
-if state == 'failed' or not state then
-    redis.call('DEL', KEYS[1])
-    redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
-        'created_at', ARGV[3], 'queue', ARGV[5], 'opened_ms', now)
-    redis.call('PEXPIRE', KEYS[1], ARGV[4])
-    touch(ARGV[5], ARGV[4])
-end
+local record = redis.call('HMGET', KEYS[1], 'state', 'replayed')
+if record[1] == 'queued' and record[2] == ARGV[6] then return 1 end  -- cut off before it was sent
+if record[1] and record[1] ~= 'failed' then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
+    'created_at', ARGV[3], 'queue', ARGV[5], 'opened_ms', now, 'replayed', ARGV[6])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+touch(ARGV[5], ARGV[4])
 return 1
 """
 )

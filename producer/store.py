@@ -82,15 +82,25 @@ class Store(Protocol):
         """`create` for each job, in the same order."""
 
     def start(
-        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+        self,
+        job_id: str,
+        task: str,
+        attempt: int,
+        worker: str,
+        at: datetime | None = None,
+        only_first: bool = False,
     ) -> Record:
         """Mark a job as running and count this delivery, creating the record when there is none.
 
         A call that is repeated because its answer was lost says the same `at`, and counts once.
 
+        Args:
+            at: the moment, this one unless given; the record's `started_at` if it is counted.
+            only_first: a delivery of an attempt that has been delivered before is not counted.
+
         Returns:
-            The record as it now is; left as it was when the job has ended, or is in a later
-            attempt already.
+            The record as it now is; left as it was when the job has ended, is in a later attempt
+            already, or has been delivered before and `only_first` was asked for.
         """
 
     def return_delivery(self, job_id: str, attempt: int) -> None:
@@ -209,7 +219,13 @@ class MemoryStore:
         return [self.create(job) for job in jobs]
 
     def start(
-        self, job_id: str, task: str, attempt: int, worker: str, at: datetime | None = None
+        self,
+        job_id: str,
+        task: str,
+        attempt: int,
+        worker: str,
+        at: datetime | None = None,
+        only_first: bool = False,
     ) -> Record:
         """See `Store.start`."""
         with self._changed:
@@ -222,6 +238,8 @@ class MemoryStore:
             delivered = Delivered(at=now, worker=worker, attempt=attempt)
             history = record.history
             if delivered not in history[-1:]:
+                if only_first and record.deliveries(attempt):
+                    return record
                 history = (*history, delivered)[-MAX_HISTORY:]
             started = {
                 "state": JobState.RUNNING,

@@ -1,7 +1,8 @@
 """What submitting and cancelling mean, whoever does the waiting; shared by both clients."""
 
+import threading
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from producer.contract import (
     MAX_MESSAGE_BYTES,
@@ -19,6 +20,9 @@ from producer.store import Record
 
 CHUNK = 500
 """Jobs recorded and sent in one go."""
+
+
+MAX_UNSENT = 100_000
 
 
 def prepared(job: Job) -> Job:
@@ -48,8 +52,38 @@ def chunks(jobs: Iterable[Job]) -> list[list[Job]]:
     return [ready[begin : begin + CHUNK] for begin in range(0, len(ready), CHUNK)]
 
 
-def to_send(jobs: Sequence[Job], known: Sequence[Record | None]) -> list[Job]:
-    """The jobs whose messages are to be sent: those without a known record, each id once, in order.
+class Unsent:
+    """Ids whose submission failed and could not be undone: they may have a record and no message.
+
+    Safe to share between threads; remembers the latest MAX_UNSENT.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: dict[str | None, None] = {}
+
+    def add(self, jobs: Iterable[Job]) -> None:
+        """Remember these."""
+        with self._lock:
+            self._ids |= dict.fromkeys(job.job_id for job in jobs)
+            for oldest in list(self._ids)[: max(0, len(self._ids) - MAX_UNSENT)]:
+                del self._ids[oldest]
+
+    def discard(self, jobs: Iterable[Job]) -> None:
+        """Forget these: they are sent, or undone."""
+        with self._lock:
+            for job in jobs:
+                self._ids.pop(job.job_id, None)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._ids
+
+
+def to_send(
+    jobs: Sequence[Job], known: Sequence[Record | None], unsent: Container[str | None] = ()
+) -> list[Job]:
+    """The jobs whose messages are to be sent, each id once, in order: those without a known
+    record, and those `unsent` that are still queued.
 
     One whose producer died between recording and sending it has a record and no message; workers
     find that and send it (worker/reconciler.py).
@@ -57,10 +91,11 @@ def to_send(jobs: Sequence[Job], known: Sequence[Record | None]) -> list[Job]:
     Args:
         jobs: as submitted now.
         known: the record each of them had before, as `Store.create_many` returns them.
+        unsent: see `Unsent`.
     """
     sent: dict[str | None, Job] = {}
     for job, record in zip(jobs, known, strict=True):
-        if record is None:
+        if record is None or (record.state is JobState.QUEUED and job.job_id in unsent):
             sent[job.job_id] = job
     return list(sent.values())
 

@@ -17,6 +17,7 @@ from celery.signals import (
     task_revoked,
     worker_init,
     worker_process_init,
+    worker_ready,
     worker_shutdown,
     worker_shutting_down,
 )
@@ -156,6 +157,12 @@ def _open(sender: Any = None, **_: Any) -> None:
 @worker_process_init.connect
 def _refuse_children(**_: Any) -> None:
     refuse("a child process has no models; use -P threads")
+
+
+@worker_ready.connect
+def _begun(**_: Any) -> None:
+    if house is not None:
+        house.shutdown.heed_quit()
 
 
 @worker_shutting_down.connect

@@ -224,21 +224,26 @@ class Batcher(Generic[Key]):
             try:
                 self._run_batch(key, items)
             except BaseException as exc:  # noqa: BLE001 - every future is resolved, then the end
-                self._on_fatal(exc)
+                try:
+                    self._on_fatal(exc)
+                except Exception:
+                    log.exception("the end of the device could not be told")
                 self._fail_all(items, exc)
                 return
 
-    def hangs(self) -> bool:
-        """Whether the device has been at one batch, or one part of it, for too long."""
-        began_s = self._began_s
-        return began_s is not None and self._clock() - began_s >= self._batch_timeout_s
-
     def _watch(self) -> None:
+        """Count the time that one batch takes in ticks of this thread: a process that was stopped
+        and goes on (SIGSTOP, a virtual machine that is moved) has not been at it meanwhile."""
+        tick_s = min(1.0, self._batch_timeout_s / 4)
+        watched, ticks = None, 0
         while self._thread.is_alive():
-            if self.hangs():
+            time.sleep(tick_s)
+            began_s = self._began_s
+            ticks = ticks + 1 if began_s is not None and began_s == watched else 0
+            watched = began_s
+            if ticks * tick_s >= self._batch_timeout_s:
                 self._on_hang(f"the device has been at one batch for {self._batch_timeout_s:g} s")
                 return
-            time.sleep(min(1.0, self._batch_timeout_s / 4))
 
     def _gather(self) -> tuple[Key, list[_Item]] | None:
         """The next batch, without its cancelled items; None when closed and drained."""

@@ -16,11 +16,13 @@ from typing import Any
 import redis
 from kombu.transport import redis as typed_stock
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 
 from worker.inflight import DELAY, TAKE, Keys, entry
 from worker.leases import VISIBILITY_TIMEOUT_S, Leases
+from worker.message import due_ms, opened, text
+from worker.qos import QoS
 
 log = logging.getLogger(__name__)
 
@@ -32,40 +34,6 @@ _TAKE_SHA = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
 stock: Any = typed_stock
 _Kombu: Any = object
 """Stands for kombu's class that the mixin goes with; kombu's stubs know little of these."""
-
-
-class QoS(stock.QoS):  # type: ignore[misc]
-    """Which messages are in flight is what the leases say."""
-
-    def can_consume(self) -> bool:
-        """Whether there is room for one more message."""
-        leases: Leases = self.channel.leases
-        return not leases.closed and not (0 < self.prefetch_count <= leases.held())
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Hold a message."""
-        self.channel.leases.hold(delivery_tag, message)
-
-    def ack(self, delivery_tag: str) -> None:
-        """The message is done with."""
-        self.channel.leases.release(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put a message back, last in line, or bury it."""
-        if requeue:
-            self.channel.leases.give_back(delivery_tag, first=False)
-        else:
-            self.channel.leases.reject(delivery_tag, "rejected")
-
-    def restore_visible(self, *_: Any, **__: Any) -> None:
-        """The event loop calls this every `unacked_restore_interval`."""
-        self.channel.leases.tick()
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002
-        """A channel that is closed returns its messages, if they are its own."""
-        self._on_collect.cancel()
-        if self.channel.owns_leases:
-            self.channel.leases.return_all()
 
 
 class _Channel(_Kombu):  # type: ignore[misc]
@@ -115,6 +83,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
         self.qos.append(message, tag)
         if no_ack:
             message.ack()
+            self.leases.flush_softly()
         return message
 
     def _attach(self) -> None:
@@ -153,9 +122,9 @@ class _Channel(_Kombu):  # type: ignore[misc]
         self._tag = uuid()
         lists = self._lists(queues)
         script = ("EVALSHA", _TAKE_SHA) if self._known_to_redis else ("EVAL", TAKE)
+        self._brpop_sent_at = self._taken_s = monotonic()
         connection.send_command(*script, len(lists), *lists, *self._take_args(self._tag))
         self._in_poll, self._listening = connection, False
-        self._brpop_sent_at = self._taken_s = monotonic()
 
     def _track(self, connection: Any) -> None:
         """Ask Redis to tell this connection when a list that it found empty has changed."""
@@ -228,7 +197,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
     def _deliver(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> None:
         queue = self._queue_of(bytes_to_str(list_key))
         callback = self.connection._callbacks.get(queue)
-        if callback is None:  # cancelled meanwhile
+        if callback is None or self._late():  # cancelled meanwhile, or somebody else's by now
             self.leases.give_back(tag)
             return
         payload = self._opened(tag, list_key, message, now_ms)
@@ -240,29 +209,35 @@ class _Channel(_Kombu):  # type: ignore[misc]
             raise
         except Exception as exc:
             log.exception("a message of %s cannot be worked on", queue)
-            self.leases.dead(tag, _text(message), queue, f"{type(exc).__name__}: {exc}")
+            self.leases.dead(tag, text(message), queue, f"{type(exc).__name__}: {exc}")
         if queue in self._unacknowledged:
             self.leases.release(tag)
+            self.leases.flush_softly()  # a client may close at once: no turn comes after this
+
+    def _late(self) -> bool:
+        """Whether an answer is read so late that its lease may end before it is renewed.
+
+        It is when this process was stopped, or had no room, after it had sent the take.
+        """
+        waited_s = monotonic() - self._taken_s
+        return bool(self.leases.closed or waited_s > self.leases.visibility_timeout_s / 2)
 
     def _opened(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> Any:
-        """The message, ready to be delivered; None when it is not: malformed, or not yet due."""
+        """The payload, ready to be delivered; None when it is not: malformed, or not yet due."""
         try:
-            payload = loads(message.decode())
-            headers, properties = payload.get("headers") or {}, payload["properties"]
-            due_ms = _due_ms(headers.get("eta"))
-            message_id = str(headers.get("id") or properties["delivery_tag"])
+            payload, message_id, moment_ms = opened(message)
             self.Message(payload, channel=self)  # raises for what Celery would choke on
         except Exception as exc:  # noqa: BLE001 - whatever a stranger wrote
             queue = self._queue_of(bytes_to_str(list_key))
             log.error("an entry of %s is no message: %r", queue, exc)
-            self.leases.dead(tag, _text(message), queue, f"{type(exc).__name__}: {exc}")
+            self.leases.dead(tag, text(message), queue, f"{type(exc).__name__}: {exc}")
             return None
-        if due_ms is not None:
-            if due_ms > now_ms:
-                self.leases.postpone(tag, message_id, due_ms)
+        if moment_ms is not None:
+            if moment_ms > now_ms:
+                self.leases.postpone(tag, message_id, moment_ms)
                 return None
-            headers["eta"] = None
-        properties["delivery_tag"] = tag
+            payload["headers"]["eta"] = None
+        payload["properties"]["delivery_tag"] = tag
         return payload
 
     def _queue_of(self, list_key: str) -> str:
@@ -273,9 +248,9 @@ class _Channel(_Kombu):  # type: ignore[misc]
 
         How long is measured by the clock that the eta was made with: this process'.
         """
-        headers = message.get("headers") or {}
-        due_ms = _due_ms(headers.get("eta")) if isinstance(headers, dict) else None
-        left_s = 0.0 if due_ms is None else due_ms / 1_000 - datetime.now(UTC).timestamp()
+        headers = message.get("headers")
+        moment_ms = due_ms(headers)
+        left_s = 0.0 if moment_ms is None else moment_ms / 1_000 - datetime.now(UTC).timestamp()
         if left_s <= 0 or "_publish_batch" in kwargs:
             super()._put(queue, message, **kwargs)
             return
@@ -311,17 +286,3 @@ class SentinelChannel(_Channel, stock.SentinelChannel):  # type: ignore[misc]
     """A channel to the master that Redis Sentinel names."""
 
     from_transport_options = (*stock.SentinelChannel.from_transport_options, "leases")
-
-
-def _due_ms(eta: Any) -> int | None:
-    """A Celery `eta` header as milliseconds since 1970; None for none, and for what is no moment:
-    Celery says what is wrong with that."""
-    try:
-        moment = datetime.fromisoformat(eta)
-    except (TypeError, ValueError):
-        return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
-
-
-def _text(message: bytes) -> str:
-    return message.decode(errors="backslashreplace")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from celery.signals import worker_shutting_down
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,8 @@ class Consumer(CeleryConsumer):
     Celery 5.7 pauses for up to 30 s between tries to connect, so that a worker idles on after the
     broker is back; it acknowledges, that is forgets, messages whose body cannot be decoded; and
     those whose body holds no arguments it hands to a thread, which drops what they raise: message
-    and place in the pool are held for as long as the worker lives.
+    and place in the pool are held for as long as the worker lives. And it says that it shuts down
+    when a signal tells it to, but not when Flower's button does, or SIGHUP, or an error.
     """
 
     def ensure_connected(self, conn: Any) -> Any:
@@ -51,6 +53,11 @@ class Consumer(CeleryConsumer):
         """Reject: the transport buries it."""
         log.error("a message cannot be read: %r", exc)
         message.reject()
+
+    def stop(self) -> None:
+        """Stop taking messages; before the pool waits for its last jobs, say so."""
+        worker_shutting_down.send(sender=self.hostname, sig=None, how="Warm", exitcode=None)
+        super().stop()
 
 
 def is_readable(payload: Any) -> bool:

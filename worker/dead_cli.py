@@ -157,11 +157,12 @@ def replay(
     """Queue jobs again under the ids they had, as if they had never been tried.
 
     By name, or by --code, --since and --until; these ask first, unless --yes. A job that has
-    ended well since is left alone. Letters that hold no job are left where they are.
+    ended well since, or is under way again, is left alone, and its letter removed. Letters whose
+    job cannot run (none was read, or its time has run out) stay where they are.
 
     Examples: captionq-worker dead replay JOB_ID; captionq-worker dead replay --code http_5xx --yes
     """
-    replayed = ended = kept = 0
+    replayed = gone_on = kept = 0
     with opened() as (letters, settings, broker_url):
         chosen = _chosen(letters, names, code, since, until, everything, limit)
         _ask(f"Replay {len(chosen)} dead letters?", not names and not yes and bool(chosen))
@@ -175,11 +176,11 @@ def replay(
                 try:
                     sent = letters.replay(one, send)
                 except (NotReplayable, JobFailed) as exc:
-                    print(f"captionq-worker: not replayed: {exc}", file=sys.stderr)
+                    print(f"captionq-worker: {one.entry} not replayed: {exc}", file=sys.stderr)
                     kept += 1
                 else:
-                    replayed, ended = replayed + sent, ended + (not sent)
-    print(f"{replayed} replayed" + (f", {ended} had ended since" if ended else ""))
+                    replayed, gone_on = replayed + sent, gone_on + (not sent)
+    print(f"{replayed} replayed" + (f", {gone_on} had gone on since" if gone_on else ""))
     if kept:
         raise typer.Exit(1)
 
@@ -231,7 +232,7 @@ def _chosen(
     if names:
         if code or since or until or everything:
             raise fail("give names, or --code, --since, --until or --all: not both")
-        return [_named(letters, name) for name in names]
+        return list({one.entry: one for one in (_named(letters, name) for name in names)}.values())
     if not (code or since or until or everything):
         raise fail("which? Give job ids, or --code, --since, --until or --all")
     return list(letters.find(code or (), since, until, limit))

@@ -5,6 +5,7 @@ a fault of their own (no such image, an invalid job) are not in it: trying again
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -12,7 +13,7 @@ from typing import Any, Self
 import redis
 from pydantic import BaseModel, ConfigDict
 
-from producer.contract import Job, JobFailed, JobResult, parse_job, utcnow
+from producer.contract import JOB_MODELS, Job, JobFailed, JobResult, parse_job, utcnow
 from producer.errors import TRANSIENT, ErrorCode
 from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
 from producer.store import Delivered
@@ -24,11 +25,14 @@ GIVEN_UP = TRANSIENT | SECOND_CHANCE | {ErrorCode.JOB_POISONED, ErrorCode.SCHEMA
 MAX_REASON = 1_000
 """Characters of a reason that are kept."""
 
+ENTRY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+"""An id in a stream; a job's id may look like one too."""
+
 _PAGE = 500
 
 
 class NotReplayable(ValueError):  # noqa: N818 - it says what the letter is
-    """The letter holds no job: what came was malformed."""
+    """The letter holds no job that could run: what came was malformed, or its time has run out."""
 
 
 class DeadLetter(BaseModel):
@@ -60,12 +64,16 @@ class DeadLetter(BaseModel):
         """The job to send again, under the id that it had.
 
         Raises:
-            NotReplayable: there is none in this letter.
+            NotReplayable: there is none in this letter, or it would expire at once.
             JobFailed: it is of a contract that this version does not know.
         """
         if self.job is None:
-            raise NotReplayable(f"letter {self.entry} holds no job: {self.reason}")
+            raise NotReplayable(f"it holds no job: {self.reason}")
+        if self.task not in JOB_MODELS:
+            raise NotReplayable(f"its task is unknown here: {self.task!r}")
         job = parse_job(self.task, self.job)
+        if job.expires_at is not None and job.expires_at <= utcnow():
+            raise NotReplayable(f"its job was to end by {job.expires_at:%Y-%m-%d %H:%M %Z}")
         return job.model_copy(update={"job_id": self.job_id, "submitted_at": utcnow()})
 
 
@@ -84,12 +92,17 @@ def letter(
         "job_id": result.job_id,
         "task": result.task,
         "code": failure.code.value,
-        "reason": reason[:MAX_REASON],
+        "reason": _kept(reason),
         "queue": queue or "",
         "attempts": str(result.attempts),
         "at": (result.finished_at or utcnow()).isoformat(),
         "job": json.dumps(payload),
     }
+
+
+def _kept(reason: str) -> str:
+    """What is kept of a reason, as text that can be stored: a fault may quote half a character."""
+    return reason[:MAX_REASON].encode(errors="backslashreplace").decode()
 
 
 class DeadLetters:
@@ -123,15 +136,17 @@ class DeadLetters:
         """Keep a message that no job can be read from."""
         fields = {
             "code": ErrorCode.JOB_INVALID.value,
-            "reason": reason[:MAX_REASON],
+            "reason": _kept(reason),
             "queue": queue,
             "at": utcnow().isoformat(),
             "raw": raw,
         }
         oldest = (utcnow() - timedelta(seconds=self._ttl_s)).timestamp()
-        with typed_errors():
-            self._redis.xadd(self._key, fields, maxlen=self._max, approximate=True)  # type: ignore[arg-type]
-            self._redis.xtrim(self._key, minid=str(round(oldest * 1_000)), approximate=True)
+        with typed_errors(), self._redis.pipeline() as step:
+            step.xadd(self._key, fields, maxlen=self._max, approximate=True)  # type: ignore[arg-type]
+            step.xtrim(self._key, minid=str(round(oldest * 1_000)), approximate=True)
+            step.pexpire(self._key, round(self._ttl_s * 1_000))
+            step.execute()
 
     def find(
         self,
@@ -159,8 +174,7 @@ class DeadLetters:
 
     def get(self, name: str) -> DeadLetter | None:
         """The letter of this entry, or the latest of this job id."""
-        moment, dash, number = name.partition("-")
-        if dash and moment.isdigit() and number.isdigit():
+        if ENTRY.fullmatch(name):
             with typed_errors():
                 page: Any = self._redis.xrange(self._key, name, name)
             if page:
@@ -171,14 +185,14 @@ class DeadLetters:
         """Queue a letter's job again, as if it had never been tried, and remove the letter.
 
         Its record is opened, then the message sent, then the letter removed: what is interrupted
-        can be done again. False when the job has ended well, or was cancelled, since the letter
-        was written; that is left as it is, and the letter removed.
+        can be done again. False when the job has ended well, was cancelled, or is under way since
+        the letter was written; that is left as it is, and the letter removed.
 
         Raises:
             NotReplayable, JobFailed: see `DeadLetter.replayed`.
         """
         job = one.replayed()
-        reopen = self._ledger.reopen(job)
+        reopen = self._ledger.reopen(job, one.entry)
         with typed_errors():
             script = self._redis.register_script(reopen.script)
             opened = reopen.read(script(reopen.keys, reopen.args))

@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+TICKS = 4
+"""Parts that the time is waited for in."""
 
 
 class TimedOut(Exception):  # noqa: N818 - it says what happened
@@ -30,6 +32,7 @@ class Deadline:
         self._too_many = too_many
         self._lock = threading.Lock()
         self._hanging = 0
+        self._told = False
 
     def run(self, call: Callable[[], T]) -> T:
         """Call, and wait for `timeout_s` seconds at most.
@@ -42,12 +45,11 @@ class Deadline:
         left = threading.Event()
         thread = threading.Thread(target=self._call, args=(call, answer, left), daemon=True)
         thread.start()
-        try:
-            return answer.result(self._timeout_s)
-        except FutureTimeout:
-            if answer.done():  # just now, or the call's own TimeoutError
+        for _ in range(TICKS):  # so that a process that was stopped meanwhile gives it its time
+            wait([answer], self._timeout_s / TICKS)
+            if answer.done():
                 return answer.result()
-            raise self._left(answer, left) from None
+        raise self._left(answer, left)
 
     def _call(self, call: Callable[[], T], answer: "Future[T]", left: threading.Event) -> None:
         try:
@@ -63,7 +65,8 @@ class Deadline:
             if not answer.done():
                 left.set()
                 self._hanging += 1
-            full = self._hanging == self._max_hanging
-        if full:
+            tell = not self._told and self._hanging >= self._max_hanging
+            self._told = self._told or tell
+        if tell:
             self._too_many(f"{self._max_hanging} calls hang for over {self._timeout_s:g} s")
         return TimedOut(f"not done after {self._timeout_s:g} s")

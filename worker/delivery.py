@@ -55,7 +55,12 @@ class Delivery(NamedTuple):
     def image_ref(self) -> str | None:
         """The image's URI as it may be shown, if the payload has one."""
         image = self.payload.get("image") if isinstance(self.payload, dict) else None
-        return public_uri(image) if isinstance(image, str) else None
+        return public_uri(image) if isinstance(image, str) and _is_unicode(image) else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be stored: JSON may hold halves of surrogate pairs, UTF-8 may not."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _count(value: Any) -> int:

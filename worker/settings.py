@@ -164,7 +164,7 @@ class WorkerSettings(ProducerSettings):
 
     @property
     def longest_job_s(self) -> float:
-        """The most that one attempt at a job can take."""
+        """The most that one attempt at a job takes, if the store is away once."""
         stages_s = self.fetch_timeout_s + self.decode_timeout_s + self.infer_timeout_s
         return stages_s + self.store_patience_s
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from worker.settings import EX_CONFIG
+from worker.shutdown import EX_SOFTWARE
 
 STEADY_S = 60.0
 """A process that ran this long and then died starts again at once."""
@@ -69,6 +70,7 @@ class _Slot:
     started_s: float = 0.0
     deaths: int = 0
     due_s: float = 0.0
+    has_worked: bool = False
 
 
 @dataclass
@@ -77,7 +79,9 @@ class Supervisor:
 
     `start(device)` starts one. SIGTERM and SIGINT are passed on as SIGTERM, each time they come,
     and the supervisor waits for the processes to finish what they run. A process that ends by
-    itself is started again, unless its status says that it cannot start as it is set up.
+    itself is started again, unless its status says that it cannot start as it is set up: then all
+    end. Where its device has worked before, the setup is right and the device is broken: the others
+    go on, and it is tried again.
     """
 
     devices: Sequence[str]
@@ -116,11 +120,12 @@ class Supervisor:
         if status is None:
             return
         slot.process = None
-        if status == EX_CONFIG:
+        ran_s = now_s - slot.started_s
+        slot.has_worked = slot.has_worked or ran_s >= STEADY_S or status == EX_SOFTWARE
+        if status == EX_CONFIG and not slot.has_worked:
             self.say(f"{slot.device}: cannot start as it is set up; not trying again")
             self._stopping, self._status = True, EX_CONFIG
             return
-        ran_s = now_s - slot.started_s
         slot.deaths = 1 if ran_s >= STEADY_S else slot.deaths + 1
         slot.due_s = now_s + restart_delay_s(ran_s, slot.deaths)
         self.say(

@@ -10,6 +10,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from celery import Task
@@ -55,7 +56,7 @@ class Shell:
     rng: random.Random
     max_deliveries: int = 3
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
-    _last_chance: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def execute(
         self, task: "Task[Any, Any]", kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -90,10 +91,8 @@ class Shell:
         """What runs is about to be returned to its queues: that it was delivered is undone, since
         a planned end says nothing against a job. Errors are logged."""
         for job_id, attempt in list(self._running):
-            try:
-                self.store.return_delivery(job_id, attempt)
-            except StoreUnavailable as exc:
-                log.warning("job %s goes back, counted as delivered: %s", job_id, exc)
+            if not self._uncount(job_id, attempt):
+                return  # others would wait as long, and the messages have to go back
 
     def _result(self, task: "Task[Any, Any]", kind: str, delivery: Delivery) -> JobResult:
         try:
@@ -106,6 +105,8 @@ class Shell:
             raise
         except BaseException as exc:  # noqa: BLE001 - see the module's docstring
             return self._fail(task, kind, delivery, exc)
+        finally:
+            self._running.discard((delivery.job_id, delivery.attempt))
 
     def _forward_unless_served(self, task: "Task[Any, Any]", job: Job, delivery: Delivery) -> None:
         """Send a job that came by the shared default queue on to the workers that serve it."""
@@ -129,47 +130,54 @@ class Shell:
     def _run_counted(self, job: Job, kind: str, delivery: Delivery) -> JobResult:
         """Count this delivery, then run the job unless it has ended, or ended its workers.
 
-        Its last chance a job gets alone among such: what was there by chance when another one
-        twice ended its worker is not there a third time.
+        A job that was delivered before, and never ended, is suspect: it may have ended its worker.
+        Suspects run one at a time, and are not counted before their turn, so that one of them
+        takes no other along: what only stood by is not condemned with it.
         """
-        record = self._count(kind, delivery)
-        if record.result is None and record.deliveries(delivery.attempt) == self.max_deliveries > 1:
-            self._uncount(delivery)
-            with self._last_chance:
-                return self._run_unless_ended(job, self._count(kind, delivery), delivery)
+        at = utcnow()
+        record = self._count(kind, delivery, at, only_first=True)
+        this_attempt = record.result is None and record.attempt == delivery.attempt
+        if this_attempt and record.started_at != at:
+            with self._suspects:
+                return self._run_unless_ended(job, self._count(kind, delivery, utcnow()), delivery)
         return self._run_unless_ended(job, record, delivery)
 
     def _run_unless_ended(self, job: Job, record: Record, delivery: Delivery) -> JobResult:
-        try:
-            if record.result is not None:
-                return record.result
-            if record.attempt > delivery.attempt:
-                log.info("job %s is in attempt %d by now", delivery.job_id, record.attempt)
-                raise Ignore
-            if record.deliveries(delivery.attempt) > self.max_deliveries:
-                raise JobFailed(ErrorCode.JOB_POISONED)
-            return self.publisher.publish(self._succeed(job, delivery))
-        finally:
-            self._running.discard((delivery.job_id, delivery.attempt))
+        if record.result is not None:
+            return record.result
+        if record.attempt > delivery.attempt:
+            log.info("job %s is in attempt %d by now", delivery.job_id, record.attempt)
+            raise Ignore
+        if record.deliveries(delivery.attempt) > self.max_deliveries:
+            raise JobFailed(ErrorCode.JOB_POISONED)
+        return self.publisher.publish(self._succeed(job, delivery))
 
-    def _count(self, kind: str, delivery: Delivery) -> Record:
+    def _count(
+        self, kind: str, delivery: Delivery, at: datetime, only_first: bool = False
+    ) -> Record:
         """Mark the job as running, and this delivery as one that its worker may die of."""
-        self._running.add((delivery.job_id, delivery.attempt))
-        at, worker = utcnow(), delivery.worker
+        job_id, attempt, worker = delivery.job_id, delivery.attempt, delivery.worker
+        record, counted = None, (job_id, attempt)
+        self._running.add(counted)
         try:
-            return patiently(
-                lambda: self.store.start(delivery.job_id, kind, delivery.attempt, worker, at),
+            record = patiently(
+                lambda: self.store.start(job_id, kind, attempt, worker, at, only_first),
                 self.patience_s,
             )
-        except BaseException:
-            self._running.discard((delivery.job_id, delivery.attempt))
-            raise
+            return record
+        finally:
+            if record is None or record.started_at != at:
+                self._running.discard(counted)
 
-    def _uncount(self, delivery: Delivery) -> None:
-        self._running.discard((delivery.job_id, delivery.attempt))
-        patiently(
-            lambda: self.store.return_delivery(delivery.job_id, delivery.attempt), self.patience_s
-        )
+    def _uncount(self, job_id: str, attempt: int) -> bool:
+        """Undo the count of a delivery that goes back without its worker having died; tries once.
+        False, and an entry in the log, when the store is away."""
+        try:
+            self.store.return_delivery(job_id, attempt)
+        except StoreUnavailable as exc:
+            log.warning("job %s goes back, counted as delivered: %s", job_id, exc)
+            return False
+        return True
 
     def _succeed(self, job: Job, delivery: Delivery) -> JobResult:
         started = utcnow()
@@ -242,6 +250,8 @@ class Shell:
         try:
             return task.retry(exc=failure, countdown=wait_s, throw=False, **options)
         except Reject as rejected:
+            if (delivery.job_id, delivery.attempt) in self._running:
+                self._uncount(delivery.job_id, delivery.attempt)
             raise Reject(repr(rejected), requeue=True) from rejected
 
 

@@ -9,7 +9,8 @@ What kombu 5.7 does, and what this does instead (tests/integration/test_transpor
 - it hands messages with a later `eta` to the worker, which sits on them; here they wait in Redis;
 - it tries to return messages through a connection that is lost, and raises AttributeError, which
   ends the worker; here they stay with the process that runs them;
-- it ends the worker over one entry of a queue that is no message; here that is buried.
+- it ends the worker over one entry of a queue that is no message; here that is buried;
+- it leaves a callback of every connection that was lost in the event loop; here it is taken away.
 """
 
 from typing import Any
@@ -55,15 +56,27 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
 
 
 class _Transport(_Kombu):  # type: ignore[misc]
+    _loop: Any = None
+    _ticks: frozenset[Any] = frozenset()
+    """What this transport has added to the event loop's turns."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        before = frozenset(loop.on_tick)
         super().register_with_event_loop(connection, loop)
+        self._loop, self._ticks = loop, self._ticks | (loop.on_tick - before)
         if self.cycle.timer is not None:
             self.cycle.timer.cancel()
         self.cycle.timer = loop.call_repeatedly(POLL_S, self.cycle.take_again)
+
+    def close_connection(self, connection: Any) -> None:
+        """Close; the event loop, which outlives connections, forgets this one."""
+        if self._loop is not None:
+            self._loop.on_tick -= self._ticks
+        super().close_connection(connection)
 
 
 class Transport(_Transport, stock.Transport):  # type: ignore[misc]

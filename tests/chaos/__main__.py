@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tests.chaos import overhead, reconcile, run, soak
 from tests.chaos.fates import Mix
+from tests.chaos.faults import ACTS, POWER_CUT
 from tests.chaos.run import Plan
 
 SHORT = Plan(
@@ -24,6 +25,11 @@ SHORT = Plan(
         "SIGSTOP of a worker": 2,
         "connection cut": 2,
         "connection frozen": 1,
+        "connection refused": 1,
+        "SIGSTOP of Redis": 1,
+        "Redis full": 1,
+        "S3 down": 1,
+        "clock jump": 1,
     },
     mix=Mix(poison=1, stuck_decode=0.5, stuck_device=0.5, newer=0, longest_ms=1_500),
     newer=False,
@@ -38,10 +44,16 @@ KILLS = Plan(
     visibility_s=3,
     mix=Mix(busy=0, missing=0, poison=0, greedy=0, stuck_decode=0, stuck_device=0, newer=0,
             http=0, s3=0, delayed=0, median_ms=10, longest_ms=50),
-    settings={"CAPTIONQ_RECONCILE_EVERY_S": "0", "CAPTIONQ_MAX_DELIVERIES": "10"},
+    deliveries=10,
+    settings={"CAPTIONQ_RECONCILE_EVERY_S": "0"},
     newer=False,
 )  # fmt: skip
 """Workers are killed while they are busiest with taking, and nothing but the transport helps."""
+
+
+USUAL = {name: often for name, (_, often) in ACTS.items()}
+EVERYSEC = USUAL | {"kill -9 of Redis": 0.0, POWER_CUT: USUAL["kill -9 of Redis"]}
+"""How often faults come, and where Redis writes to its disk once a second: there its host dies."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +67,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--jobs", type=int, default=50_000)
     one.add_argument("--minutes", type=float, default=20, help="how long jobs are sent")
     one.add_argument("--workers", type=int, default=4)
-    one.add_argument("--fsync", choices=("always", "everysec"), default="always")
+    one.add_argument(
+        "--fsync",
+        choices=("always", "everysec"),
+        default="always",
+        help="Redis' appendfsync; with everysec it loses its last second each time",
+    )
     one.set_defaults(main=_run)
 
     one = commands.add_parser("kills", help="kill -9 of busy workers, without the reconciler")
@@ -89,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
         seconds=options.minutes * 60,
         workers=options.workers,
         fsync=options.fsync,
+        faults=EVERYSEC if options.fsync == "everysec" else USUAL,
     )
     repeat = (
         f"python -m tests.chaos run --seed {seed} --jobs {options.jobs} "

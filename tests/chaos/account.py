@@ -3,112 +3,72 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from tests.chaos.fates import Errand
 from tests.chaos.fates import Kind as FateKind
-from tests.chaos.faults import Fault
+from tests.chaos.faults import POWER_CUT, Fault
 from tests.chaos.ledger import Event, Kind
-
-
-@dataclass
-class Hands:
-    """Which jobs are in whose hands, as the events of the ledger pass by."""
-
-    held: dict[tuple[int, str], float] = field(default_factory=dict)
-
-    def see(self, event: Event) -> None:
-        """Take notice of an event."""
-        key = event.pid, event.job_id
-        if event.kind is Kind.TAKEN:
-            self.held[key] = event.at_s
-        elif event.kind is Kind.LEFT:
-            self.held.pop(key, None)
-
-    def gone(self, pid: int) -> None:
-        """A process has ended, and all it held is out of its hands."""
-        for key in [key for key in self.held if key[0] == pid]:
-            del self.held[key]
-
-    def of(self, pids: frozenset[int]) -> set[str]:
-        """The jobs in the hands of these processes; of all when there are none named."""
-        return {job_id for pid, job_id in self.held if not pids or pid in pids}
+from tests.chaos.power import LOST_S
+from tests.chaos.recovery import Seen, recoveries
+from tests.chaos.testimony import Testimony
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A fault, how many jobs were in the hands it struck, and how long after its end the last of
-    them was taken up again, or ended (seconds)."""
+class Promises:
+    """What a run is held to. `recovery_s`: until what was in flight at a fault is taken up again.
+    A job may end unrun after `deliveries` that faults broke off."""
 
-    fault: Fault
-    struck: int
     recovery_s: float
-
-
-def recoveries(
-    faults: Sequence[Fault], events: Sequence[Event], deaths: Mapping[int, float]
-) -> list[Seen]:
-    """Faults with what they struck.
-
-    Args:
-        events: in order.
-        deaths: when processes ended, by pid.
-    """
-    after: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        after[event.job_id].append(event.at_s)
-    hands, seen, left, dead = Hands(), [], list(events), dict(deaths)
-    left.reverse()
-    for fault in sorted(faults, key=lambda one: one.at_s):
-        while left and left[-1].at_s <= fault.at_s:
-            hands.see(left.pop())
-        for pid in [pid for pid, at_s in dead.items() if at_s <= fault.at_s]:
-            del dead[pid]
-            hands.gone(pid)
-        struck = hands.of(fault.pids)
-        waits = [
-            next((at_s for at_s in after[job_id] if at_s > fault.at_s), float("inf"))
-            for job_id in struck
-        ]
-        last_s = max(waits, default=fault.at_s) - fault.at_s - fault.length_s
-        seen.append(Seen(fault, len(struck), max(0.0, last_s)))
-    return seen
+    deliveries: int = 3
 
 
 @dataclass(frozen=True)
 class Account:
-    """The whole account of a run. Jobs are named by their ids."""
+    """The whole account of a run. Jobs are named by their ids.
 
+    `forgotten` and `retold` are those of the lost and the doubled that were accepted, or told, in
+    the last second before a power cut that Redis had not written to its disk.
+    """
+
+    promises: Promises
     jobs: int
     lost: list[str]
+    forgotten: list[str]
     doubled: list[str]
+    retold: list[str]
     wrong: list[str]
+    unanswered: list[str]
     executions: int
     attempts: int
     again_allowed: int
     poisoned: int
+    condemned: int
     poison_wrong: list[str]
     seen: list[Seen]
     unplanned: list[tuple[int, int]]
-    recovery_limit_s: float
 
     @property
     def broken(self) -> list[str]:
         """The promises that were broken, in words."""
-        slow = [one for one in self.seen if one.recovery_s > self.recovery_limit_s]
+        slow = [one for one in self.seen if one.recovery_s > self.promises.recovery_s]
         again = self.executions - self.attempts
-        found = {
-            f"{len(self.lost)} jobs were lost: {self.lost[:20]}": self.lost,
-            f"{len(self.doubled)} results came twice: {self.doubled[:20]}": self.doubled,
+        lost = sorted({*self.lost} - {*self.forgotten})
+        doubled = sorted({*self.doubled} - {*self.retold})
+        found: dict[str, object] = {
+            f"{len(lost)} jobs were lost: {lost[:20]}": lost,
+            f"{len(doubled)} results came twice, or in two ways: {doubled[:20]}": doubled,
             f"{len(self.wrong)} jobs ended as they should not: {self.wrong[:20]}": self.wrong,
-            f"poison jobs that were not given up after 3 runs: {self.poison_wrong}": (
-                self.poison_wrong
-            ),
+            f"{len(self.unanswered)} plain clients have no answer, or another than the record: "
+            f"{self.unanswered[:20]}": self.unanswered,
+            f"poison jobs that were not given up after {self.promises.deliveries} runs: "
+            f"{self.poison_wrong}": self.poison_wrong,
             f"{again} runs more than attempts; {self.again_allowed} were in flight at faults": (
                 again > self.again_allowed
             ),
-            f"not taken up again within {self.recovery_limit_s:g} s: "
-            + ", ".join(f"{one.fault.name} {one.recovery_s:.1f} s" for one in slow): slow,
+            f"not taken up again within {self.promises.recovery_s:g} s: "
+            + ", ".join(
+                f"{one.fault.name} {one.recovery_s:.1f} s {one.last}" for one in slow
+            ): slow,
             f"worker processes that ended by themselves (pid, status): {self.unplanned}": (
                 self.unplanned
             ),
@@ -132,7 +92,7 @@ class Account:
         for name, all_of_it in sorted(by_name.items(), key=lambda item: -len(item[1])):
             times = [one.recovery_s for one in all_of_it]
             lines.append(
-                f"{name:<22}{len(all_of_it):>6}{sum(one.struck for one in all_of_it):>8}"
+                f"{name:<22}{len(all_of_it):>6}{sum(len(one.struck) for one in all_of_it):>8}"
                 f"{statistics.median(times):>7.1f} s{max(times):>7.1f} s"
             )
         again = self.executions - self.attempts
@@ -140,61 +100,100 @@ class Account:
             f"runs: {self.executions}, {again} of them again "
             f"(at most {self.again_allowed}: what was in flight at faults, or sent twice)"
         )
-        lines.append(f"poison jobs given up: {self.poisoned}")
+        lines.append(
+            f"poison jobs given up: {self.poisoned}; others, after "
+            f"{self.promises.deliveries} deliveries that faults broke off: {self.condemned}"
+        )
+        if cuts := len(by_name[POWER_CUT]):
+            lines.append(
+                f"the last second of everysec, {cuts} times: {len(self.forgotten)} jobs accepted "
+                f"in it were lost, {len(self.retold)} results told in it came again"
+            )
         return "\n".join(lines)
 
 
 def account(
-    errands: Mapping[str, Errand],
-    ends: Mapping[str, str | None],
-    received: Counter[str],
+    said: Testimony,
     events: Sequence[Event],
     faults: Sequence[Fault],
     deaths: Mapping[int, float],
     exits: Iterable[tuple[int, int]],
     ours: frozenset[int],
     sent_twice: int,
-    recovery_limit_s: float,
+    promises: Promises,
 ) -> Account:
     """Draw up the account.
 
     Args:
-        errands: the jobs that were accepted, by id.
-        ends: how each ended: "succeeded", an error code, or None.
-        received: how many results outsiders received of each.
+        deaths: when processes ended, by pid.
         exits: (pid, status) of worker processes that ended.
         ours: those that were ended from outside.
         sent_twice: messages that may have been sent twice, because their producer heard nothing.
     """
     begun = [event for event in events if event.kind is Kind.BEGUN]
     fatal = {event.pid: event for event in events if event.kind is Kind.FATAL}
-    self_made = [
-        Fault("a job ended its worker", event.at_s - 0.001, 0, frozenset({pid}))
-        for pid, event in fatal.items()
-        if pid in deaths
-    ]
-    seen = recoveries([*faults, *self_made], events, deaths)
-    poison = [one for one in errands.values() if one.fate.kind is FateKind.POISON]
+    patient = frozenset(job_id for job_id, one in said.accepted.items() if one.priority)
+    seen = recoveries([*faults, *_self_made(fatal, deaths)], events, deaths, patient)
+    hits = Counter(job_id for one in seen for job_id in one.struck)
+    cuts_s = [fault.at_s for fault in faults if fault.name == POWER_CUT]
+    poison = [one for one in said.accepted.values() if one.fate.kind is FateKind.POISON]
     runs = Counter(event.job_id for event in begun)
+    outcomes = {job_id: end.outcome if end else None for job_id, end in said.records.items()}
+    unexpected = {
+        job_id: outcome
+        for job_id, outcome in outcomes.items()
+        if outcome is not None and outcome not in said.accepted[job_id].outcomes
+    }
+    condemned = {
+        job_id
+        for job_id, outcome in unexpected.items()
+        if outcome == "job_poisoned" and hits[job_id] >= promises.deliveries
+    }
     return Account(
-        jobs=len(errands),
-        lost=sorted(job_id for job_id in errands if ends.get(job_id) is None),
-        doubled=sorted(job_id for job_id, times in received.items() if times > 1),
-        wrong=sorted(
-            f"{job_id} {end}"
-            for job_id, end in ends.items()
-            if end is not None and end not in errands[job_id].outcomes
-        ),
+        promises=promises,
+        jobs=len(said.accepted),
+        lost=said.lost,
+        forgotten=[job_id for job_id in said.lost if _last(said.accepted_s[job_id], cuts_s)],
+        doubled=said.doubled,
+        retold=[
+            job_id
+            for job_id in said.doubled
+            if any(_last(one.at_s, cuts_s) for one in said.told.get(job_id, ()))
+        ],
+        wrong=[f"{job_id} {unexpected[job_id]}" for job_id in sorted({*unexpected} - condemned)],
+        unanswered=said.unanswered,
         executions=len(begun),
         attempts=len({(event.job_id, event.attempt) for event in begun}),
-        again_allowed=sum(one.struck for one in seen) + sent_twice,
-        poisoned=sum(ends.get(one.job_id) == "job_poisoned" for one in poison),
+        again_allowed=sum(len(one.struck) for one in seen)
+        + sent_twice
+        + sum(_last(event.at_s, cuts_s) for event in events if event.kind is Kind.LEFT),
+        poisoned=sum(outcomes.get(one.job_id) == "job_poisoned" for one in poison),
+        condemned=len(condemned),
         poison_wrong=[
-            f"{one.job_id}: {ends.get(one.job_id)} after {runs[one.job_id]} runs"
+            f"{one.job_id}: {outcomes.get(one.job_id)} after {runs[one.job_id]} runs"
             for one in poison
-            if ends.get(one.job_id) != "job_poisoned" or runs[one.job_id] > 3
+            if outcomes.get(one.job_id) not in ("job_poisoned", None)
+            or runs[one.job_id] > promises.deliveries + len(cuts_s)
         ],
         seen=seen,
         unplanned=[(pid, status) for pid, status in exits if pid not in ours and pid not in fatal],
-        recovery_limit_s=recovery_limit_s,
     )
+
+
+def _self_made(fatal: Mapping[int, Event], deaths: Mapping[int, float]) -> list[Fault]:
+    """The faults that jobs brought about themselves: from the fatal moment to the process' end."""
+    return [
+        Fault(
+            "a job ended its worker",
+            event.at_s - 0.001,
+            max(0.0, deaths[pid] - event.at_s),
+            frozenset({pid}),
+        )
+        for pid, event in fatal.items()
+        if pid in deaths
+    ]
+
+
+def _last(at_s: float, cuts_s: Sequence[float]) -> bool:
+    """Whether a moment lies in the last second before a power cut, or during it."""
+    return any(cut_s - LOST_S - 0.1 <= at_s <= cut_s + 0.1 for cut_s in cuts_s)

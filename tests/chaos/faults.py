@@ -4,7 +4,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 import redis
@@ -31,34 +30,43 @@ it lasted if not from beginning to end of the call."""
 
 def kill(_: World, worker: Worker, __: float) -> None:
     """kill -9 of a worker."""
-    worker.signal(signal.SIGKILL)
+    worker.signal(signal.SIGKILL, worker.pid)
 
 
 def terminate(_: World, worker: Worker, __: float) -> float:
     """SIGTERM of a worker."""
-    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM, worker.pid)
     return 0.0
 
 
 def terminate_twice(_: World, worker: Worker, __: float) -> float:
     """SIGTERM of a worker, and again a moment later."""
-    worker.signal(signal.SIGTERM)
+    pid = worker.pid
+    worker.signal(signal.SIGTERM, pid)
     time.sleep(0.3)
-    with suppress(ProcessLookupError):
-        worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGTERM, pid)
     return 0.3
 
 
 def freeze(_: World, worker: Worker, length_s: float) -> None:
     """SIGSTOP of a worker, and SIGCONT."""
-    worker.signal(signal.SIGSTOP)
+    pid = worker.pid
+    worker.signal(signal.SIGSTOP, pid)
     time.sleep(length_s)
-    worker.signal(signal.SIGCONT)
+    worker.signal(signal.SIGCONT, pid)
 
 
 def redis_kill(world: World, _: Worker, length_s: float) -> None:
     """kill -9 of Redis, and a start."""
     world.redis.kill()
+    time.sleep(length_s / 4)
+    world.redis.start()
+
+
+def power_cut(world: World, _: Worker, length_s: float) -> None:
+    """The end of Redis' host, which had not written the last second to its disk; and a start."""
+    world.redis.kill()
+    world.tail.cut(time.monotonic())
     time.sleep(length_s / 4)
     world.redis.start()
 
@@ -120,12 +128,15 @@ def clock(world: World, worker: Worker, length_s: float) -> None:
     world.ledger.set_clock(worker.name, 0)
 
 
+POWER_CUT = "power cut of Redis"
+
 ACTS: dict[str, tuple[Act, float]] = {
     "kill -9 of a worker": (kill, 8),
     "SIGTERM of a worker": (terminate, 2),
     "SIGTERM, twice": (terminate_twice, 2),
     "SIGSTOP of a worker": (freeze, 2),
     "kill -9 of Redis": (redis_kill, 1.2),
+    POWER_CUT: (power_cut, 0),  # where Redis does not write at once: see run.Plan
     "restart of Redis": (redis_restart, 1),
     "SIGSTOP of Redis": (redis_freeze, 0.5),
     "connection cut": (cut, 2),

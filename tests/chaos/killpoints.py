@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from celery import Task
 
 from producer.redis_store import RedisStore
-from worker import channel
+from worker import channel, qos
 from worker.leases import Leases
 from worker.pipeline import Pipeline
 
@@ -28,7 +28,7 @@ class Step(NamedTuple):
 STEPS = {
     "take": Step(channel.Channel, "_brpop_start"),  # after it: sent, and nothing read
     "deliver": Step(channel.Channel, "_deliver"),  # before it: taken, and not known to Celery
-    "hold": Step(channel.QoS, "append"),
+    "hold": Step(qos.QoS, "append"),
     "count": Step(RedisStore, "start"),
     "run": Step(Pipeline, "run"),
     "publish": Step(RedisStore, "finish"),

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import redis
@@ -23,6 +22,7 @@ class Producers:
 
     Attributes:
         accepted: the jobs that the broker has, by id.
+        accepted_s: since when (CLOCK_MONOTONIC).
         sent_twice: those that may have been sent twice, because nothing was heard of the first.
     """
 
@@ -31,6 +31,7 @@ class Producers:
         self._errands = errands
         self._seconds = seconds
         self.accepted: dict[str, Errand] = {}
+        self.accepted_s: dict[str, float] = {}
         self.sent_twice = 0
         self._client = Client(world.redis.url, settings=ProducerSettings(submit_timeout_s=2))
         self._celery = self._fresh()
@@ -38,7 +39,7 @@ class Producers:
 
     def _fresh(self) -> Celery:
         url = self._world.redis.url
-        app = Celery(broker=url, backend=url, set_as_current=False)
+        app = Celery(broker=url, backend="disabled://", set_as_current=False)
         options = {"socket_timeout": 2, "socket_connect_timeout": 2}
         app.conf.update(broker_transport_options=options, task_publish_retry=False)
         return app
@@ -79,6 +80,7 @@ class Producers:
                 time.sleep(0.3)
             else:
                 self.accepted |= {one.job_id: one for one in errands}
+                self.accepted_s |= {one.job_id: time.monotonic() for one in errands}
                 return
 
     def _submit(self, errands: list[Errand]) -> None:
@@ -95,40 +97,10 @@ class Producers:
                 task_id=one.job_id,
                 countdown=one.delay_s or None,
                 priority=one.priority,
-                ignore_result=True,
+                ignore_result=False,  # Celery's own backend is to answer as well
             )
 
 
 def _chunks(errands: Sequence[Errand]) -> Iterator[Sequence[Errand]]:
     for begin in range(0, len(errands), CHUNK):
         yield errands[begin : begin + CHUNK]
-
-
-class Receiver:
-    """An outsider who hears of every result, as long as the results store lets him."""
-
-    def __init__(self, url: str) -> None:
-        self.received: Counter[str] = Counter()
-        self._url = url
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Hear no more."""
-        self._closed.set()
-        self._thread.join(10)
-
-    def _listen(self) -> None:
-        while not self._closed.is_set():
-            try:
-                with redis.Redis.from_url(self._url, socket_timeout=2) as client:
-                    channels = client.pubsub(ignore_subscribe_messages=True)
-                    channels.psubscribe("captionq:done:*")
-                    while not self._closed.is_set():
-                        message = channels.get_message(timeout=0.5)
-                        if message is not None and message["type"] == "pmessage":
-                            name = message["channel"].decode().removeprefix("captionq:done:")
-                            self.received[name] += 1
-            except (redis.RedisError, OSError):
-                time.sleep(0.1)

@@ -1,28 +1,36 @@
 """A run: jobs are sent, faults happen, and when all is quiet again the account is drawn up."""
 
-import json
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import psutil
 import redis
 
-from tests.chaos.account import Account, Hands, account
-from tests.chaos.fates import Mix, draw
+from tests.chaos.account import Account, Promises, account
+from tests.chaos.fates import Mix, Sender, draw
 from tests.chaos.faults import ACTS, Fault, happen
 from tests.chaos.ledger import Event
-from tests.chaos.producers import Producers, Receiver
+from tests.chaos.outsiders import Receiver, answers_of, ends_of, records_of
+from tests.chaos.producers import Producers
+from tests.chaos.recovery import Hands
+from tests.chaos.sizes import Flatness, Sizes
+from tests.chaos.testimony import Testimony
 from tests.chaos.world import Worker, World
 
 QUIET_S = 20.0
 """How long nothing may happen to any job before what has not ended is called lost, besides two
-visibility timeouts and a pass of the reconciler."""
+visibility timeouts, and RECONCILED_S where a job may have been recorded and not sent."""
+
+RECOVERY_S = 25.0
+"""Until what was in flight at a fault is taken up again."""
+
+RECONCILED_S = 130.0
+"""Until the reconciler sends it: a minute of grace, and two passes, the first of them late."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +53,10 @@ class Plan:
     )
     due: dict[str, int] = field(default_factory=dict)
     mix: Mix = field(default_factory=Mix)
+    deliveries: int = 3
     settings: dict[str, str] = field(default_factory=dict)
     transport: str = "ours"
     newer: bool = True
-
-
-@dataclass(frozen=True)
-class Flatness:
-    """Memory (bytes) and open files of the process that lived longest, young and old."""
-
-    lived_s: float
-    memory: tuple[int, int]
-    files: tuple[int, int]
-
-    def __str__(self) -> str:
-        before, after = (round(size / 2**20) for size in self.memory)
-        return (
-            f"the oldest worker process lived {self.lived_s:.0f} s: memory {before} -> {after} MiB,"
-            f" open files {self.files[0]} -> {self.files[1]}"
-        )
 
 
 class Run:
@@ -77,8 +70,7 @@ class Run:
         self.deaths: dict[int, float] = {}
         self.events: list[Event] = []
         self.hands = Hands()
-        self.young: dict[int, tuple[float, int, int]] = {}
-        self.old: dict[int, tuple[float, int, int]] = {}
+        self.sizes = Sizes()
 
     def go(self) -> tuple[Account, Flatness | None]:
         """Do it all."""
@@ -91,7 +83,11 @@ class Run:
                 workers=plan.workers,
                 fsync=plan.fsync,
                 visibility_s=plan.visibility_s,
-                settings=plan.settings | {"CHAOS_TRANSPORT": plan.transport},
+                settings=plan.settings
+                | {
+                    "CHAOS_TRANSPORT": plan.transport,
+                    "CAPTIONQ_MAX_DELIVERIES": str(plan.deliveries),
+                },
                 newer=plan.newer,
             ) as world,
         ):
@@ -103,27 +99,35 @@ class Run:
                 self._shake(world, producers)
                 self.say("no more faults; what is left is finished")
                 self._until_quiet(world, producers)
-                ends = ends_of(world.redis.url, producers.accepted)
-                exits = [one for worker in world.workers for one in worker.ended]
-                ours = frozenset(pid for worker in world.workers for pid in worker.ours)
                 drawn_up = account(
-                    producers.accepted,
-                    ends,
-                    receiver.received,
+                    self._hear(world, producers, receiver),
                     self.events,
                     self.faults,
                     self.deaths,
-                    exits,
-                    ours,
+                    [one for worker in world.workers for one in worker.ended],
+                    frozenset(pid for worker in world.workers for pid in worker.ours),
                     producers.sent_twice,
-                    plan.visibility_s + 5,
+                    Promises(RECOVERY_S, plan.deliveries),
                 )
                 if drawn_up.broken:
                     self._keep_logs(Path(folder))
-                return drawn_up, self._flatness()
+                return drawn_up, self.sizes.flatness()
             finally:
                 receiver.close()
                 producers.close()
+
+    def _hear(self, world: World, producers: Producers, receiver: Receiver) -> Testimony:
+        url = world.redis.url
+        plain = [
+            one.job_id for one in producers.accepted.values() if one.sender is not Sender.CLIENT
+        ]
+        return Testimony(
+            accepted=producers.accepted,
+            accepted_s=producers.accepted_s,
+            records=records_of(url, producers.accepted),
+            told=receiver.told,
+            answers=answers_of(url, plain),
+        )
 
     def _shake(self, world: World, producers: Producers) -> None:
         due = [name for name, times in self.plan.due.items() for _ in range(times)]
@@ -141,7 +145,12 @@ class Run:
             self._pause(world, 0.5)
 
     def _happen(self, world: World, name: str, producers: Producers) -> None:
-        fault = happen(world, self._victim(world), self.rng, name, self.plan.visibility_s)
+        victim = self._victim(world)
+        with ThreadPoolExecutor(1) as pool:  # what else dies meanwhile is seen, and started again
+            under_way = pool.submit(happen, world, victim, self.rng, name, self.plan.visibility_s)
+            while not under_way.done():
+                self._pause(world, 0.05)
+            fault = under_way.result()
         self.faults.append(fault)
         self.say(f"{name} ({fault.length_s:.1f} s); {len(producers.accepted)} jobs sent")
 
@@ -176,29 +185,13 @@ class Run:
             if before is not None and worker.process is not before:
                 self.deaths[before.pid] = now_s
                 self.hands.gone(before.pid)
-            elif now_s - worker.started_s > 20:
-                self._weigh(worker.pid, now_s - worker.started_s)
-
-    def _weigh(self, pid: int, lived_s: float) -> None:
-        if lived_s - self.old.get(pid, (0.0, 0, 0))[0] < 5:
-            return
-        try:
-            process = psutil.Process(pid)
-            found = (lived_s, process.memory_info().rss, process.num_fds())
-        except psutil.Error:
-            return
-        self.young.setdefault(pid, found)
-        self.old[pid] = found
-
-    def _flatness(self) -> Flatness | None:
-        if not self.old:
-            return None
-        pid = max(self.old, key=lambda one: self.old[one][0])
-        (_, memory, files), (lived_s, memory_old, files_old) = self.young[pid], self.old[pid]
-        return Flatness(lived_s, (memory, memory_old), (files, files_old))
+            else:
+                self.sizes.weigh(worker.pid, now_s - worker.started_s)
 
     def _until_quiet(self, world: World, producers: Producers) -> None:
         patience_s = QUIET_S + 2 * self.plan.visibility_s
+        if producers.sent_twice:  # one may be recorded and not sent: it is the reconciler's
+            patience_s += RECONCILED_S
         told_s = last_s = time.monotonic()
         while True:
             before = len(self.events)
@@ -223,25 +216,6 @@ class Run:
         self.say(f"the workers' logs: {kept}")
 
 
-def ends_of(url: str, job_ids: Iterable[str]) -> dict[str, str | None]:
-    """How jobs ended, as their records say: "succeeded", "cancelled", an error code, or None."""
-    ids = list(job_ids)
-    ends: dict[str, str | None] = {}
-    with redis.Redis.from_url(url, decode_responses=True) as client:
-        for begin in range(0, len(ids), 1_000):
-            page = ids[begin : begin + 1_000]
-            with client.pipeline(transaction=False) as pipeline:
-                for job_id in page:
-                    pipeline.hget(f"captionq:job:{job_id}", "result")
-                results: list[Any] = pipeline.execute()
-            for job_id, text in zip(page, results, strict=True):
-                ends[job_id] = None
-                if text:
-                    result = json.loads(text)
-                    ends[job_id] = (result.get("error") or {}).get("code") or result["state"]
-    return ends
-
-
 def left_in(url: str) -> int:
     """Messages that wait, are in flight, or are delayed."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
@@ -262,8 +236,9 @@ def main(plan: Plan, repeat: str) -> int:
     print(drawn_up.table())
     if flatness is not None:
         print(flatness)
-    for broken in drawn_up.broken:
-        print(f"BROKEN: {broken}")
+    broken = drawn_up.broken + (flatness.broken if flatness is not None else [])
+    for words in broken:
+        print(f"BROKEN: {words}")
     print(f"again: {repeat}")
     print(drawn_up.last_line, flush=True)
-    return 1 if drawn_up.broken else 0
+    return 1 if broken else 0

@@ -10,8 +10,8 @@ from producer import Client
 from tests.chaos.fates import Errand, Fate, Kind, Sender, Source
 from tests.chaos.killpoints import POINTS
 from tests.chaos.ledger import Kind as Noted
-from tests.chaos.producers import Receiver
-from tests.chaos.run import ends_of, left_in
+from tests.chaos.outsiders import Receiver, ends_of
+from tests.chaos.run import left_in
 from tests.chaos.world import World
 
 VISIBILITY_S = 2.0

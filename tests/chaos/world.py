@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from producer.embedded import RedisServer
 from tests.chaos.fates import Kind, Source
 from tests.chaos.ledger import Ledger
+from tests.chaos.power import Tail
 from tests.chaos.proxy import Proxy
 from tests.house import PNG
 from tests.servers import Reply, ScriptedHttp, Seen
@@ -71,19 +72,22 @@ class Worker:
             stderr=self._log,
         )
 
-    def signal(self, sig: signal.Signals) -> None:
-        """Send a signal; SIGKILL and SIGTERM are noted as our doing."""
+    def signal(self, sig: signal.Signals, pid: int) -> None:
+        """Send a signal to the process, if it is still this one; SIGKILL and SIGTERM are noted as
+        our doing."""
+        process = self.process
+        if process is None or process.pid != pid:
+            return
         if sig in (signal.SIGKILL, signal.SIGTERM):
-            self.ours.add(self.pid)
-        assert self.process is not None
-        self.process.send_signal(sig)
+            self.ours.add(pid)
+        process.send_signal(sig)
 
     def look_after(self) -> None:
         """Note the end of the process, and start the next one."""
-        if self.process is not None and (status := self.process.poll()) is not None:
+        status = self.process.poll() if self.process is not None else None
+        if self.process is not None and status is not None:
             self.ended.append((self.process.pid, status))
-            self.process = None
-        if self.process is None:
+        if self.process is None or status is not None:
             self.start()
 
     def close(self) -> None:
@@ -126,6 +130,8 @@ class World:
         (files / "stuck.png").write_bytes(PNG + b"stuck")
         (bucket / "a.png").write_bytes(PNG)
         self.redis = enter(RedisServer(folder / "redis", appendfsync=fsync))
+        self.tail = Tail(folder / "redis")
+        self._stack.callback(self.tail.close)
         book = enter(RedisServer(folder / "ledger", appendfsync="no", save='""'))
         self.ledger = Ledger(book.url)
         self._stack.callback(self.ledger.close)

@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from producer.publisher import Publisher, pauses
 from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, still_missing
-from producer.submission import CHUNK, cancellation, prepared, to_send
+from producer.submission import CHUNK, MAX_UNSENT, Unsent, cancellation, prepared, to_send
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 
 IMAGE = "https://example.com/cat.jpg"
@@ -102,6 +103,33 @@ async def submitted(kind: type, broker_url: str, results_url: str, job: Job) -> 
     else:
         async with AsyncClient(broker_url, results_url, settings=HURRIED) as client:
             await client.submit(job)
+
+
+def test_given_a_redis_that_is_gone_while_a_job_is_sent_submitting_it_again_sends_it(
+    tmp_path: Path,
+) -> None:
+    """It has a record, which could not be taken back, and no message."""
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        Client(server.url, settings=HURRIED) as client,
+        redis.Redis.from_url(server.url) as plain,
+    ):
+        publish = client._publisher.publish
+
+        def cut_off(jobs: Sequence[Job], deadline_s: float) -> None:
+            server.kill()
+            publish(jobs, deadline_s)
+
+        client._publisher.publish = cut_off  # type: ignore[method-assign]
+        with pytest.raises(BrokerUnavailable):
+            client.submit(job("mine"))
+        server.start()
+        client._publisher.publish = publish  # type: ignore[method-assign]
+        assert plain.llen("captionq.caption") == 0
+        client.submit(job("mine"))
+        assert plain.llen("captionq.caption") == 1
+        client.submit(job("mine"))
+        assert plain.llen("captionq.caption") == 1
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -443,6 +471,18 @@ KNOWN = Record(
     state=JobState.QUEUED,
     created_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
+
+
+def test_ids_that_could_not_be_sent_are_remembered_the_latest_of_them() -> None:
+    unsent = Unsent()
+    unsent.add(job(str(n)) for n in range(MAX_UNSENT + 10))
+    assert "9" not in unsent
+    assert "10" in unsent
+    unsent.discard([job("10"), job("never")])
+    assert "10" not in unsent
+    assert [one.job_id for one in to_send([job("mine")], [KNOWN], ["mine"])] == ["mine"]
+    running = KNOWN.model_copy(update={"state": JobState.RUNNING})
+    assert to_send([job("mine")], [running], ["mine"]) == []
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ import pytest
 import redis
 from celery import Celery
 from kombu import Connection, Exchange, Queue
+from kombu.asynchronous import Hub
+from kombu.utils.json import dumps
 
 from producer.contract import CaptionJob
 from producer.embedded import RedisServer
@@ -550,3 +552,69 @@ def test_given_tls_then_messages_come_and_news_of_them_at_once(
             assert time.perf_counter() - began_s < 0.5
             consumer.until(lambda: not plain.hlen("captionq.inflight"))
             assert plain.hlen("captionq.inflight") == 0
+
+
+def test_given_an_answer_read_after_its_lease_ended_then_the_message_is_not_run_twice(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    """As when a worker is stopped (SIGSTOP) between asking for a message and being given it."""
+    with (
+        connected(broker, OURS, leases=Leases(0.4, sweep_every_s=0.05)) as one,
+        connected(broker, OURS, leases=Leases(0.4, sweep_every_s=0.05)) as other,
+    ):
+        stopped = Consumer(one)
+        send(broker, "a job")
+        stopped.channel.connection.cycle.on_poll_start()
+        deadline_s = time.monotonic() + 5
+        while not plain.hlen("captionq.inflight"):
+            assert time.monotonic() < deadline_s, "nothing was taken"
+            time.sleep(0.01)
+        idle = Consumer(other, ack=False)
+        assert idle.until(lambda: idle.bodies == ["a job"])
+        stopped.until(lambda: bool(stopped.bodies), 0.3)
+        assert stopped.bodies == []
+        send(broker, "another")
+        assert stopped.until(lambda: bool(stopped.bodies))
+
+
+def test_given_a_reply_to_a_control_command_then_nothing_of_it_is_left_behind(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    """`celery inspect -d` reads as many replies as it asked workers, and closes at once."""
+    send(broker, "pong")
+    with connected(broker, OURS, leases=Leases()) as connection:
+        replies: list[Any] = []
+        with kombu.Consumer(
+            connection.channel(),
+            [QUEUE],
+            accept=["json"],
+            no_ack=True,
+            callbacks=[lambda body, _: replies.append(body)],
+        ):
+            connection.drain_events(timeout=5)
+    assert replies == ["pong"]
+    assert plain.hlen("captionq.inflight") == plain.zcard("captionq.leases") == 0
+
+
+def test_given_celery_asks_a_worker_for_its_broker_then_the_answer_can_be_sent(
+    broker: RedisServer,
+) -> None:
+    """`celery inspect stats`, and Flower with it, send what a connection says of itself."""
+    with connected(broker, OURS, leases=Leases()) as connection:
+        said = json.loads(dumps(connection.info()))
+    assert said["transport_options"]["leases"]["visibility_timeout_s"] == 20
+
+
+@both("every connection adds its callback to the event loop, and none takes it away")
+def test_given_many_reconnections_then_the_event_loop_keeps_nothing_of_the_old_ones(
+    broker: RedisServer, transport: str
+) -> None:
+    loop = Hub()
+    try:
+        for _ in range(3):
+            with connected(broker, transport) as connection:
+                connection.transport.register_with_event_loop(connection.connection, loop)
+                assert len(loop.on_tick) == 1
+        assert len(loop.on_tick) == 0
+    finally:
+        loop.close()

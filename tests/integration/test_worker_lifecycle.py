@@ -1,6 +1,8 @@
 """Starting, stopping and outages of a real worker process."""
 
+import os
 import random
+import signal
 import threading
 import time
 from io import BytesIO
@@ -10,11 +12,13 @@ import pytest
 import redis
 from celery import Celery
 
-from producer import CaptionJob, Client, JobState
+from producer import CaptionJob, Client, JobResult, JobState
 from producer.embedded import RedisServer
+from producer.queues import DEFAULT_QUEUE
 from tests.servers import Reply, ScriptedHttp
 from tests.worker_process import WorkerProcess
 from worker.settings import EX_CONFIG
+from worker.shutdown import END_TIMEOUT_S
 from worker.training import scenes
 
 
@@ -60,7 +64,7 @@ def test_given_running_jobs_when_the_worker_is_terminated_none_is_lost_and_none_
 def test_given_jobs_that_hang_when_the_worker_has_to_end_they_go_back_uncounted(
     tmp_path: Path,
 ) -> None:
-    """At a second signal. (When the time is over the same happens: tests/unit/test_shutdown.py.)"""
+    """At a second signal."""
     paths = [f"/{n}.png" for n in range(12)]
     routes = {path: [Reply(200, png(n))] for n, path in enumerate(paths)}
     routes |= {path: [Reply(200, png(1), delay_s=8), Reply(200, png(1))] for path in paths[:8]}
@@ -88,6 +92,94 @@ def test_given_jobs_that_hang_when_the_worker_has_to_end_they_go_back_uncounted(
             results = list(client.as_completed(handles, 60))
         assert [r.state for r in results] == [JobState.SUCCEEDED] * len(handles)
         assert {r.attempts for r in results} == {1}
+
+
+@pytest.mark.parametrize("how", ["the button in Flower", "SIGHUP"])
+def test_given_an_end_that_is_no_signal_of_termination_leases_are_kept_while_the_last_jobs_run(
+    tmp_path: Path, how: str
+) -> None:
+    routes = {f"/{n}.png": [Reply(200, png(n), delay_s=4)] for n in range(4)}
+    with (
+        RedisServer(tmp_path / "redis") as broker,
+        ScriptedHttp(routes) as web,
+        Client(broker.url) as client,
+        redis.Redis.from_url(broker.url) as plain,
+        Celery(broker=broker.url, set_as_current=False) as operator,
+    ):
+        settings = environment(broker, web) | {"CAPTIONQ_VISIBILITY_TIMEOUT_S": "2"}
+        with WorkerProcess(tmp_path / "worker.log", settings) as worker:
+            handles = client.submit_many([CaptionJob(image=web.url(path)) for path in routes])
+            while web.hits() < len(routes):
+                time.sleep(0.01)
+            if how == "SIGHUP":
+                worker.process.send_signal(signal.SIGHUP)
+            else:
+                operator.control.shutdown(destination=["test@localhost"])
+            results, began_s = client.as_completed(handles, 30), time.monotonic()
+            done = threading.Thread(target=lambda: ended.extend(results), daemon=True)
+            ended: list[JobResult] = []
+            done.start()
+            while done.is_alive() and time.monotonic() < began_s + 30:
+                assert plain.zrangebyscore("captionq.leases", "-inf", time.time() * 1_000) == []
+                done.join(0.05)
+        assert [one.state for one in ended] == [JobState.SUCCEEDED] * len(routes)
+
+
+def test_given_a_first_sigquit_everything_goes_back_at_once(tmp_path: Path) -> None:
+    routes = {f"/{n}.png": [Reply(200, png(n), delay_s=8)] for n in range(4)}
+    with (
+        RedisServer(tmp_path / "redis") as broker,
+        ScriptedHttp(routes) as web,
+        Client(broker.url) as client,
+        redis.Redis.from_url(broker.url) as plain,
+    ):
+        with WorkerProcess(tmp_path / "worker.log", environment(broker, web)) as worker:
+            handles = client.submit_many([CaptionJob(image=web.url(path)) for path in routes])
+            while web.hits() < len(routes):
+                time.sleep(0.01)
+            worker.process.send_signal(signal.SIGQUIT)
+            began_s = time.monotonic()
+            assert worker.process.wait(10) == 0
+            assert time.monotonic() - began_s < 5
+        assert "Error" not in worker.log
+        assert plain.hlen("captionq.inflight") == plain.zcard("captionq.leases") == 0
+        records = [client.status(handle.job_id) for handle in handles]
+        assert {(r.state, r.history) for r in records if r} == {(JobState.QUEUED, ())}
+
+
+def test_given_jobs_that_hang_with_the_results_store_they_go_back_when_the_time_is_over(
+    tmp_path: Path,
+) -> None:
+    stages = {"FETCH": 0.5, "DECODE": 0.5, "BATCH": 0.5, "INFER": 1, "SHUTDOWN": 3.5}
+    with (
+        RedisServer(tmp_path / "broker") as broker,
+        RedisServer(tmp_path / "results") as results,
+        ScriptedHttp({}) as web,
+        redis.Redis.from_url(broker.url) as plain,
+        Celery(broker=broker.url, set_as_current=False) as operator,
+    ):
+        settings = environment(broker, web) | {
+            "CAPTIONQ_RESULTS_URL": results.url,
+            "CAPTIONQ_RECONCILE_EVERY_S": "0",
+            "CAPTIONQ_STORE_PATIENCE_S": "1",
+            **{f"CAPTIONQ_{stage}_TIMEOUT_S": str(s) for stage, s in stages.items()},
+        }
+        with WorkerProcess(tmp_path / "worker.log", settings) as worker:
+            os.kill(results.pid, signal.SIGSTOP)
+            try:
+                for n in range(4):
+                    job = {"image": web.url(f"/{n}.png")}
+                    operator.send_task("captionq.caption", kwargs={"job": job}, ignore_result=True)
+                while plain.hlen("captionq.inflight") < 4:
+                    time.sleep(0.01)
+                worker.terminate()
+                began_s = time.monotonic()
+                assert worker.process.wait(20) == 0
+                assert 3.5 <= time.monotonic() - began_s < 3.5 + END_TIMEOUT_S
+            finally:
+                os.kill(results.pid, signal.SIGCONT)
+        assert plain.hlen("captionq.inflight") == plain.zcard("captionq.leases") == 0
+        assert plain.llen(DEFAULT_QUEUE) == 4
 
 
 def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each(

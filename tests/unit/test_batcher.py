@@ -1,6 +1,10 @@
 """The batcher: its policy as a table, its promises under threads."""
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -235,39 +239,82 @@ def test_given_a_lost_device_then_it_is_told_of_before_any_job_fails() -> None:
     assert states == [False]
 
 
-def test_given_a_batch_that_hangs_then_that_is_told_once_and_shorter_ones_are_not() -> None:
-    now_s = [0.0]
+def test_given_a_lost_device_of_which_nobody_can_be_told_then_every_future_fails_nevertheless() -> (
+    None
+):
+    def cannot(_: BaseException) -> None:
+        raise RuntimeError("can't start new thread")
+
+    batcher: Batcher[str] = Batcher(
+        Device(), max_batch=4, max_wait_s=30, fatal=(DeviceGoneError,), on_fatal=cannot
+    )
+    assert run_together(batcher, [1, 666, 2]) == [DeviceGoneError] * 3
+    assert batcher.close(5)
+    with pytest.raises(BatcherClosed):
+        batcher.submit(A, 1)
+
+
+def test_given_memory_short_again_and_again_and_poison_among_it_then_each_has_its_own_end() -> None:
+    device = Device(capacity=1)
+    batcher: Batcher[str] = Batcher(device, max_batch=8, max_wait_s=30)
+    assert run_together(batcher, [1, 13, 2, 3]) == [2, ValueError, 4, 6]
+    assert [len(batch) for batch in device.batches] == [4, 2, 1, 1, 2, 1, 1]
+    assert batcher.max_batch == 1
+
+
+def test_given_a_batch_that_hangs_then_that_is_told_once_and_many_short_ones_are_not() -> None:
     told: list[str] = []
     told_of = threading.Event()
     device = Device()
     batcher: Batcher[str] = Batcher(
         device,
-        max_batch=4,
+        max_batch=1,
         max_wait_s=0,
-        batch_timeout_s=0.1,
+        batch_timeout_s=0.4,
         on_hang=lambda why: (told.append(why), told_of.set()),
-        clock=lambda: now_s[0],
     )
-    assert not batcher.hangs()
-    for n in range(5):
-        device.gate.clear()
-        future = batcher.submit(A, n)
-        while not future.running():
-            pass
-        now_s[0] += 0.05
-        assert not batcher.hangs()
-        device.gate.set()
-        assert value(future) == 2 * n
-        now_s[0] += 1
-        assert not batcher.hangs(), "an idle device does not hang"
+    until_s = time.monotonic() + 1
+    while time.monotonic() < until_s:
+        assert value(batcher.submit(A, 1)) == 2
+        time.sleep(0.01)
+    assert not told
     device.gate.clear()
     batcher.submit(A, 1)
-    assert not told_of.wait(0.1)
-    now_s[0] += 0.2
     assert told_of.wait(5)
-    assert told == ["the device has been at one batch for 0.1 s"]
     device.gate.set()
     assert batcher.close(5)
+    assert told == ["the device has been at one batch for 0.4 s"]
+
+
+def test_given_a_process_that_was_stopped_during_a_batch_then_that_does_not_hang() -> None:
+    """SIGSTOP for longer than a batch may take, in a process of its own."""
+    program = """
+import os, sys, threading, time
+from worker.batcher import Batcher
+gate = threading.Event()
+batcher = Batcher(lambda _, items: gate.wait(9) and items, max_batch=1, max_wait_s=0,
+                  batch_timeout_s=0.8, on_hang=lambda why: os._exit(3))
+future = batcher.submit("a", 1)
+while not future.running(): pass
+print("stop me", flush=True)
+sys.stdin.readline()
+gate.set()
+print(future.result(5).value, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stop me\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.1)
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "1\n"
+    assert process.returncode == 0
 
 
 def test_given_a_cancelled_item_the_device_never_sees_it() -> None:

@@ -170,7 +170,13 @@ def test_given_a_replay_that_is_cut_off_then_it_can_be_done_again(
 
 @pytest.mark.parametrize(
     ("state", "sent"),
-    [(JobState.SUCCEEDED, 0), (JobState.CANCELLED, 0), (JobState.RUNNING, 1), (None, 1)],
+    [
+        (JobState.SUCCEEDED, 0),
+        (JobState.CANCELLED, 0),
+        (JobState.RUNNING, 0),
+        (JobState.QUEUED, 0),
+        (None, 1),
+    ],
 )
 def test_given_a_job_that_went_on_since_then_its_end_is_kept_and_its_run_not_disturbed(
     store: RedisStore,
@@ -184,6 +190,8 @@ def test_given_a_job_that_went_on_since_then_its_end_is_kept_and_its_run_not_dis
     plain.delete("captionq:job:a")
     if state is JobState.RUNNING:
         store.start("a", "caption", 1, "worker@host")
+    elif state is JobState.QUEUED:
+        store.create(JOB)
     elif state is not None:
         store.finish(
             JobResult(job_id="a", task="caption", state=state, attempts=1, finished_at=utcnow())
@@ -195,6 +203,108 @@ def test_given_a_job_that_went_on_since_then_its_end_is_kept_and_its_run_not_dis
     assert record is not None
     assert record.state is (state or JobState.QUEUED)
     assert list(letters.find()) == []
+
+
+def test_given_two_letters_of_one_job_then_it_is_sent_once(
+    store: RedisStore, letters: DeadLetters, plain: "redis.Redis"
+) -> None:
+    """Its first failure was forgotten, it was submitted anew, and failed again."""
+    give_up(store)
+    plain.delete("captionq:job:a")
+    give_up(store)
+    sent: list[Job] = []
+    assert [letters.replay(one, sent.append) for one in list(letters.find())] == [True, False]
+    assert len(sent) == 1
+    assert list(letters.find()) == []
+
+
+def test_given_a_replay_that_was_cut_off_and_began_all_the_same_then_it_is_not_sent_again(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    give_up(store)
+    (one,) = letters.find()
+    sent: list[Job] = []
+
+    def sent_and_killed(job: Job) -> None:
+        sent.append(job)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        letters.replay(one, sent_and_killed)
+    store.start("a", "caption", 1, "worker@host")
+    assert not letters.replay(one, sent.append)
+    assert (len(sent), list(letters.find())) == (1, [])
+
+
+def test_given_a_job_that_failed_again_after_its_replay_then_that_can_be_replayed(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    give_up(store)
+    sent: list[Job] = []
+    assert letters.replay(next(letters.find()), sent.append)
+    give_up(store, sent[0], ErrorCode.FETCH_TIMEOUT)
+    (again,) = letters.find()
+    assert again.code == "fetch_timeout"
+    assert letters.replay(again, sent.append)
+    assert len(sent) == 2
+
+
+def test_given_a_job_whose_time_has_run_out_then_it_is_not_replayed_and_its_letter_stays(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    """It would end as expired at once, and be nowhere any more."""
+    expired = JOB.model_copy(update={"expires_at": utcnow() - timedelta(seconds=1)})
+    give_up(store, expired)
+    (one,) = letters.find()
+    sent: list[Job] = []
+    with pytest.raises(NotReplayable, match="was to end by"):
+        letters.replay(one, sent.append)
+    assert sent == []
+    assert list(letters.find()) == [one]
+    assert store.get("a").state is JobState.FAILED  # type: ignore[union-attr]
+
+
+def test_given_a_letter_of_a_task_unknown_here_then_that_is_said() -> None:
+    one = DeadLetter(entry="1-0", code="http_5xx", at=utcnow(), task="segment", job="{}")
+    with pytest.raises(NotReplayable, match="'segment'"):
+        one.replayed()
+
+
+@pytest.mark.parametrize("job_id", ["1-1", "99999999999999999999999-1", "\u00b2-1"])
+def test_given_a_job_id_that_looks_like_an_entry_then_its_letter_is_found_all_the_same(
+    letters: DeadLetters, plain: "redis.Redis", job_id: str
+) -> None:
+    plain.xadd("captionq:dead", {"code": "http_5xx", "job_id": job_id, "at": "2026-01-01"})
+    one = letters.get(job_id)
+    assert one is not None
+    assert one.job_id == job_id
+
+
+def test_given_a_reason_that_cannot_be_stored_then_its_letter_is(
+    store: RedisStore, letters: DeadLetters
+) -> None:
+    letters.bury("junk", "celery", "half a pair: \ud83d")
+    failure = JobFailed(ErrorCode.INTERNAL_ERROR)
+    result = JobResult(
+        job_id="a", task="caption", state=JobState.FAILED, attempts=1, finished_at=utcnow()
+    )
+    store.finish(result, letter(result, failure, {}, None, "half a pair: \ud83d"))
+    assert [one.reason for one in letters.find()] == [r"half a pair: \ud83d"] * 2
+
+
+@pytest.mark.parametrize("buried", [False, True])
+def test_given_no_further_letters_then_the_last_go_too_when_they_are_too_old(
+    redis_server: RedisServer, plain: "redis.Redis", buried: bool
+) -> None:
+    if buried:
+        letters = DeadLetters(redis_server.url, dead_ttl_s=100)
+        letters.bury("junk", "celery", "no JSON")
+        letters.close()
+    else:
+        store = RedisStore(redis_server.url, dead_ttl_s=100)
+        give_up(store)
+        store.close()
+    assert 90 < plain.ttl("captionq:dead") <= 100
 
 
 def test_given_a_malformed_message_then_it_cannot_be_replayed(letters: DeadLetters) -> None:
@@ -264,6 +374,25 @@ def test_given_ids_when_replayed_then_their_messages_are_in_the_queue(
     assert message["headers"]["id"] == message["kwargs"]["job"]["job_id"] == "a"
     assert store.get("a").state is JobState.QUEUED  # type: ignore[union-attr]
     assert store.get("b").state is JobState.FAILED  # type: ignore[union-attr]
+
+
+def test_given_a_letter_named_twice_when_replayed_then_its_job_is_sent_once(
+    dead: Any, store: RedisStore, letters: DeadLetters, plain: "redis.Redis"
+) -> None:
+    give_up(store)
+    (one,) = letters.find()
+    assert dead("replay", "a", one.entry, "a").stdout == "1 replayed\n"
+    assert plain.llen("captionq.caption") == 1
+
+
+def test_given_a_job_under_way_when_replayed_then_it_is_left_alone_and_that_is_said(
+    dead: Any, store: RedisStore, plain: "redis.Redis"
+) -> None:
+    give_up(store)
+    plain.delete("captionq:job:a")
+    store.start("a", "caption", 1, "worker@host")
+    assert dead("replay", "a").stdout == "0 replayed, 1 had gone on since\n"
+    assert plain.llen("captionq.caption") == 0
 
 
 def test_given_a_filter_when_replayed_or_purged_then_it_asks_first(

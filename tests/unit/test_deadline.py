@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -39,3 +40,21 @@ def test_given_calls_that_hang_and_end_after_all_then_they_count_no_longer() -> 
         while deadline._hanging and time.monotonic() < until_s:
             time.sleep(0.005)
     assert told == []
+
+
+def test_given_many_that_hang_and_fewer_and_many_again_then_that_is_told_once() -> None:
+    told: list[str] = []
+    gates = [threading.Event() for _ in range(3)]
+    deadline = Deadline(0.02, max_hanging=2, too_many=told.append)
+    for gate in gates[:2]:
+        with pytest.raises(TimedOut):
+            deadline.run(partial(gate.wait, 10))
+    gates[0].set()
+    until_s = time.monotonic() + 5
+    while deadline._hanging > 1 and time.monotonic() < until_s:
+        time.sleep(0.005)
+    with pytest.raises(TimedOut):
+        deadline.run(partial(gates[2].wait, 10))
+    assert len(told) == 1
+    for gate in gates:
+        gate.set()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from worker.settings import WorkerSettings
-from worker.shutdown import RETURN_TIMEOUT_S
+from worker.shutdown import END_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
@@ -36,7 +36,7 @@ def test_every_setting_compose_names_is_one() -> None:
 
 def test_a_worker_gets_longer_to_stop_than_it_lets_its_last_jobs_run() -> None:
     grace_s = int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s"))
-    assert grace_s > WorkerSettings.model_fields["shutdown_timeout_s"].default + RETURN_TIMEOUT_S
+    assert grace_s > WorkerSettings.model_fields["shutdown_timeout_s"].default + END_TIMEOUT_S
 
 
 def test_only_flower_is_published_and_only_on_loopback() -> None:

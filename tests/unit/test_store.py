@@ -49,7 +49,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._store, name)
-        return lambda *args: self._run(method(*args))
+        return lambda *args, **options: self._run(method(*args, **options))
 
     def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
         results = self._store.wait(job_ids, timeout_s)
@@ -201,6 +201,17 @@ def test_a_start_repeated_after_a_lost_answer_counts_once(store: Store) -> None:
 
     assert record.deliveries(1) == 1
     assert record.history[0].at == SUBMITTED
+
+
+def test_a_delivery_that_is_held_back_changes_nothing(store: Store) -> None:
+    first = store.start("a", "caption", 1, "one@host", SUBMITTED, only_first=True)
+    assert (first.deliveries(1), first.started_at) == (1, SUBMITTED)
+
+    assert store.start("a", "caption", 1, "two@host", only_first=True) == first == store.get("a")
+    assert store.start("a", "caption", 1, "one@host", SUBMITTED, only_first=True) == first
+    assert store.start("a", "caption", 1, "two@host").deliveries(1) == 2
+    assert store.start("a", "caption", 1, "three@host", only_first=True).deliveries(1) == 2
+    assert store.start("a", "caption", 2, "three@host", only_first=True).deliveries(2) == 1
 
 
 def test_a_start_of_an_earlier_attempt_changes_nothing(store: Store) -> None:

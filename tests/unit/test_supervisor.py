@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from worker.settings import EX_CONFIG
+from worker.shutdown import EX_SOFTWARE
 from worker.supervisor import Supervisor, device_names, restart_delay_s
 
 
@@ -107,6 +108,15 @@ def test_given_a_process_that_cannot_start_as_set_up_all_end_with_its_status() -
     assert world.supervise(stop_after(60)) == EX_CONFIG
     assert world.running["b"].signals == [15]
     assert world.now_s < 1
+
+
+def test_given_a_device_that_worked_and_now_cannot_start_then_the_others_go_on() -> None:
+    """One GPU of several that fell off the bus: it is tried again, and stops nobody else."""
+    world = World(a=[EX_SOFTWARE, EX_CONFIG, EX_CONFIG, None], b=[None])
+    assert world.supervise(stop_after(60)) == 0
+    assert [device for _, device in world.started] == ["a", "b", "a", "a", "a"]
+    assert world.running["b"].signals == [15]
+    assert world.now_s >= 60
 
 
 def test_given_a_second_signal_it_is_passed_on_too(monkeypatch: pytest.MonkeyPatch) -> None:

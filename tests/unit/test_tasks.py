@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,8 @@ from producer.contract import (
     Timings,
     utcnow,
 )
+from producer.embedded import RedisServer
+from producer.redis_store import RedisStore
 from producer.store import MemoryStore, StoreUnavailable
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
@@ -324,6 +327,22 @@ def test_given_a_signed_url_its_signature_is_shown_nowhere() -> None:
     assert house.deliver(task.again(), image=signed)["image_ref"] == "https://example.com/cat.jpg"
 
 
+def test_given_text_that_cannot_be_stored_the_job_ends_as_invalid_all_the_same(
+    redis_server: RedisServer,
+) -> None:
+    """JSON may hold half of a surrogate pair, which no UTF-8 can."""
+    store = RedisStore(redis_server.url)
+    for fields in ({"image": "https://example.com/\ud800"}, {"texts": ["\ud800"]}):
+        house = House(store=store)
+        with pytest.raises(JobFailed) as failure:
+            house.deliver(job_id="mine", **fields)
+        assert failure.value.code is ErrorCode.JOB_INVALID
+        record = store.get("mine")
+        assert record is not None
+        assert record.state is JobState.FAILED
+    store.close()
+
+
 @pytest.mark.parametrize("job_id", ["x" * 5_000, "", "has spaces", 7, None])
 def test_given_an_id_that_cannot_be_one_the_failure_is_kept_under_celerys(job_id: Any) -> None:
     house = House()
@@ -393,6 +412,33 @@ def test_given_a_store_that_is_away_for_long_the_device_runs_once_all_the_same()
     assert house.runs == 1
 
 
+class WitnessedStore(MemoryStore):
+    """Tells that `start` answered, and how often each job was counted at most. While it is `away`
+    deliveries are not counted; once it `leaves` it is, after its next answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = threading.Event()
+        self.most: dict[str, int] = {}
+        self.away = self.leaves = False
+        self.returns = 0
+
+    def start(self, job_id: str, task: str, attempt: int, *args: Any, **options: Any) -> Any:
+        if self.away:
+            raise StoreUnavailable("away")
+        record = super().start(job_id, task, attempt, *args, **options)
+        self.most[job_id] = max(self.most.get(job_id, 0), record.deliveries(attempt))
+        self.answered.set()
+        self.away = self.leaves
+        return record
+
+    def return_delivery(self, job_id: str, attempt: int) -> None:
+        self.returns += 1
+        if self.away:
+            raise StoreUnavailable("away")
+        super().return_delivery(job_id, attempt)
+
+
 def died(house: House, times: int, attempt: int = 1, job_id: str = "celery-id") -> None:
     """What is left of deliveries whose worker was killed."""
     for _ in range(times):
@@ -441,9 +487,8 @@ def test_given_an_old_message_of_a_job_that_was_retried_since_then_it_is_dropped
     assert house.runs == 2
 
 
-def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_beside_them() -> (
-    None
-):
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_given_suspects_then_they_run_one_at_a_time_and_others_beside_them(deaths: int) -> None:
     inside, most = [0], [0]
     gate = threading.Lock()
 
@@ -458,7 +503,7 @@ def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_
     house = House(*[slow] * 6)
     ids = [f"suspect-{n}" for n in range(6)]
     for job_id in ids:
-        died(house, 2, job_id=job_id)
+        died(house, deaths, job_id=job_id)
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda job_id: house.deliver(job_id=job_id), ids))
     assert (house.runs, most) == (6, [1])
@@ -469,30 +514,59 @@ def test_given_jobs_in_their_last_chance_then_they_run_one_at_a_time_and_others_
     assert most[0] > 1
 
 
-def test_given_a_job_that_waits_for_its_last_chance_then_it_is_not_counted_as_delivered() -> None:
+def test_given_a_suspect_that_waits_for_its_turn_then_it_is_not_counted_as_delivered() -> None:
     began, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:
         began.set()
         go_on.wait(5)
 
-    house = House(wait, None)
+    house = House(wait, None, store=WitnessedStore())
     for job_id in ("one", "other"):
         died(house, 2, job_id=job_id)
     with ThreadPoolExecutor(2) as threads:
         one = threads.submit(house.deliver, job_id="one")
-        began.wait(5)
+        assert began.wait(5)
+        house.store.answered.clear()
         other = threads.submit(house.deliver, job_id="other")
         try:
-            deadline_s = time.monotonic() + 5
-            waits = False
-            while not waits and time.monotonic() < deadline_s:
-                record = house.store.get("other")
-                waits = record.deliveries(1) == 2 and record.state is JobState.QUEUED
-            assert waits
+            assert house.store.answered.wait(5)
+            house.shell.return_running()
+            assert house.store.get("other").deliveries(1) == 2
+            assert house.store.get("one").deliveries(1) == 2  # it ran, and goes back
         finally:
             go_on.set()
         assert one.result(5)["state"] == other.result(5)["state"] == "succeeded"
+    assert house.store.most["other"] == 3
+
+
+def test_given_a_store_that_leaves_before_a_suspects_turn_then_that_is_no_death() -> None:
+    store = WitnessedStore()
+    house = House(None, None, store=store)
+    died(house, 2)
+    store.leaves = True
+    with suppress(Reject):
+        house.deliver()
+    store.leaves = store.away = False
+    assert house.deliver()["state"] == "succeeded"
+
+
+def test_given_retries_that_cannot_be_sent_then_their_job_is_not_taken_for_poison() -> None:
+    house = House(*[Fault(ErrorCode.HTTP_5XX)] * 5, None)
+    for _ in range(5):
+        with pytest.raises(Reject):
+            house.deliver(FakeTask(broker_away=True))
+    assert house.deliver()["state"] == "succeeded"
+
+
+def test_given_a_message_that_cannot_be_sent_on_before_it_was_counted_then_no_death_is_undone() -> (
+    None
+):
+    house = House()
+    died(house, 2)
+    with pytest.raises(Reject):
+        house.deliver(FakeTask(broker_away=True), schema_version=2)
+    assert house.store.get("celery-id").deliveries(1) == 2
 
 
 def test_given_a_planned_end_then_what_runs_is_not_counted_as_delivered() -> None:
@@ -503,6 +577,23 @@ def test_given_a_planned_end_then_what_runs_is_not_counted_as_delivered() -> Non
     assert record is not None
     assert record.history == ()
     house.shell.return_running()
+
+
+def test_given_an_absent_store_when_all_goes_back_then_it_is_asked_once() -> None:
+    """Each question could take as long as the whole end may."""
+    store = WitnessedStore()
+    house = House(*[lambda: all_run.wait(5)] * 3, store=store)
+    all_run = threading.Barrier(4)
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [threads.submit(house.deliver, job_id=str(n)) for n in range(3)]
+        deadline_s = time.monotonic() + 5
+        while house.runs < 3:
+            assert time.monotonic() < deadline_s
+        store.away = True
+        house.shell.return_running()
+        all_run.wait(5)
+        assert [job.result(5)["state"] for job in jobs] == ["succeeded"] * 3
+    assert store.returns == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""kombu's "quality of service" of a channel: how many messages it may hold, and which it holds."""
+
+from typing import Any
+
+from kombu.transport import redis as typed_stock
+
+from worker.leases import Leases
+
+stock: Any = typed_stock
+
+
+class QoS(stock.QoS):  # type: ignore[misc]
+    """Which messages are in flight is what the leases say."""
+
+    def can_consume(self) -> bool:
+        """Whether there is room for one more message."""
+        leases: Leases = self.channel.leases
+        return not leases.closed and not (0 < self.prefetch_count <= leases.held())
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Hold a message."""
+        self.channel.leases.hold(delivery_tag, message)
+
+    def ack(self, delivery_tag: str) -> None:
+        """The message is done with."""
+        self.channel.leases.release(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Put a message back, last in line, or bury it."""
+        if requeue:
+            self.channel.leases.give_back(delivery_tag, first=False)
+        else:
+            self.channel.leases.reject(delivery_tag, "rejected")
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """The event loop calls this every `unacked_restore_interval`."""
+        self.channel.leases.tick()
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:  # noqa: ARG002
+        """A channel that is closed returns its messages, if they are its own."""
+        self._on_collect.cancel()
+        if self.channel.owns_leases:
+            self.channel.leases.return_all()
