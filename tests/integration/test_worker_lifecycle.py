@@ -182,6 +182,48 @@ def test_given_jobs_that_hang_with_the_results_store_they_go_back_when_the_time_
         assert plain.llen(DEFAULT_QUEUE) == 4
 
 
+def test_given_a_job_longer_than_its_lease_it_runs_once_and_a_killed_workers_runs_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """Leases last 2 s here; the default of 20 s makes it 22 s until a killed worker's job runs."""
+    routes = {
+        "/long.png": [Reply(302, headers={"Location": "/longer.png"}, delay_s=3.5)],
+        "/longer.png": [Reply(200, png(), delay_s=3.5)],
+        "/next.png": [Reply(200, png(), delay_s=2)],
+    }
+    with (
+        RedisServer(tmp_path / "redis") as broker,
+        ScriptedHttp(routes) as web,
+        Client(broker.url) as client,
+    ):
+        settings = environment(broker, web) | {"CAPTIONQ_VISIBILITY_TIMEOUT_S": "2"}
+        with (
+            WorkerProcess(tmp_path / "one.log", settings, name="one") as one,
+            WorkerProcess(tmp_path / "two.log", settings, name="two") as two,
+        ):
+            handle = client.submit(CaptionJob(image=web.url("/long.png")))
+            result = handle.result(60)
+            record = handle.status()
+            assert record is not None
+            assert (result.state, len(record.history)) == (JobState.SUCCEEDED, 1)
+            assert web.hits("/long.png") == 1
+
+            handle = client.submit(CaptionJob(image=web.url("/next.png")))
+            while not web.hits("/next.png"):
+                time.sleep(0.01)
+            record = handle.status()
+            assert record is not None
+            holder, other = (one, two) if record.worker == "one@localhost" else (two, one)
+            holder.process.kill()
+            began_s = time.monotonic()
+            assert handle.result(60).state is JobState.SUCCEEDED
+            assert time.monotonic() - began_s < 2 + 5 + 2
+            record = handle.status()
+            assert record is not None
+            assert len({delivery.worker for delivery in record.history}) == 2
+            assert other.process.poll() is None
+
+
 def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each(
     tmp_path: Path,
 ) -> None:
