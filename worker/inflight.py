@@ -105,8 +105,15 @@ SWEEP = (
     + _PUT_BACK
     + """
 local inflight, leases, delayed, messages = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local limit, latest = ARGV[5], tonumber(ARGV[6])
-if latest > 0 and now > latest then return {now, -1, 0} end
+local limit, earliest, latest = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+if latest > 0 and (now > latest or now < earliest) then
+    local longest = string.format('%.0f', now + ARGV[8])
+    for _, tag in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. longest, '+inf')) do
+        redis.call('ZREM', leases, tag)  -- a full Redis refuses ZADD, but not after this
+        redis.call('ZADD', leases, longest, tag)
+    end
+    return {now, -1, 0}
+end
 local ended, due = 0, 0
 local tags = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit)
 for i = #tags, 1, -1 do  -- the last that is pushed is the first in line
@@ -131,8 +138,9 @@ end
 return {now, ended, due}
 """
 )
-"""Queue again, first in line, what has no lease any more and what is due. Does nothing when the
-clock is past `latest` (0: whatever it is). Returns {now, leases that ended or -1, messages due}."""
+"""Queue again, first in line, what has no lease any more and what is due. When the clock is not
+between `earliest` and `latest` (0: wherever it is), nothing is queued, but no lease is left longer
+than a new one. Returns {now, leases that ended or -1, messages due}."""
 
 POSTPONE = """
 local inflight, leases, delayed, messages = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

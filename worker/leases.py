@@ -27,9 +27,10 @@ log = logging.getLogger(__name__)
 
 VISIBILITY_TIMEOUT_S = 20.0
 SWEEP_EVERY_S = 2.0
-SWEEP_LIMIT = 500
-"""Messages queued again by one sweep, so that Redis is never held; where there are more, the next
-sweep comes with the next tick."""
+SWEEP_LIMIT = 100
+"""Messages queued again by one script, so that Redis is never held."""
+SWEEP_SCRIPTS = 20
+"""Scripts in one sweep, so that the event loop is not held either; the rest waits for the next."""
 
 Bury = Callable[[str, str, str], None]
 """(message as it lay in Redis, its queue, why): keeps what cannot be worked on. May raise."""
@@ -81,6 +82,7 @@ class Leases:
         self.closed = False
         self._renewed_s = self._swept_s = self._sweep_from_s = clock()
         self._last_sweep_ms: tuple[float, float] | None = None
+        self._unanswered = False
 
     def __json__(self) -> dict[str, float]:
         """What Celery's `inspect stats` shows of it; kombu's JSON asks for this."""
@@ -92,17 +94,21 @@ class Leases:
         return round(self.visibility_timeout_s * 1_000)
 
     def attach(self, client: redis.Redis, keys: Keys) -> None:
-        """Use this client from now on.
+        """Use this client from now on; what is held is renewed at once.
 
         For one interval of renewal nothing is swept: after an outage others may not be back yet
         to renew theirs.
         """
+        scripts = (POSTPONE, RELEASE, RENEW, RETURN, SWEEP)
         with self._lock:
             self._redis, self._keys = client, keys
-            self._scripts = {}
+            self._scripts = {script: client.register_script(script) for script in scripts}
             self._sweep_from_s = self._clock() + self._renew_every_s
             self._renewed_s = self._clock() - self._renew_every_s
             self._last_sweep_ms = None
+            self._unanswered = False
+        if self._held or self._done:
+            self.renew()
 
     def held(self) -> int:
         """How many messages this process holds."""
@@ -184,17 +190,28 @@ class Leases:
     def tick(self) -> None:
         """What is due: releases, renewals, sweeps. Called by the event loop.
 
+        A Redis that does not answer may hang for all, longer than leases last, and no connection
+        breaks: when it is back, nothing is swept before others had the time to renew theirs.
+
         Raises: redis.ConnectionError, redis.TimeoutError.
         """
-        if self._redis is None:
+        client = self._redis
+        if client is None:
             return
         try:
+            if self._unanswered:
+                client.ping()
+                self._unanswered = False
+                self._sweep_from_s = self._clock() + self._renew_every_s
             self.flush()
             now_s = self._clock()
             if now_s - self._renewed_s >= self._renew_every_s:
                 self._renew()
             if now_s - self._swept_s >= self._sweep_every_s and now_s >= self._sweep_from_s:
                 self._sweep()
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._unanswered = True
+            raise
         except redis.ResponseError as exc:  # full, read-only, loading: it will pass
             log.warning("leases: Redis refuses: %s", exc)
 
@@ -224,33 +241,43 @@ class Leases:
         """Queue again what has no lease any more, and what is due.
 
         Moments are Redis' own. When its clock has run away from ours since the last sweep, all
-        leases may seem to have ended: their owners are given the time to renew them first.
+        leases may seem to have ended, or to last for hours: their owners are given the time to
+        renew them first.
         """
-        latest = 0.0
-        if self._last_sweep_ms is not None:
-            then_ms, then_s = self._last_sweep_ms
-            latest = then_ms + (self._clock() - then_s) * 1_000 + self.lease_ms / 2
-        now, ended, due = self._run(
-            SWEEP, self._keys.delayed, self._keys.delayed_messages, SWEEP_LIMIT, round(latest)
-        )
-        self._swept_s = self._clock()
-        self._last_sweep_ms = (float(now), self._swept_s)
-        if SWEEP_LIMIT in (ended, due):
-            self._swept_s -= self._sweep_every_s
-        if ended < 0:
-            log.warning("the clock of Redis has jumped; sweeping waits for renewals")
-            self._sweep_from_s = self._clock() + 2 * self._renew_every_s
-        elif ended:
+        ended, due = 0, 0
+        for _ in range(SWEEP_SCRIPTS):
+            more_ended, more_due = self._sweep_some()
+            if more_ended < 0:
+                log.warning("the clock of Redis has jumped; sweeping waits for renewals")
+                self._sweep_from_s = self._clock() + 2 * self._renew_every_s
+                break
+            ended, due = ended + more_ended, due + more_due
+            if max(more_ended, more_due) < SWEEP_LIMIT:
+                break
+        if ended:
             log.warning("%d messages whose worker is gone are queued again", ended)
         elif due:
             log.debug("%d delayed messages are due", due)
+
+    def _sweep_some(self) -> tuple[int, int]:
+        """One script: how many leases had ended (-1: the clock has jumped), and messages due."""
+        earliest = latest = 0.0
+        if self._last_sweep_ms is not None:
+            then_ms, then_s = self._last_sweep_ms
+            expected = then_ms + (self._clock() - then_s) * 1_000
+            earliest, latest = expected - self.lease_ms / 2, expected + self.lease_ms / 2
+        keys = self._keys
+        bounds = (SWEEP_LIMIT, round(earliest), round(latest), self.lease_ms)
+        now, ended, due = self._run(SWEEP, keys.delayed, keys.delayed_messages, *bounds)
+        self._swept_s = self._clock()
+        self._last_sweep_ms = (float(now), self._swept_s)
+        return int(ended), int(due)
 
     def _run(self, script: str, *args: Any) -> Any:
         return self._call(script, self._keys.inflight, self._keys.leases, *args)
 
     def _call(self, script: str, *args: Any) -> Any:
-        if self._redis is None:
+        registered = self._scripts.get(script)
+        if registered is None:
             raise redis.ConnectionError("not connected yet")
-        if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script(script)
-        return self._scripts[script](args=args)
+        return registered(args=args)

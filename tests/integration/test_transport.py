@@ -31,7 +31,7 @@ from producer.embedded import RedisServer
 from producer.publisher import Publisher
 from producer.redis_server import server_binary
 from tests.chaos.proxy import Proxy
-from worker.leases import Leases
+from worker.leases import SWEEP_LIMIT, Leases
 from worker.transport import transport_for
 
 OURS = "worker.transport:Transport"
@@ -681,6 +681,6 @@ def test_given_many_messages_that_come_back_at_once_then_all_do_and_in_their_ord
     with connected(broker, OURS, leases=Leases(0.4, sweep_every_s=0.2)) as connection:
         consumer = Consumer(connection)
         assert consumer.until(lambda: len(consumer.bodies) == 1_200, 30)
-    for begin in (0, 500, 1_000):  # what one sweep queues; the next sweep's goes before the rest
-        page = [body for body in consumer.bodies if begin <= body < begin + 500]
+    for begin in range(0, 1_200, SWEEP_LIMIT):  # what one script queues; the next's goes before it
+        page = [body for body in consumer.bodies if begin <= body < begin + SWEEP_LIMIT]
         assert page == sorted(page)
