@@ -10,6 +10,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from producer import Client
+from producer.contract import Job
 from producer.errors import BrokerUnavailable
 from producer.settings import ProducerSettings
 from tests.chaos.fates import Errand, Kind, Sender
@@ -35,8 +36,18 @@ class Producers:
         self.accepted_s: dict[str, float] = {}
         self.sent_again: Counter[str] = Counter()
         self._client = Client(world.redis.url, settings=ProducerSettings(submit_timeout_s=2))
+        self._send_batch = self._client._publisher._send
+        self._client._publisher._send = self._watched_send  # type: ignore[method-assign]
         self._celery = self._fresh()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _watched_send(self, jobs: Sequence[Job]) -> None:
+        """The client sends a batch again by itself when it heard nothing of it."""
+        try:
+            self._send_batch(jobs)
+        except BaseException:
+            self.sent_again.update(str(job.job_id) for job in jobs)
+            raise
 
     def _fresh(self) -> Celery:
         url = self._world.redis.url
