@@ -18,6 +18,8 @@ class Hands:
     """Which jobs are in whose hands, as the events of the ledger pass by."""
 
     held: dict[tuple[int, str], float] = field(default_factory=dict)
+    settled: dict[str, float] = field(default_factory=dict)
+    """When somebody was last done with a job."""
 
     def see(self, event: Event) -> None:
         """Take notice of an event."""
@@ -26,6 +28,17 @@ class Hands:
             self.held[key] = event.at_s
         elif event.kind in (Kind.LEFT, Kind.RETURNED):
             self.held.pop(key, None)
+            if event.kind is Kind.LEFT:
+                self.settled[event.job_id] = event.at_s
+
+    def waiting_of(self, pids: frozenset[int]) -> set[str]:
+        """Of these jobs, those that nobody has been done with since they were taken: a process that
+        was stopped may still hold what another one, that had it next, has done."""
+        return {
+            job_id
+            for (pid, job_id), taken_s in self.held.items()
+            if (not pids or pid in pids) and self.settled.get(job_id, -inf) < taken_s
+        }
 
     def gone(self, pid: int) -> None:
         """A process has ended, and all it held is out of its hands."""
@@ -81,7 +94,7 @@ def recoveries(
         struck = hands.of(fault.pids)
         moments = {
             job_id: next((at_s for at_s in after[job_id] if at_s > fault.at_s), inf)
-            for job_id in struck - forgotten
+            for job_id in hands.waiting_of(fault.pids) - forgotten
         }
         moments = {
             job_id: moment_s

@@ -96,6 +96,17 @@ def test_given_a_job_that_runs_again_without_a_fault_then_that_is_broken() -> No
     assert drawn_up(events=AGAIN, faults=(KILL,)).broken == []
 
 
+def test_given_a_fault_that_strikes_who_holds_what_another_has_done_then_nothing_waits() -> None:
+    events = [
+        event(Noted.TAKEN, 1.0, pid=1),
+        event(Noted.TAKEN, 5.0, pid=2),
+        event(Noted.LEFT, 6.0, pid=2),
+    ]
+    late, early = (Fault("kill -9", at_s, 0.0, frozenset({1})) for at_s in (7.0, 5.5))
+    assert [one.recovery_s for one in recoveries([late], events, {})] == [0.0]
+    assert [one.recovery_s for one in recoveries([early], events, {})] == [0.5]
+
+
 def test_given_a_fault_then_recovery_is_until_its_jobs_are_taken_up_again() -> None:
     (seen,) = recoveries([KILL], AGAIN, {1: 10.6})
     assert (seen.struck, seen.recovery_s) == (frozenset({"a"}), 9.5)
