@@ -96,7 +96,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
             broker_transport_options={
                 "leases": leases,
                 "master_name": settings.sentinel_master,
-                "unacked_restore_interval": 1,
+                "unacked_restore_interval": min(1.0, settings.visibility_timeout_s / 8),
                 "socket_timeout": 5,
                 "socket_connect_timeout": 3,
                 "socket_keepalive": True,

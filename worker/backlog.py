@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from worker.inflight import Keys
+from worker.message import MAX_RETRIES, delayed_name
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 SEP = "\x06\x16"
@@ -69,12 +70,14 @@ class Backlog:
         return [f"{name}{SEP}{step}" if step else name for step in PRIORITY_STEPS]
 
     def delayed(self, ids: Sequence[str]) -> set[str]:
-        """Which of these wait for their moment."""
+        """Which of these wait for their moment, in whatever attempt."""
+        names = [delayed_name(one, retries) for one in ids for retries in range(MAX_RETRIES + 1)]
         with self._redis.pipeline(transaction=False) as pipeline:
-            for one in ids:
-                pipeline.zscore(self._keys.delayed, one)
+            for name in names:
+                pipeline.zscore(self._keys.delayed, name)
             scores = pipeline.execute()
-        return {one for one, score in zip(ids, scores, strict=True) if score is not None}
+        found = (name for name, score in zip(names, scores, strict=True) if score is not None)
+        return {name.rpartition(":")[0] for name in found}
 
     def in_flight(self) -> set[str]:
         """The ids of all messages that some worker holds."""

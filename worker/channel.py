@@ -22,7 +22,7 @@ from kombu.utils.uuid import uuid
 
 from worker.inflight import DELAY, TAKE, Keys, entry
 from worker.leases import VISIBILITY_TIMEOUT_S, Leases
-from worker.message import due_ms, opened, text
+from worker.message import due_ms, name_of, opened, text
 from worker.qos import QoS
 
 log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
     def _opened(self, tag: str, list_key: bytes, message: bytes, now_ms: int) -> Any:
         """The payload, ready to be delivered; None when it is not: malformed, or not yet due."""
         try:
-            payload, message_id, moment_ms = opened(message)
+            payload, name, moment_ms = opened(message)
             self.Message(payload, channel=self)  # raises for what Celery would choke on
         except Exception as exc:  # noqa: BLE001 - whatever a stranger wrote
             queue = self._queue_of(bytes_to_str(list_key))
@@ -235,7 +235,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
             return None
         if moment_ms is not None:
             if moment_ms > now_ms:
-                self.leases.postpone(tag, message_id, moment_ms)
+                self.leases.postpone(tag, name, moment_ms)
                 return None
             payload["headers"]["eta"] = None
         payload["properties"]["delivery_tag"] = tag
@@ -259,9 +259,8 @@ class _Channel(_Kombu):  # type: ignore[misc]
         priority = self._get_message_priority(message, reverse=False)
         list_key = self.global_keyprefix + self._q_for_pri(queue, priority)
         message = message | {"headers": headers | {"eta": None}}
-        message_id = str(headers.get("id") or message["properties"]["delivery_tag"])
-        kept = entry(list_key, dumps(message))
-        args = [keys.delayed, keys.delayed_messages, message_id, kept, round(left_s * 1_000)]
+        kept, delay_ms = entry(list_key, dumps(message)), round(left_s * 1_000)
+        args = [keys.delayed, keys.delayed_messages, name_of(message), kept, delay_ms]
         self._scripted(DELAY)([], args)
 
     def close(self) -> None:

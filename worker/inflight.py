@@ -2,8 +2,8 @@
 
     captionq.inflight           hash: tag -> entry; the messages that some worker holds
     captionq.leases             sorted set: tag -> when its lease ends
-    captionq.delayed            sorted set: message id -> when the message is due
-    captionq.delayed.messages   hash: message id -> entry
+    captionq.delayed            sorted set: name -> when the message is due
+    captionq.delayed.messages   hash: name -> entry; worker/message.py says what names are
 
 A tag names one taking of a message and is never used again, so a worker that lost its lease can
 neither acknowledge nor return what another one holds by now. An entry is the key of the list that

@@ -163,10 +163,10 @@ class Leases:
             tags = list(self._held)
         return self.give_back(*reversed(tags))
 
-    def postpone(self, tag: str, message_id: str, due_ms: int) -> None:
+    def postpone(self, tag: str, name: str, due_ms: int) -> None:
         """Keep a message that was taken too early until `due_ms` (Redis' clock)."""
         keys = self._keys
-        self._run(POSTPONE, keys.delayed, keys.delayed_messages, tag, message_id, due_ms)
+        self._run(POSTPONE, keys.delayed, keys.delayed_messages, tag, name, due_ms)
 
     def reject(self, tag: str, reason: str) -> None:
         """Bury a message that is held."""

@@ -5,16 +5,31 @@ from typing import Any, NamedTuple
 
 from kombu.utils.json import loads
 
+MAX_RETRIES = 15
+"""The most that a message of a job says of itself; others are taken for this one."""
+
 
 class Opened(NamedTuple):
-    """A message that was read: kombu's payload, its id, and when it is due, if later than sent.
-
-    `due_ms` are milliseconds since 1970.
-    """
+    """A message that was read: kombu's payload, the name it is delayed under, and when it is due,
+    if later than sent (milliseconds since 1970)."""
 
     payload: dict[str, Any]
-    message_id: str
+    name: str
     due_ms: int | None
+
+
+def delayed_name(message_id: str, retries: int) -> str:
+    """What a message is delayed under. One that comes late, from a worker that had lost its job,
+    does not take the place of a later attempt."""
+    return f"{message_id}:{min(max(retries, 0), MAX_RETRIES)}"
+
+
+def name_of(message: Any) -> str:
+    """The same of a message as kombu has it: by its task's id, or else by its own tag."""
+    headers = message.get("headers") or {}
+    retries = headers.get("retries")
+    message_id = str(headers.get("id") or message["properties"]["delivery_tag"])
+    return delayed_name(message_id, retries if isinstance(retries, int) else 0)
 
 
 def opened(raw: bytes) -> Opened:
@@ -24,9 +39,7 @@ def opened(raw: bytes) -> Opened:
         Exception: of almost any kind; it is none.
     """
     payload = loads(raw.decode())
-    headers, properties = payload.get("headers") or {}, payload["properties"]
-    message_id = str(headers.get("id") or properties["delivery_tag"])
-    return Opened(payload, message_id, due_ms(headers))
+    return Opened(payload, name_of(payload), due_ms(payload.get("headers") or {}))
 
 
 def due_ms(headers: Any) -> int | None:

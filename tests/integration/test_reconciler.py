@@ -227,7 +227,7 @@ def test_given_a_job_in_flight_for_long_then_it_is_not_sent(world: World) -> Non
 
 def test_given_a_job_that_waits_for_its_moment_then_it_is_not_sent(world: World) -> None:
     world.submit("a", minutes_ago=5, sent=False)
-    world.redis.zadd("captionq.delayed", {"a": 9e15})
+    world.redis.zadd("captionq.delayed", {"a:2": 9e15})
     assert world.passes(3) == [0, 0, 0]
 
 

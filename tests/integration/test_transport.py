@@ -650,6 +650,26 @@ def test_given_a_master_that_was_demoted_then_an_idle_worker_looks_for_the_new_o
         plain.execute_command("REPLICAOF", "NO", "ONE")
 
 
+def test_given_an_old_attempt_that_is_delayed_late_then_it_does_not_take_a_later_ones_place(
+    broker: RedisServer, plain: "redis.Redis"
+) -> None:
+    """From a worker that was stopped, and does not know that its job went on without it."""
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    with connected(broker, OURS) as connection:
+        producer = connection.Producer()
+        for retries in (1, 3, 1):
+            producer.publish(
+                "a job",
+                exchange=QUEUE.exchange,
+                routing_key="jobs",
+                declare=[QUEUE],
+                headers={"id": "job", "retries": retries, "eta": later},
+                serializer="json",
+            )
+    assert plain.zrange("captionq.delayed", 0, -1) == ["job:1", "job:3"]
+    assert plain.hlen("captionq.delayed.messages") == 2
+
+
 def test_given_a_socket_in_the_file_system_then_messages_come_by_it(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     with RedisServer(tmp_path / "redis", unixsocket=str(path)) as broker:

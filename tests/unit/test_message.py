@@ -26,15 +26,29 @@ def test_given_anything_then_it_is_read_or_refused_and_can_be_kept_as_text(raw: 
     with suppress(Exception):
         message = opened(raw)
         assert isinstance(message, Opened)
-        assert message.message_id
+        assert message.name
         assert message.due_ms is None or isinstance(message.due_ms, int)
     text(raw).encode()
 
 
-def test_given_a_message_then_it_is_named_by_its_task_or_else_by_its_tag() -> None:
-    message = {"headers": {"id": "job"}, "properties": {"delivery_tag": "tag"}}
-    assert opened(json.dumps(message).encode()).message_id == "job"
-    assert opened(json.dumps(message | {"headers": None}).encode()).message_id == "tag"
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"id": "job"}, "job:0"),
+        ({"id": "job", "retries": 2}, "job:2"),
+        ({"id": "job", "retries": 99}, "job:15"),
+        ({"id": "job", "retries": -1}, "job:0"),
+        ({"id": "job", "retries": "2"}, "job:0"),
+        ({"id": ""}, "tag:0"),
+        ({}, "tag:0"),
+        (None, "tag:0"),
+    ],
+)
+def test_a_message_is_named_by_its_task_or_else_by_its_tag_and_by_its_attempt(
+    headers: Any, expected: str
+) -> None:
+    message = {"headers": headers, "properties": {"delivery_tag": "tag"}}
+    assert opened(json.dumps(message).encode()).name == expected
 
 
 @pytest.mark.parametrize(
