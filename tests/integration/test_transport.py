@@ -666,7 +666,7 @@ def test_given_an_old_attempt_that_is_delayed_late_then_it_does_not_take_a_later
                 headers={"id": "job", "retries": retries, "eta": later},
                 serializer="json",
             )
-    assert plain.zrange("captionq.delayed", 0, -1) == ["job:1", "job:3"]
+    assert set(plain.zrange("captionq.delayed", 0, -1)) == {"job:1", "job:3"}
     assert plain.hlen("captionq.delayed.messages") == 2
 
 
