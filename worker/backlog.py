@@ -1,6 +1,5 @@
 """What the broker's Redis holds of a job: waiting, delayed, or in flight. Reads alone."""
 
-import base64
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -90,13 +89,9 @@ def _ids(raws: Iterable[str]) -> list[str]:
 
 
 def job_id_of(raw: str) -> str | None:
-    """The job a message is of: its own id, or else Celery's; None when it names neither."""
+    """The job a message is of: our client gives a message the id of its job. None for others."""
     with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        message = json.loads(raw)
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
-            _, kwargs, _ = json.loads(base64.b64decode(message["body"]))
-            return str(kwargs["job"]["job_id"])
-        return str(message["headers"]["id"])
+        return str(json.loads(raw)["headers"]["id"])
     return None
 
 
