@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.signals import worker_shutting_down
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -11,6 +11,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 log = logging.getLogger(__name__)
 
 RECONNECT_EVERY_S = 1.0
+
+
+_Blueprint: Any = CeleryConsumer.Blueprint
+GOSSIP = "celery.worker.consumer.gossip:Gossip"
 
 
 class Consumer(CeleryConsumer):
@@ -21,7 +25,15 @@ class Consumer(CeleryConsumer):
     those whose body holds no arguments it hands to a thread, which drops what they raise: message
     and place in the pool are held for as long as the worker lives. And it says that it shuts down
     when a signal tells it to, but not when Flower's button does, or SIGHUP, or an error.
+
+    It goes without gossip (every worker hearing every event of every other one): nothing here
+    listens to it, and it leaves a connection open each time the broker is lost.
     """
+
+    class Blueprint(_Blueprint):  # type: ignore[misc]
+        """Celery's steps, but for gossip."""
+
+        default_steps: ClassVar = [step for step in _Blueprint.default_steps if step != GOSSIP]
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long it takes, trying at least every RECONNECT_EVERY_S seconds."""

@@ -51,8 +51,10 @@ def unplanned(
         for pid in fault.pids:
             if fault.name == KILL:
                 allowed[pid].add(-signal.SIGKILL)
-            elif fault.name in (SIGTERM, SIGTERM_TWICE):
+            elif fault.name == SIGTERM:
                 allowed[pid] |= {0} if pid in worked else {0, -signal.SIGTERM}
+            elif fault.name == SIGTERM_TWICE:  # the second may meet an interpreter that has ended
+                allowed[pid] |= {0, -signal.SIGTERM}
     for event in events:
         if event.kind is Kind.FATAL:
             hangs = Fate.of(event.job_id).kind is FateKind.STUCK_DEVICE

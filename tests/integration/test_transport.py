@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import kombu
+import psutil
 import pytest
 import redis
 from celery import Celery
@@ -449,36 +450,65 @@ def test_given_leases_then_renewals_come_at_least_four_times_in_each(
             Leases(visibility_s, renew_every_s=renew_s)
 
 
-@both("it restores through a connection that it has lost, and raises AttributeError: the end")
-def test_given_a_redis_that_crashes_while_a_job_runs_then_its_worker_lives_on(
-    broker: RedisServer, plain: "redis.Redis", tmp_path: Path, transport: str
-) -> None:
+@contextmanager
+def sleeper(broker: RedisServer, transport: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker whose task sleeps, as its own process."""
     environment = {
         "SLEEPER_BROKER": broker.url,
         "SLEEPER_TRANSPORT": "ours" if transport == OURS else "stock",
     }
     command = [sys.executable, "-m", "celery", "-A", "tests.sleeper", "worker", "-P", "threads"]
-    with (tmp_path / "log").open("wb") as log:
+    with log.open("wb") as out:
         worker = subprocess.Popen(
-            [*command, "-c", "4"], env=os.environ | environment, stdout=log, stderr=log
+            [*command, "-c", "4"], env=os.environ | environment, stdout=out, stderr=out
         )
     try:
-        with Celery(broker=broker.url, set_as_current=False) as client:
-            client.send_task("sleep", [2], ignore_result=True)
-            deadline_s = time.monotonic() + 30
-            while not plain.hlen("captionq.inflight") + plain.hlen("unacked"):
-                assert time.monotonic() < deadline_s
-                time.sleep(0.05)
-            broker.kill()
-            broker.start()
-            client.send_task("sleep", [0], ignore_result=True)
-            while worker.poll() is None and plain.llen("celery") + plain.hlen("captionq.inflight"):
-                assert time.monotonic() < deadline_s
-                time.sleep(0.05)
-        assert worker.poll() is None, "the worker ended"
+        yield worker
     finally:
         worker.terminate()
         worker.wait(30)
+
+
+@both("it restores through a connection that it has lost, and raises AttributeError: the end")
+def test_given_a_redis_that_crashes_while_a_job_runs_then_its_worker_lives_on(
+    broker: RedisServer, plain: "redis.Redis", tmp_path: Path, transport: str
+) -> None:
+    with (
+        sleeper(broker, transport, tmp_path / "log") as worker,
+        Celery(broker=broker.url, set_as_current=False) as client,
+    ):
+        client.send_task("sleep", [2], ignore_result=True)
+        deadline_s = time.monotonic() + 30
+        while not plain.hlen("captionq.inflight") + plain.hlen("unacked"):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        broker.kill()
+        broker.start()
+        client.send_task("sleep", [0], ignore_result=True)
+        while worker.poll() is None and plain.llen("celery") + plain.hlen("captionq.inflight"):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        assert worker.poll() is None, "the worker ended"
+
+
+def test_given_a_redis_that_restarts_again_and_again_then_no_connection_is_left_open(
+    broker: RedisServer, plain: "redis.Redis", tmp_path: Path
+) -> None:
+    """Celery's gossip leaves one each time; ours goes without."""
+    files: list[int] = []
+    with (
+        sleeper(broker, OURS, tmp_path / "log") as worker,
+        Celery(broker=broker.url, set_as_current=False) as client,
+    ):
+        for _ in range(8):
+            client.send_task("sleep", [0], ignore_result=True)
+            deadline_s = time.monotonic() + 30
+            while plain.llen("celery") + plain.hlen("captionq.inflight"):
+                assert time.monotonic() < deadline_s
+                time.sleep(0.02)
+            files.append(psutil.Process(worker.pid).num_fds())
+            broker.restart()
+    assert max(files[2:]) <= files[1] + 2, files
 
 
 @pytest.fixture
