@@ -27,7 +27,8 @@ if os.environ.get("CHAOS_NEWER"):
 
 from celery import current_task
 from celery.exceptions import Reject
-from celery.signals import task_received, worker_init, worker_ready
+from celery.signals import worker_init, worker_ready
+from kombu.transport.redis import QoS as StockQoS
 
 import tests.chaos.absent  # noqa: F401 - before whatever imports torch
 from producer.contract import Job
@@ -39,6 +40,7 @@ from tests.chaos.ledger import Ledger
 from worker import app as composed
 from worker import house
 from worker.pipeline import Pipeline, Product
+from worker.qos import QoS
 from worker.tasks import Shell
 
 STUCK_IMAGE = b"stuck"
@@ -51,6 +53,7 @@ name = os.environ.get("CHAOS_NAME", "chaos")
 stuck_s = float(os.environ.get("CHAOS_STUCK_S", "60"))
 ledger_url = os.environ.get("CHAOS_LEDGER_URL")
 ledger = Ledger(ledger_url) if ledger_url else None
+_append = {kind: kind.append for kind in (QoS, StockQoS)}
 _execute, _run, _decode = Shell.execute, Pipeline.run, house.decode
 _ahead_s = 0.0
 
@@ -112,10 +115,11 @@ def _follow_clock(book: Ledger) -> None:
         threading.Event().wait(CLOCK_EVERY_S)
 
 
-@task_received.connect
-def _received(request: Any = None, **_: Any) -> None:
-    if ledger is not None:
-        ledger.note(Noted.TAKEN, str(request.id))
+def _noted_append(self: Any, message: Any, delivery_tag: str) -> None:
+    """The first moment at which a process knows what it has taken: before Celery hears of it."""
+    if ledger is not None and "id" in (message.headers or {}):
+        ledger.note(Noted.TAKEN, str(message.headers["id"]))
+    _append[type(self)](self, message, delivery_tag)
 
 
 @worker_ready.connect
@@ -150,6 +154,8 @@ def _stock_transport(options: Sequence[str] = ("leases",)) -> None:
 
 house.load_engines = _engines  # type: ignore[assignment]
 house.decode = _fated_decode
+for kind in _append:
+    kind.append = _noted_append
 Shell.execute = _watched_execute  # type: ignore[method-assign]
 Pipeline.run = _fated_run  # type: ignore[method-assign]
 if os.environ.get("CHAOS_TRANSPORT") == "stock":
