@@ -114,28 +114,24 @@ if latest > 0 and (now > latest or now < earliest) then
     end
     return {now, -1, 0}
 end
-local ended, due = 0, 0
-local tags = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, limit)
-for i = #tags, 1, -1 do  -- the last that is pushed is the first in line
-    local entry = redis.call('HGET', inflight, tags[i])
-    redis.call('ZREM', leases, tags[i])
-    if entry then
-        redis.call('HDEL', inflight, tags[i])
-        put_back(entry, 'RPUSH')
-        ended = ended + 1
+
+local function queue_again(index, entries)
+    local names = redis.call('ZRANGEBYSCORE', index, '-inf', now, 'LIMIT', 0, limit)
+    local queued = 0
+    for i = #names, 1, -1 do  -- the last that is pushed is the first in line
+        local entry = redis.call('HGET', entries, names[i])
+        redis.call('ZREM', index, names[i])
+        if entry then
+            redis.call('HDEL', entries, names[i])
+            put_back(entry, 'RPUSH')
+            queued = queued + 1
+        end
     end
+    return queued
 end
-local ids = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)
-for i = #ids, 1, -1 do
-    local entry = redis.call('HGET', messages, ids[i])
-    redis.call('ZREM', delayed, ids[i])
-    if entry then
-        redis.call('HDEL', messages, ids[i])
-        put_back(entry, 'RPUSH')
-        due = due + 1
-    end
-end
-return {now, ended, due}
+
+local ended = queue_again(leases, inflight)
+return {now, ended, queue_again(delayed, messages)}
 """
 )
 """Queue again, first in line, what has no lease any more and what is due. When the clock is not
