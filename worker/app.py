@@ -162,7 +162,7 @@ def _refuse_children(**_: Any) -> None:
 @worker_ready.connect
 def _begun(**_: Any) -> None:
     if house is not None:
-        house.shutdown.heed_quit()
+        house.shutdown.heed_signals()
 
 
 @worker_shutting_down.connect

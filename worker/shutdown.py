@@ -76,9 +76,19 @@ class Shutdown:
         self._over = threading.Event()
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
 
-    def heed_quit(self) -> None:
-        """SIGQUIT ends the process at once from now on. From the main thread, once Celery has set
-        its handlers: its own cancels what runs, which a pool of threads cannot."""
+    def heed_signals(self) -> None:
+        """Signals mean what the module says, from now on. From the main thread, once Celery has
+        set its handlers: its own for SIGQUIT cancels what runs, which a pool of threads cannot,
+        and its own for SIGTERM would swallow a second one that comes while it runs."""
+        warm = signal.getsignal(signal.SIGTERM)
+
+        def in_order(signum: int, frame: FrameType | None) -> None:
+            self.begin()
+            if callable(warm):
+                warm(signum, frame)
+
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, in_order)
         signal.signal(signal.SIGQUIT, self._at_once)
 
     def begin(self) -> None:

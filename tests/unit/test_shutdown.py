@@ -214,11 +214,30 @@ def test_given_no_room_for_another_thread_then_the_process_ends_all_the_same(
 
 def test_given_sigquit_first_then_everything_goes_back_at_once_uncounted() -> None:
     world = World()
-    world.shutdown.heed_quit()
+    world.shutdown.heed_signals()
     signal.raise_signal(signal.SIGQUIT)
     assert world.left.wait(5)
     assert world.status == 0
     assert world.held.at_the_end == ["not counted", "return"]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_given_a_second_signal_while_celery_still_answers_the_first_then_it_is_heard(
+    sig: signal.Signals,
+) -> None:
+    """Celery's handler speaks before it tells of the end."""
+    world = World()
+
+    def celery(_signum: int, _frame: FrameType | None) -> None:
+        world.held.said.append("Warm shutdown")
+        if world.held.said.count("Warm shutdown") == 1:
+            signal.raise_signal(sig)
+
+    signal.signal(signal.SIGTERM, celery)
+    world.shutdown.heed_signals()
+    signal.raise_signal(sig)
+    assert world.left.wait(5)
+    assert world.held.at_the_end == ["Warm shutdown", "not counted", "return"]
 
 
 def test_given_an_end_that_is_announced_twice_then_the_last_jobs_still_have_their_time() -> None:
