@@ -12,17 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker import by_hand
-from worker.clear_errors import clear_errors, fail
+from worker.check_image import check_image
+from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
 from worker.flags import AsJson, Dtype, Model
-from worker.settings import (
-    BUNDLED,
-    EX_CONFIG,
-    SettingsError,
-    WorkerSettings,
-    load_settings,
-    model_path,
-)
+from worker.settings import BUNDLED, model_path
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -36,14 +30,7 @@ cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
-
-
-def checked_settings() -> WorkerSettings:
-    """The settings, or one sentence and the end."""
-    try:
-        return load_settings()
-    except SettingsError as exc:
-        raise fail(str(exc), EX_CONFIG) from None
+cli.command()(check_image)
 
 
 @cli.command()

@@ -72,8 +72,23 @@ class WorkerSettings(ProducerSettings):
     concurrency: int | None = Field(
         None, ge=1, le=512, description="Jobs in progress at once; twice the batch when empty"
     )
+    decoders: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Processes that decode images; when empty, one for each core, 2 to 16",
+    )
     decode_timeout_s: float = Field(
-        10, gt=0, description="Longest time one image may take to decode, seconds"
+        10,
+        gt=0,
+        description="Longest time one image may take to decode, seconds; a decoder that takes "
+        "longer is killed. An image waits for a decoder no longer than that",
+    )
+    decoder_memory_bytes: int = Field(
+        1_536 * 2**20, ge=512 * 2**20, description="Most memory of a decoder, bytes"
+    )
+    max_pixels_in_flight: int = Field(
+        100_000_000, ge=1, description="Most pixels being decoded at the same time"
     )
     infer_timeout_s: float = Field(
         90, gt=0, description="Longest wait for the device per attempt, seconds"
@@ -85,7 +100,7 @@ class WorkerSettings(ProducerSettings):
         "hangs, and the process ends; its jobs go back",
     )
     shutdown_timeout_s: float = Field(
-        150,
+        160,
         gt=0,
         description="How long a worker that is told to end lets its last jobs run, seconds; then "
         "they go back. Longer than all that one job may take",
@@ -153,10 +168,13 @@ class WorkerSettings(ProducerSettings):
             raise ValueError("MAX_BATCH=auto is found by the warm-up: set it, or WARMUP=true")
         if self.batch_timeout_s >= self.infer_timeout_s:
             raise ValueError("BATCH_TIMEOUT_S must be less than INFER_TIMEOUT_S")
+        if self.max_pixels_in_flight < self.max_pixels:
+            raise ValueError("MAX_PIXELS_IN_FLIGHT must be at least MAX_PIXELS")
         if self.longest_job_s >= self.shutdown_timeout_s:
             raise ValueError(
                 f"SHUTDOWN_TIMEOUT_S={self.shutdown_timeout_s:g} must be more than FETCH_TIMEOUT_S "
-                f"+ DECODE_TIMEOUT_S + INFER_TIMEOUT_S + STORE_PATIENCE_S = {self.longest_job_s:g}"
+                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S + STORE_PATIENCE_S "
+                f"= {self.longest_job_s:g}"
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
@@ -165,7 +183,7 @@ class WorkerSettings(ProducerSettings):
     @property
     def longest_job_s(self) -> float:
         """The most that one attempt at a job takes, if the store is away once."""
-        stages_s = self.fetch_timeout_s + self.decode_timeout_s + self.infer_timeout_s
+        stages_s = self.fetch_timeout_s + 2 * self.decode_timeout_s + self.infer_timeout_s
         return stages_s + self.store_patience_s
 
     @property
