@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker import by_hand
+from worker.bench_intake import bench_intake
 from worker.check_image import check_image
 from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
@@ -31,6 +32,7 @@ cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(check_image)
+benches.command("intake")(bench_intake)
 
 
 @cli.command()
