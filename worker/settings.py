@@ -17,6 +17,8 @@ BUNDLED = "bundled"
 DISABLED = "none"
 """Value of a model setting that switches its task off."""
 
+MIN_THREADS = 32
+
 EX_CONFIG = 78
 """Exit status (sysexits.h) of a process that cannot start as it is set up: trying again is vain."""
 
@@ -70,7 +72,11 @@ class WorkerSettings(ProducerSettings):
         10, ge=0, le=1_000, description="Longest wait for more images to fill a batch, milliseconds"
     )
     concurrency: int | None = Field(
-        None, ge=1, le=512, description="Jobs in progress at once; twice the batch when empty"
+        None,
+        ge=1,
+        le=512,
+        description="Jobs in progress at once; when empty twice the batch, and at least 32: most "
+        "of them may be waiting for slow hosts",
     )
     decoders: int | None = Field(
         None,
@@ -197,8 +203,9 @@ class WorkerSettings(ProducerSettings):
         return _listed(self.s3_allow) or None
 
     def threads(self, max_batch: int) -> int:
-        """Jobs in progress at once: while one batch runs, the next is fetched and decoded."""
-        return self.concurrency or min(512, 2 * max_batch)
+        """Jobs in progress at once: while one batch runs, the next is fetched and decoded; and
+        hosts that drip their images hold up others only when there are MIN_THREADS of them."""
+        return self.concurrency or min(512, max(MIN_THREADS, 2 * max_batch))
 
     @property
     def models(self) -> dict[str, str]:

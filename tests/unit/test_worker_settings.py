@@ -49,6 +49,7 @@ def test_given_none_for_a_model_its_task_is_not_served(monkeypatch: pytest.Monke
 
 
 def test_given_no_concurrency_it_is_twice_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().threads(4) == 32
     assert load_settings().threads(24) == 48
     assert load_settings().threads(1024) == 512
     monkeypatch.setenv("CAPTIONQ_CONCURRENCY", "7")
