@@ -21,6 +21,7 @@ from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
+from worker.gate import Gate
 from worker.image import Decoded, ImageLimits, decode
 from worker.leases import Leases
 from worker.models import BatchKey, Models
@@ -113,6 +114,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
+            gate=make_gate(settings, store, self._dead),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)
         self.shutdown = Shutdown(
@@ -129,6 +131,14 @@ class House:
         self._batcher.close(timeout_s=10)
         self._fetcher.close()
         self._dead.close()
+
+
+def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
+    """What lets genuine jobs in; None where jobs need no signature."""
+    if (verifier := settings.verifier) is None:
+        return None
+    log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
+    return Gate(verifier, store, dead.keep, settings.store_patience_s)
 
 
 def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Reconciler | None:
