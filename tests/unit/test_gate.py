@@ -97,6 +97,15 @@ def test_given_a_genuine_job_as_json_text_then_it_runs() -> None:
     assert len(house.runs) == 1
 
 
+def test_given_a_genuine_job_whose_numbers_are_spelled_anew_then_it_runs_as_it_was_signed() -> None:
+    """Which is the same to RFC 8785, but 3.0 would be no number of beams."""
+    house = House()
+    came = wire(prepared(JOB, KEYS))
+    came["options"]["num_beams"] = 3.0
+    assert house.deliver(came) is ErrorCode.HTTP_4XX
+    assert [job.options.num_beams for job in house.runs] == [3]
+
+
 def test_given_an_unsigned_job_of_an_id_that_nobody_knows_then_the_id_stays_free() -> None:
     """Else a forger could take the ids of jobs that are yet to be submitted."""
     house = House()

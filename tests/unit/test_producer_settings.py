@@ -100,4 +100,5 @@ def test_given_a_wrong_setting_then_the_error_does_not_show_the_keys(
     with pytest.raises(ValidationError) as error:
         ProducerSettings()
 
-    assert secret not in str(error.value) + repr(error.value)
+    told = str(error.value) + repr(error.value)
+    assert not any(secret[at : at + 6] in told for at in range(len(secret) - 5))
