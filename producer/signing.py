@@ -11,7 +11,6 @@ example to test a client with.
 """
 
 import base64
-import binascii
 import hmac
 import json
 import re
@@ -73,7 +72,7 @@ class Keys:
                 raise ValueError(f"key {place} has the ID of an earlier one")
             try:
                 key = base64.b64decode(encoded, validate=True)
-            except binascii.Error:
+            except ValueError:  # binascii.Error is one
                 raise ValueError(f"key {place} is not Base64 (RFC 4648, section 4)") from None
             if len(key) < MIN_KEY_BYTES:
                 raise ValueError(

@@ -58,6 +58,7 @@ def verifier(keys: Keys = KEYS, now_s: float = NOW_S) -> Verifier:
         pytest.param(f"a.b:{SECRET}", "key 1 is not ID:BASE64", id="a dot in the id"),
         pytest.param(f"{'a' * 33}:{SECRET}", "key 1 is not ID:BASE64", id="a long id"),
         pytest.param(f"a:{SECRET},b:???", "key 2 is not Base64", id="no Base64"),
+        pytest.param(f"a:{'ä' * 44}", "key 1 is not Base64", id="not even ASCII"),
         pytest.param(f"a:{SECRET[:-1]}", "key 1 is not Base64", id="cut off"),
         pytest.param(f"a:{SECRET},a:{OTHER}", "key 2 has the ID", id="an id twice"),
         pytest.param("a:c2hvcnQ=", "key 1 has 5 bytes; 32", id="short"),
