@@ -19,6 +19,7 @@ from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
+from worker.gate import Gate
 from worker.image import ImageLimits
 from worker.leases import Leases
 from worker.models import BatchKey, Models
@@ -108,6 +109,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
+            gate=make_gate(settings, store, self._dead),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)
         self.shutdown = Shutdown(
@@ -125,6 +127,14 @@ class House:
         self._fetcher.close()
         self._sandbox.close()
         self._dead.close()
+
+
+def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
+    """What lets genuine jobs in; None where jobs need no signature."""
+    if (verifier := settings.verifier) is None:
+        return None
+    log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
+    return Gate(verifier, store, dead.keep, settings.store_patience_s)
 
 
 def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Reconciler | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
+from producer.signing import MAX_AGE_S, Verifier
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 
@@ -132,6 +133,12 @@ class WorkerSettings(ProducerSettings):
     )
     dead_max: int = Field(10_000, ge=1, description="Most dead letters that are kept, roughly")
     dead_ttl_s: float = Field(14 * 86_400, gt=0, description="Life of a dead letter, in seconds")
+    signature_max_age_s: float = Field(
+        MAX_AGE_S,
+        gt=0,
+        description="How long a job's signature holds, in seconds: one that waits longer is "
+        "refused, as is one that is replayed later",
+    )
     store_patience_s: float = Field(
         30, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )
@@ -202,6 +209,11 @@ class WorkerSettings(ProducerSettings):
         """The entries of S3_ALLOW; None when all is allowed."""
         return _listed(self.s3_allow) or None
 
+    @property
+    def verifier(self) -> Verifier | None:
+        """What tells genuine jobs; None where jobs need no signature."""
+        return Verifier(self.keys, self.signature_max_age_s) if self.keys else None
+
     def threads(self, max_batch: int) -> int:
         """Jobs in progress at once: while one batch runs, the next is fetched and decoded; and
         hosts that drip their images hold up others only when there are MIN_THREADS of them."""
@@ -219,8 +231,11 @@ class WorkerSettings(ProducerSettings):
         return {"caption": self.caption_model_revision, "match": self.match_model_revision}
 
     def shown(self, name: str) -> str:
-        """A setting's value as text, what a URL holds of names and passwords left out."""
+        """A setting's value as text, what a URL holds of names and passwords left out, and all of
+        a key but its id."""
         value = getattr(self, name)
+        if name == "signing_keys":
+            return ",".join(f"{key_id}:***" for key_id in (self.keys.ids if self.keys else ()))
         text = "" if value is None else str(value)
         return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"://[^@]*@", "://***@", text))
 
