@@ -49,8 +49,9 @@ def confine(memory_bytes: int, files: int, parent_pid: int) -> None:
     """
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     for bound, value in (
-        (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, CAPACITY_BYTES),
         (resource.RLIMIT_NOFILE, files),
