@@ -212,12 +212,9 @@ class HttpSource:
             return redirect(target, there, self._ports)
         place = public_uri(target.url)  # the query of a signed URL is a credential
         if code := refusal(response.status):
-            waits = header(b"retry-after") if code is ErrorCode.HTTP_5XX else []
-            wait = (
-                retry_after_s(waits[0], datetime.now(UTC), limits.max_retry_after_s)
-                if waits
-                else None
-            )
+            wait = None
+            if code is ErrorCode.HTTP_5XX and (waits := header(b"retry-after")):
+                wait = retry_after_s(waits[0], datetime.now(UTC), limits.max_retry_after_s)
             if wait and response.status in _BUSY:
                 self._politeness.leave_alone((target.host, target.port), wait)
             raise Fault(code, f"{place}: {response.status}", wait)
