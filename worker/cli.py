@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker import by_hand
+from worker.check_url import check_url
 from worker.clear_errors import clear_errors, fail
 from worker.dead_cli import dead
 from worker.flags import AsJson, Dtype, Model
@@ -36,6 +37,7 @@ cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
+cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 
 
 def checked_settings() -> WorkerSettings:
