@@ -9,7 +9,6 @@ word and is not checked.
 
 import re
 import ssl
-from urllib.parse import urlsplit
 
 import httpcore2
 
@@ -31,10 +30,9 @@ def parse_proxy(url: str) -> tuple[str, int]:
     Raises:
         ValueError: for anything else; users and passwords as well.
     """
-    if re.fullmatch(r"http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}/?", url):
-        parts = urlsplit(url)
-        if parts.hostname and parts.port:
-            return parts.hostname, parts.port
+    match = re.fullmatch(r"http://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})/?", url)
+    if match and 0 < int(match[3]) < 65_536:
+        return match[1] or match[2], int(match[3])
     raise ValueError("FETCH_PROXY is not of the form http://host:port")
 
 
