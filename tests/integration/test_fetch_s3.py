@@ -237,7 +237,7 @@ def test_given_one_thread_when_a_service_drips_past_the_deadline_then_the_thread
             began = time.monotonic()
             assert outcome(s3, "s3://photos/slow", 0.4) is ErrorCode.FETCH_TIMEOUT
             assert time.monotonic() - began < 0.9
-        assert outcome(s3, "s3://photos/cat.jpg", 0.5) == BODY
+        assert outcome(s3, "s3://photos/cat.jpg", 3) == BODY
 
 
 def test_given_many_objects_when_fetched_then_connections_are_kept(
@@ -252,26 +252,26 @@ def test_given_many_objects_when_fetched_then_connections_are_kept(
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "code"),
     [
-        Reply(200, BODY, {"Last-Modified": "never"}),
-        Reply(200, BODY, {"Content-Length": "ten"}),
-        Reply(200, BODY, {"x-amz-missing-meta": "ten"}),
-        Reply(403, b"<Error>" + b"<x>" * 200_000, chunked=True),
-        Reply(403, b"\0" * 100),
-        Reply(301, b"", {"x-amz-bucket-region": "no such region"}),
-        Reply(307, b"", {"Location": "http://169.254.169.254/"}),
+        (Reply(200, BODY, {"Last-Modified": "never"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(200, BODY, {"Content-Length": "ten"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(200, BODY, {"x-amz-missing-meta": "ten"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(403, b"<Error>" + b"<x>" * 200_000, chunked=True), ErrorCode.S3_DENIED),
+        (Reply(403, b"\0" * 100), ErrorCode.S3_DENIED),
+        (Reply(301, b"", {"x-amz-bucket-region": "no such region"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(307, b"", {"Location": "http://169.254.169.254/"}), ErrorCode.S3_DENIED),
     ],
     ids=["time", "length", "number", "endless error", "no XML", "another region", "a redirect"],
 )
 def test_given_an_answer_that_botocore_stumbles_over_when_fetched_then_it_is_a_code_all_the_same(
-    source: Callable[..., S3Source], reply: Reply
+    source: Callable[..., S3Source], reply: Reply, code: ErrorCode
 ) -> None:
     routes = {"/photos/odd": [reply], "/photos/cat.jpg": [Reply(200, BODY)]}
     with ScriptedHttp(routes) as server:
-        s3 = source(server, S3Limits(max_connections=1))
+        s3 = source(server, S3Limits(max_bytes=20_000, max_connections=1))
         for _ in range(3):
-            assert isinstance(outcome(s3, "s3://photos/odd"), bytes | ErrorCode)
+            assert outcome(s3, "s3://photos/odd") is code
         assert outcome(s3, "s3://photos/cat.jpg") == BODY
 
 

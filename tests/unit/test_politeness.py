@@ -141,6 +141,23 @@ def test_given_endless_hosts_when_fetched_from_then_few_are_remembered() -> None
     assert len(politeness) <= 101
 
 
+def test_given_a_host_forgotten_meanwhile_when_entered_then_its_places_are_counted() -> None:
+    politeness = Politeness(max_per_host=1, max_hosts=1)
+    find, interrupted = politeness._at, []
+
+    def find_slowly(host: Host) -> object:
+        found = find(host)
+        if not interrupted:
+            interrupted.append(host)
+            assert refusal(politeness, DOG) is None  # there is room for one: the cat's is forgotten
+        return found
+
+    politeness._at = find_slowly  # type: ignore[assignment, method-assign]
+    with held(politeness, CAT, 1):
+        assert interrupted
+        assert refusal(politeness, CAT) is not None
+
+
 def test_given_hosts_that_come_and_go_when_many_threads_ask_then_the_limit_still_holds() -> None:
     politeness = Politeness(max_per_host=2, max_hosts=2)
     holding = [0] * 6

@@ -111,5 +111,3 @@ class _ProxiedStream(GuardedStream):
         if status is None or not status[1].startswith(b"2"):
             code = status[1].decode() if status else "no HTTP"
             raise httpcore2.ProxyError(f"CONNECT refused: {code}")
-        if not head.endswith(b"\r\n\r\n"):  # the other side of TLS waits to be spoken to
-            raise httpcore2.ProxyError("more than an answer to CONNECT")
