@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from ipaddress import ip_address
@@ -53,6 +54,7 @@ class Resolver:
         except ValueError:
             pass  # a name
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        until = time.monotonic() + timeout_s
         if not self._free.acquire(timeout=timeout_s):
             raise Fault(ErrorCode.DNS_FAILED, f"{host}: too many lookups hang")
         # getaddrinfo takes no timeout, so it runs where it can be left behind, also by a process
@@ -62,7 +64,7 @@ class Resolver:
             target=self._answer, args=(answer, host, port), name="dns", daemon=True
         ).start()
         try:
-            found = answer.result(timeout_s)
+            found = answer.result(max(0, until - time.monotonic()))
         except TimeoutError as exc:
             raise Fault(ErrorCode.DNS_FAILED, f"{host}: no answer in time") from exc
         except (OSError, UnicodeError) as exc:
