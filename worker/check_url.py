@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.clear_errors import fail
+from worker.clear_errors import checked_settings
 from worker.errors import ErrorCode, Fault
 from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits
@@ -13,7 +13,7 @@ from worker.fetch.netguard import check_address, parse_allow, ports_named
 from worker.fetch.resolve import Lookup, Resolver, lookup
 from worker.fetch.s3_uri import check_place, parse_s3_uri
 from worker.fetch.url import parse_url
-from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
+from worker.settings import WorkerSettings
 
 Urls = Annotated[
     list[str],
@@ -41,10 +41,7 @@ def check_url(urls: Urls) -> None:
 
     Example: captionq-worker check-url http://169.254.169.254/ s3://photos/a
     """
-    try:
-        judge = Judge(load_settings())
-    except SettingsError as exc:
-        raise fail(str(exc), EX_CONFIG) from None
+    judge = Judge(checked_settings())
     for url in urls:
         # ASCII, with whatever else escaped: arguments may hold bytes that are no text.
         print(json.dumps(judge(url)), flush=True)

@@ -6,11 +6,21 @@ from contextlib import contextmanager
 
 import typer
 
+from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
+
 
 def fail(sentence: str, status: int = 2) -> typer.Exit:
     """Say what is wrong on stderr; raise what is returned."""
     print(f"captionq-worker: {sentence}", file=sys.stderr)
     return typer.Exit(status)
+
+
+def checked_settings() -> WorkerSettings:
+    """The settings, or one sentence and the end."""
+    try:
+        return load_settings()
+    except SettingsError as exc:
+        raise fail(str(exc), EX_CONFIG) from None
 
 
 @contextmanager

@@ -12,18 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker import by_hand
+from worker.bench_intake import bench_intake
+from worker.check_image import check_image
 from worker.check_url import check_url
-from worker.clear_errors import clear_errors, fail
+from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
 from worker.flags import AsJson, Dtype, Model
-from worker.settings import (
-    BUNDLED,
-    EX_CONFIG,
-    SettingsError,
-    WorkerSettings,
-    load_settings,
-    model_path,
-)
+from worker.settings import BUNDLED, model_path
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -37,15 +32,9 @@ cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
+cli.command()(check_image)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
-
-
-def checked_settings() -> WorkerSettings:
-    """The settings, or one sentence and the end."""
-    try:
-        return load_settings()
-    except SettingsError as exc:
-        raise fail(str(exc), EX_CONFIG) from None
+benches.command("intake")(bench_intake)
 
 
 @cli.command()

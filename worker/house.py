@@ -2,7 +2,6 @@
 
 import logging
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import redis
@@ -14,19 +13,20 @@ from producer.redis_store import RedisStore
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.deadletter import DeadLetters
-from worker.deadline import Deadline, TimedOut
 from worker.errors import Fault
 from worker.fetch import Fetcher
 from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
-from worker.image import Decoded, ImageLimits, decode
+from worker.gate import Gate
+from worker.image import ImageLimits
 from worker.leases import Leases
 from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
 from worker.reconciler import Reconciler, Send
+from worker.sandbox import Sandbox
 from worker.settings import SettingsError, WorkerSettings, model_path
 from worker.shutdown import Shutdown
 from worker.tasks import Shell
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from worker.blip import Engine
 
 log = logging.getLogger(__name__)
-
-MAX_HANGING = 8
-"""Decoders that hang before the process ends."""
 
 
 class House:
@@ -72,12 +69,11 @@ class House:
             on_hang=lambda why: self.shutdown.abandon(why),
         )
         self._fetcher = make_fetcher(settings)
-        limits = ImageLimits(max_pixels=settings.max_pixels)
-        decoding = Deadline(
-            settings.decode_timeout_s,
-            max_hanging=MAX_HANGING,
-            too_many=lambda why: self.shutdown.abandon(f"decoding: {why}"),
-        )
+        self._sandbox = make_sandbox(settings)
+        try:
+            self._sandbox.start()
+        except Fault as exc:
+            raise SettingsError(f"no image could be decoded: {exc}") from exc
         store = RedisStore(
             settings.results_url_beside(broker_url),
             result_ttl_s=settings.result_ttl_s,
@@ -87,7 +83,7 @@ class House:
         )
         pipeline = Pipeline(
             self._fetcher.fetch,
-            lambda *image: decoded(decoding, lambda: decode(image[0], limits, *image[1:])),
+            self._sandbox.decode,
             models,
             self._batcher,
             fetch_timeout_s=settings.fetch_timeout_s,
@@ -113,6 +109,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
+            gate=make_gate(settings, store, self._dead),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)
         self.shutdown = Shutdown(
@@ -128,7 +125,16 @@ class House:
             self._reconciler.close()
         self._batcher.close(timeout_s=10)
         self._fetcher.close()
+        self._sandbox.close()
         self._dead.close()
+
+
+def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
+    """What lets genuine jobs in; None where jobs need no signature."""
+    if (verifier := settings.verifier) is None:
+        return None
+    log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
+    return Gate(verifier, store, dead.keep, settings.store_patience_s)
 
 
 def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Reconciler | None:
@@ -155,12 +161,15 @@ def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Re
     return reconciler
 
 
-def decoded(decoding: Deadline, decode: Callable[[], Decoded]) -> Decoded:
-    """What decoding gives, in time. Raises: Fault."""
-    try:
-        return decoding.run(decode)
-    except TimedOut as exc:
-        raise Fault(ErrorCode.DECODE_TIMEOUT, str(exc)) from exc
+def make_sandbox(settings: WorkerSettings) -> Sandbox:
+    """What decodes images, not started yet."""
+    return Sandbox(
+        ImageLimits(max_pixels=settings.max_pixels),
+        decoders=settings.decoders,
+        timeout_s=settings.decode_timeout_s,
+        memory_bytes=settings.decoder_memory_bytes,
+        pixels_in_flight=settings.max_pixels_in_flight,
+    )
 
 
 def make_fetcher(settings: WorkerSettings) -> Fetcher:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,6 +105,7 @@ def decode(
     limits: ImageLimits,
     framing: Framing | None = None,
     regions: Sequence[Box] | None = None,
+    make_room: Callable[[int], None] = lambda _: None,
 ) -> Decoded:
     """Validate and decode the first frame of an image file.
 
@@ -113,6 +114,8 @@ def decode(
         limits: what it may be; one per process, as Pillow's own limit is process-wide.
         framing: how the image, or each region, is brought to the model's size; None keeps it.
         regions: boxes in pixels of the upright original, cut out before any resizing.
+        make_room: called with the number of pixels that are about to be decoded, once the file's
+            header has passed; returns when there is room for them.
 
     Raises:
         Fault: image_empty, image_unsupported_format, image_too_large, image_too_complex,
@@ -122,7 +125,7 @@ def decode(
     if not data:
         raise Fault(ErrorCode.IMAGE_EMPTY, "no bytes")
     try:
-        return _decode(data, limits, framing, regions)
+        return _decode(data, limits, framing, regions, make_room)
     except (Fault, JobFailed):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as exc:
@@ -144,6 +147,7 @@ def _decode(
     limits: ImageLimits,
     framing: Framing | None,
     regions: Sequence[Box] | None,
+    make_room: Callable[[int], None],
 ) -> Decoded:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     with Image.open(io.BytesIO(data), formats=limits.formats) as image:
@@ -156,6 +160,7 @@ def _decode(
             draft_px = max(DRAFT_PX, 2 * max(framing.place(width, height).resized))
             if min(image.size) >= max(limits.draft_from_px, 2 * draft_px):
                 image.draft(None, (draft_px, draft_px))
+        make_room(image.width * image.height)
         image.load()
         _check_size(image, limits)
         orientation = _orientation(image)

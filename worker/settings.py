@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
+from producer.signing import MAX_AGE_S, Verifier
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
@@ -17,6 +18,8 @@ BUNDLED = "bundled"
 
 DISABLED = "none"
 """Value of a model setting that switches its task off."""
+
+MIN_THREADS = 32
 
 EX_CONFIG = 78
 """Exit status (sysexits.h) of a process that cannot start as it is set up: trying again is vain."""
@@ -71,10 +74,29 @@ class WorkerSettings(ProducerSettings):
         10, ge=0, le=1_000, description="Longest wait for more images to fill a batch, milliseconds"
     )
     concurrency: int | None = Field(
-        None, ge=1, le=512, description="Jobs in progress at once; twice the batch when empty"
+        None,
+        ge=1,
+        le=512,
+        description="Jobs in progress at once; when empty twice the batch, and at least 32: most "
+        "of them may be waiting for slow hosts",
+    )
+    decoders: int | None = Field(
+        None,
+        ge=1,
+        le=128,
+        description="Processes that decode images; when empty, one for each core, 2 to 16",
     )
     decode_timeout_s: float = Field(
-        10, gt=0, description="Longest time one image may take to decode, seconds"
+        10,
+        gt=0,
+        description="Longest time one image may take to decode, seconds; a decoder that takes "
+        "longer is killed. An image waits for a decoder no longer than that",
+    )
+    decoder_memory_bytes: int = Field(
+        1_536 * 2**20, ge=512 * 2**20, description="Most memory of a decoder, bytes"
+    )
+    max_pixels_in_flight: int = Field(
+        100_000_000, ge=1, description="Most pixels being decoded at the same time"
     )
     infer_timeout_s: float = Field(
         90, gt=0, description="Longest wait for the device per attempt, seconds"
@@ -86,7 +108,7 @@ class WorkerSettings(ProducerSettings):
         "hangs, and the process ends; its jobs go back",
     )
     shutdown_timeout_s: float = Field(
-        150,
+        160,
         gt=0,
         description="How long a worker that is told to end lets its last jobs run, seconds; then "
         "they go back. Longer than all that one job may take",
@@ -112,6 +134,12 @@ class WorkerSettings(ProducerSettings):
     )
     dead_max: int = Field(10_000, ge=1, description="Most dead letters that are kept, roughly")
     dead_ttl_s: float = Field(14 * 86_400, gt=0, description="Life of a dead letter, in seconds")
+    signature_max_age_s: float = Field(
+        MAX_AGE_S,
+        gt=0,
+        description="How long a job's signature holds, in seconds: one that waits longer is "
+        "refused, as is one that is replayed later",
+    )
     store_patience_s: float = Field(
         30, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )
@@ -169,10 +197,13 @@ class WorkerSettings(ProducerSettings):
             raise ValueError("MAX_BATCH=auto is found by the warm-up: set it, or WARMUP=true")
         if self.batch_timeout_s >= self.infer_timeout_s:
             raise ValueError("BATCH_TIMEOUT_S must be less than INFER_TIMEOUT_S")
+        if self.max_pixels_in_flight < self.max_pixels:
+            raise ValueError("MAX_PIXELS_IN_FLIGHT must be at least MAX_PIXELS")
         if self.longest_job_s >= self.shutdown_timeout_s:
             raise ValueError(
                 f"SHUTDOWN_TIMEOUT_S={self.shutdown_timeout_s:g} must be more than FETCH_TIMEOUT_S "
-                f"+ DECODE_TIMEOUT_S + INFER_TIMEOUT_S + STORE_PATIENCE_S = {self.longest_job_s:g}"
+                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S + STORE_PATIENCE_S "
+                f"= {self.longest_job_s:g}"
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
@@ -183,7 +214,7 @@ class WorkerSettings(ProducerSettings):
     @property
     def longest_job_s(self) -> float:
         """The most that one attempt at a job takes, if the store is away once."""
-        stages_s = self.fetch_timeout_s + self.decode_timeout_s + self.infer_timeout_s
+        stages_s = self.fetch_timeout_s + 2 * self.decode_timeout_s + self.infer_timeout_s
         return stages_s + self.store_patience_s
 
     @property
@@ -196,9 +227,15 @@ class WorkerSettings(ProducerSettings):
         """The entries of S3_ALLOW; None when all is allowed."""
         return _listed(self.s3_allow) or None
 
+    @property
+    def verifier(self) -> Verifier | None:
+        """What tells genuine jobs; None where jobs need no signature."""
+        return Verifier(self.keys, self.signature_max_age_s) if self.keys else None
+
     def threads(self, max_batch: int) -> int:
-        """Jobs in progress at once: while one batch runs, the next is fetched and decoded."""
-        return self.concurrency or min(512, 2 * max_batch)
+        """Jobs in progress at once: while one batch runs, the next is fetched and decoded; and
+        hosts that drip their images hold up others only when there are MIN_THREADS of them."""
+        return self.concurrency or min(512, max(MIN_THREADS, 2 * max_batch))
 
     @property
     def models(self) -> dict[str, str]:
@@ -212,8 +249,11 @@ class WorkerSettings(ProducerSettings):
         return {"caption": self.caption_model_revision, "match": self.match_model_revision}
 
     def shown(self, name: str) -> str:
-        """A setting's value as text, what a URL holds of names and passwords left out."""
+        """A setting's value as text, what a URL holds of names and passwords left out, and all of
+        a key but its id."""
         value = getattr(self, name)
+        if name == "signing_keys":
+            return ",".join(f"{key_id}:***" for key_id in (self.keys.ids if self.keys else ()))
         text = "" if value is None else str(value)
         return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"://[^@]*@", "://***@", text))
 

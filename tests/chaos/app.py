@@ -41,6 +41,7 @@ from worker import app as composed
 from worker import house
 from worker.pipeline import Pipeline, Product
 from worker.qos import QoS
+from worker.sandbox.pool import Decoder
 from worker.tasks import Shell
 
 STUCK_IMAGE = b"stuck"
@@ -54,7 +55,7 @@ stuck_s = float(os.environ.get("CHAOS_STUCK_S", "60"))
 ledger_url = os.environ.get("CHAOS_LEDGER_URL")
 ledger = Ledger(ledger_url) if ledger_url else None
 _append = {kind: kind.append for kind in (QoS, StockQoS)}
-_execute, _run, _decode = Shell.execute, Pipeline.run, house.decode
+_execute, _run, _decode = Shell.execute, Pipeline.run, Decoder.decode
 _ahead_s = 0.0
 
 
@@ -98,10 +99,10 @@ def _fated_run(self: Pipeline, job: Job) -> Product:
             ledger.note(Noted.ENDED, job_id, attempt)
 
 
-def _fated_decode(data: bytes, *args: Any) -> Any:
-    if data.endswith(STUCK_IMAGE):
-        time.sleep(stuck_s)
-    return _decode(data, *args)
+def _fated_decode(self: Decoder, data: bytes, *args: Any) -> Any:
+    if data.endswith(STUCK_IMAGE) and self.pid:
+        os.kill(self.pid, signal.SIGSTOP)
+    return _decode(self, data, *args)
 
 
 def _engines(_: Any) -> dict[str, StandInEngine]:
@@ -153,10 +154,10 @@ def _stock_transport(options: Sequence[str] = ("leases",)) -> None:
 
 
 house.load_engines = _engines  # type: ignore[assignment]
-house.decode = _fated_decode
 for kind in _append:
     kind.append = _noted_append
 Shell.execute = _watched_execute  # type: ignore[method-assign]
+Decoder.decode = _fated_decode  # type: ignore[method-assign]
 Pipeline.run = _fated_run  # type: ignore[method-assign]
 if os.environ.get("CHAOS_TRANSPORT") == "stock":
     _stock_transport()

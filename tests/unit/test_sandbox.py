@@ -1,0 +1,610 @@
+"""Decoding in processes that are killed: what they give, what they may do, what they leave."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from producer.errors import JobFailed
+from worker.blip.framing import Framing
+from worker.errors import ErrorCode, Fault
+from worker.image import Decoded, ImageLimits, decode
+from worker.sandbox import Sandbox, wire
+from worker.sandbox.budget import PixelBudget
+from worker.sandbox.memory import CAPACITY_BYTES, KEPT_BYTES, SharedMemory
+from worker.sandbox.nursery import Nursery
+from worker.sandbox.pool import Decoder
+
+LIMITS = ImageLimits()
+FRAMING = Framing("stretch", (384, 384), 16, 3, (0, 0, 0))
+SLACK_S = 0.5
+"""How much later than its deadline a decoder may be given up."""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox(LIMITS, decoders=2, timeout_s=20)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hurried() -> Iterator[Sandbox]:
+    """One decoder, begun, and half a second for an image."""
+    made = Sandbox(LIMITS, decoders=1, timeout_s=0.5)
+    made.start()
+    yield made
+    made.close()
+
+
+def picture(width: int = 80, height: int = 60, seed: int = 0, **options: Any) -> bytes:
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    coarse.resize((width, height)).save(file, **({"format": "PNG"} | options))
+    return file.getvalue()
+
+
+def flat(width: int, height: int, mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def code(call: Callable[[], object]) -> ErrorCode:
+    with pytest.raises(Fault) as caught:
+        call()
+    return caught.value.code
+
+
+def nursery_of(sandbox: Sandbox) -> psutil.Process:
+    process = sandbox._nursery._process
+    assert process is not None
+    return psutil.Process(process.pid)
+
+
+def decoders_of(sandbox: Sandbox) -> list[psutil.Process]:
+    return nursery_of(sandbox).children()
+
+
+def same(one: Decoded, other: Decoded) -> bool:
+    return one.facts == other.facts and all(
+        np.array_equal(a, b) for a, b in zip(one.images, other.images, strict=True)
+    )
+
+
+# What they give
+
+
+@pytest.mark.parametrize("framing", [None, FRAMING])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_given_a_file_then_its_pixels_are_those_of_decoding_it_here(
+    sandbox: Sandbox, format_: str, framing: Framing | None
+) -> None:
+    data = picture(format=format_)
+    assert same(sandbox.decode(data, framing), decode(data, LIMITS, framing))
+
+
+def test_given_regions_then_each_has_its_own_pixels(sandbox: Sandbox) -> None:
+    data, boxes = picture(200, 100), [(0, 0, 100, 50), (50, 50, 200, 100), (199, 99, 200, 100)]
+    assert same(sandbox.decode(data, None, boxes), decode(data, LIMITS, None, boxes))
+
+
+def test_given_a_region_outside_the_image_then_the_job_is_told_which(sandbox: Sandbox) -> None:
+    with pytest.raises(JobFailed) as here:
+        decode(picture(), LIMITS, None, [(0, 0, 81, 60)])
+    with pytest.raises(JobFailed) as there:
+        sandbox.decode(picture(), None, [(0, 0, 81, 60)])
+    assert there.value.args == here.value.args
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\0", id="one byte"),
+        pytest.param(b"%PDF-1.7", id="another format"),
+        pytest.param(picture()[:-40], id="cut short"),
+        pytest.param(flat(16_384, 1), id="a side too long"),
+    ],
+)
+def test_given_a_file_that_is_refused_then_the_fault_is_that_of_decoding_it_here(
+    sandbox: Sandbox, data: bytes
+) -> None:
+    assert code(lambda: sandbox.decode(data)) is code(lambda: decode(data, LIMITS))
+
+
+def test_given_a_refused_file_then_its_decoder_goes_on(sandbox: Sandbox) -> None:
+    sandbox.decode(picture())
+    before = {process.pid for process in decoders_of(sandbox)}
+    for _ in range(5):
+        assert code(lambda: sandbox.decode(b"no image")) is ErrorCode.IMAGE_UNSUPPORTED_FORMAT
+    sandbox.decode(picture())
+    assert {process.pid for process in decoders_of(sandbox)} == before
+
+
+def test_given_many_threads_then_each_gets_its_own_image(sandbox: Sandbox) -> None:
+    files = [picture(40 + n, 30 + n, seed=n) for n in range(40)]
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(sandbox.decode, files))
+    assert all(same(one, decode(data, LIMITS)) for one, data in zip(found, files, strict=True))
+    assert len(decoders_of(sandbox)) <= 2
+
+
+def test_given_more_pixels_than_the_shared_memory_holds_then_the_image_is_too_large(
+    sandbox: Sandbox,
+) -> None:
+    data, boxes = flat(4_000, 4_000), [(0, 0, 4_000, 4_000)] * 6
+    assert CAPACITY_BYTES < 6 * 4_000 * 4_000 * 3
+    assert code(lambda: sandbox.decode(data, None, boxes)) is ErrorCode.IMAGE_TOO_LARGE
+    assert sandbox.decode(data, None, boxes[:5]).images[4].shape == (4_000, 4_000, 3)
+
+
+# Killed
+
+
+def test_given_a_decoder_that_hangs_then_it_is_killed_at_the_deadline_and_replaced(
+    hurried: Sandbox,
+) -> None:
+    [stopped] = decoders_of(hurried)
+    stopped.suspend()
+    began_s = time.monotonic()
+    assert code(lambda: hurried.decode(picture())) is ErrorCode.DECODE_TIMEOUT
+    assert 0.5 <= time.monotonic() - began_s < 0.5 + SLACK_S
+    assert not stopped.is_running()
+    assert same(hurried.decode(picture()), decode(picture(), LIMITS))
+
+
+def test_given_an_image_that_takes_too_long_then_it_alone_fails() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3_000, 4_000, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG", compress_level=1)
+    slow = Sandbox(LIMITS, decoders=2, timeout_s=0.05)
+    try:
+        slow.start()
+        with ThreadPoolExecutor(1) as threads:
+            late = threads.submit(slow.decode, file.getvalue())
+            time.sleep(0.01)
+            slow.decode(picture(8, 8))
+            assert code(lambda: late.result(5)) is ErrorCode.DECODE_TIMEOUT
+    finally:
+        slow.close()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
+def test_given_a_decoder_that_crashes_with_an_image_then_that_image_alone_fails(
+    sandbox: Sandbox, sig: signal.Signals
+) -> None:
+    files = [picture(seed=n) for n in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        for process in decoders_of(sandbox):
+            process.suspend()
+        victims = decoders_of(sandbox)
+        begun = [threads.submit(sandbox.decode, data) for data in files]
+        time.sleep(0.2)
+        victims[0].send_signal(sig)
+        for process in victims:
+            process.resume()
+        faults = [one.exception(10) for one in begun]
+    assert sorted(getattr(fault, "code", "none") for fault in faults) == ["decode_crashed", "none"]
+    assert f"exit status {-sig}" in str(next(fault for fault in faults if fault))
+    assert same(sandbox.decode(files[0]), decode(files[0], LIMITS))
+
+
+def test_given_a_nursery_that_died_then_the_next_image_has_a_new_one(hurried: Sandbox) -> None:
+    hurried._timeout_s = 20
+    old = nursery_of(hurried)
+    [decoder] = decoders_of(hurried)
+    old.kill()
+    psutil.wait_procs([decoder], timeout=5)
+    assert not decoder.is_running(), "a decoder outlived its nursery"
+    assert code(lambda: hurried.decode(picture())) is ErrorCode.DECODE_CRASHED
+    assert same(hurried.decode(picture()), decode(picture(), LIMITS))
+    assert nursery_of(hurried) != old
+
+
+def test_given_a_thousand_kills_then_no_process_file_or_memory_is_left() -> None:
+    me = psutil.Process()
+    tortured = Sandbox(LIMITS, decoders=1, timeout_s=20)
+    try:
+        tortured.decode(picture())
+        nursery = nursery_of(tortured)
+
+        def kill(times: int) -> None:
+            for _ in range(times):
+                tortured.decode(picture(8, 8))
+                decoders_of(tortured)[0].kill()
+                assert code(lambda: tortured.decode(picture(8, 8))) is ErrorCode.DECODE_CRASHED
+
+        kill(100)
+        files, memory = (me.num_fds(), nursery.num_fds()), me.memory_info().rss
+        nursery_memory = nursery.memory_info().rss
+        kill(1_000)
+        assert nursery_of(tortured) == nursery
+        assert len(nursery.children()) <= 1
+        assert (me.num_fds(), nursery.num_fds()) == files
+        assert me.memory_info().rss - memory < 2 * 2**20
+        assert nursery.memory_info().rss - nursery_memory < 2 * 2**20
+    finally:
+        tortured.close()
+    assert not nursery.is_running()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_given_a_worker_that_is_killed_then_nothing_of_its_sandbox_lives_on(
+    tmp_path: Path, busy: bool
+) -> None:
+    file = tmp_path / "large.png"
+    file.write_bytes(flat(7_000, 7_000))
+    program = f"""
+from pathlib import Path
+from worker.image import ImageLimits
+from worker.sandbox import Sandbox
+sandbox = Sandbox(ImageLimits(), decoders=2)
+sandbox.start()
+print("ready", flush=True)
+while {busy}:
+    sandbox.decode(Path({str(file)!r}).read_bytes())
+input()
+"""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"ready\n"
+        time.sleep(0.3)
+        family = psutil.Process(worker.pid).children(recursive=True)
+        worker.kill()
+    assert len(family) == 3
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+
+
+def test_given_a_closed_sandbox_then_no_process_is_left_and_an_image_is_refused() -> None:
+    closed = Sandbox(LIMITS, decoders=2)
+    closed.start()
+    family = [nursery_of(closed), *decoders_of(closed)]
+    closed.close()
+    assert not any(process.is_running() for process in family)
+    assert code(lambda: closed.decode(picture())) is ErrorCode.WORKER_OVERLOADED
+
+
+# Confined
+
+
+def test_given_credentials_in_the_environment_then_no_decoder_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-to-look-for")
+    made = Sandbox(LIMITS, decoders=1)
+    try:
+        made.start()
+        for process in (nursery_of(made), *decoders_of(made)):
+            assert b"a-secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    finally:
+        made.close()
+
+
+def test_given_a_decoder_then_it_holds_its_socket_and_its_memory_alone(sandbox: Sandbox) -> None:
+    sandbox.decode(picture())
+    for process in decoders_of(sandbox):
+        assert process.num_fds() == 5
+        held = [str(Path(f"/proc/{process.pid}/fd/{fd}").readlink()) for fd in (3, 4)]
+        assert held[0].startswith("socket:")
+        assert held[1].startswith("/memfd:captionq")
+
+
+CONFINED = """
+import os, socket, sys
+from worker.sandbox.decoder import confine
+import ctypes
+kept = [open("/dev/null"), open("/dev/null")]  # in the place of its socket and its memory
+confine(600 * 2**20, 5, os.getppid())
+for name, attempt in {
+    "a file": lambda: open("/etc/passwd"),
+    "a socket": lambda: socket.socket(),
+    "a copy of a descriptor": lambda: os.dup(1),
+    "a pipe": lambda: os.pipe(),
+}.items():
+    try:
+        kept.append(attempt())
+    except OSError as exc:
+        print(name, exc.errno)
+try:
+    bytearray(700 * 2**20)
+except MemoryError:
+    print("memory")
+print(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))
+"""
+
+
+def test_given_a_confined_process_then_it_opens_nothing_and_takes_no_more_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CONFINED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "a file 24",
+        "a socket 24",
+        "a copy of a descriptor 24",
+        "a pipe 24",
+        "memory",
+        "1",
+    ]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_given_a_signal_of_the_terminal_then_decoders_leave_it_to_the_worker(
+    sandbox: Sandbox, sig: signal.Signals
+) -> None:
+    sandbox.decode(picture())
+    before = decoders_of(sandbox)
+    for process in (nursery_of(sandbox), *before):
+        process.send_signal(sig)
+    sandbox.decode(picture())
+    assert decoders_of(sandbox) == before
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16", "L"])
+def test_given_the_largest_image_then_it_is_decoded_within_the_memory_of_a_decoder(
+    sandbox: Sandbox, mode: str
+) -> None:
+    decoded = sandbox.decode(flat(7_071, 7_071, mode), FRAMING)
+    assert (decoded.facts.width, decoded.facts.height) == (7_071, 7_071)
+
+
+def test_given_an_image_that_needs_more_memory_than_a_decoder_has_then_it_alone_fails() -> None:
+    small = Sandbox(LIMITS, decoders=1, memory_bytes=400 * 2**20)
+    try:
+        large = flat(7_000, 7_000, "RGBA")
+        assert code(lambda: small.decode(large, FRAMING)) is ErrorCode.IMAGE_TOO_LARGE
+        assert same(small.decode(picture()), decode(picture(), LIMITS))
+    finally:
+        small.close()
+
+
+# Not believed
+
+
+class _Impostor:
+    """A nursery whose decoders answer what they like."""
+
+    def __init__(self, says: Callable[[socket.socket, SharedMemory], None]) -> None:
+        self.says = says
+        self.ended: list[int] = []
+
+    def fork(self, peer: socket.socket, memory: SharedMemory) -> int:
+        ours, copy = peer.dup(), SharedMemory(os.dup(memory.descriptor))
+        threading.Thread(target=self._run, args=(ours, copy)).start()
+        return 4_711
+
+    def end(self, pid: int) -> int:
+        self.ended.append(pid)
+        return -9
+
+    def _run(self, peer: socket.socket, memory: SharedMemory) -> None:
+        with peer:
+            try:
+                wire.receive(peer)
+                self.says(peer, memory)
+            except (OSError, EOFError):
+                pass
+            finally:
+                memory.close()
+
+
+def answered(says: Callable[[socket.socket, SharedMemory], None]) -> tuple[Decoder, _Impostor, Any]:
+    """What becomes of an image whose decoder says this."""
+    nursery: Any = _Impostor(says)
+    decoder = Decoder(nursery, PixelBudget(100))
+    try:
+        outcome: Any = decoder.decode(b"data", {}, 0.2)
+    except Fault as fault:
+        outcome = fault.code
+    decoder.close()
+    return decoder, nursery, outcome
+
+
+FACTS = {"format": "PNG", "width": 1, "height": 1, "bytes": 4, "sha256": "0"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"fault": "no such code", "detail": ""}, id="an unknown code"),
+        pytest.param({"fault": "image_corrupt"}, id="no detail"),
+        pytest.param({"shapes": [], "facts": FACTS}, id="no image"),
+        pytest.param({"shapes": [[1, 1, 3]]}, id="no facts"),
+        pytest.param({"shapes": [[1, 1, 4]], "facts": FACTS}, id="four channels"),
+        pytest.param({"shapes": [[-1, 1, 3]], "facts": FACTS}, id="a negative side"),
+        pytest.param({"shapes": [[1, 3]], "facts": FACTS}, id="two sides"),
+        pytest.param({"shapes": [[10**9, 10**9, 3]], "facts": FACTS}, id="a huge shape"),
+        pytest.param({"shapes": [[9_000, 9_000, 3]] * 2, "facts": FACTS}, id="huge shapes"),
+        pytest.param({"shapes": [[5, 5, 3]], "facts": FACTS}, id="pixels that are not there"),
+        pytest.param({"shapes": [[1, 1, 3]], "facts": {"width": "one"}}, id="odd facts"),
+        pytest.param({"pixels": "many"}, id="odd pixels"),
+        pytest.param({"pixels": -1}, id="negative pixels"),
+    ],
+)
+def test_given_an_answer_that_makes_no_sense_then_the_decoder_is_ended(
+    answer: dict[str, Any],
+) -> None:
+    decoder, nursery, outcome = answered(lambda peer, _: wire.send(peer, answer))
+    assert outcome is ErrorCode.DECODE_CRASHED
+    assert not decoder.usable
+    assert nursery.ended == [4_711]
+
+
+def test_given_an_answer_that_makes_sense_then_it_is_taken() -> None:
+    def say(peer: socket.socket, memory: SharedMemory) -> None:
+        memory.write(b"\1\2\3\4\5\6")
+        wire.send(peer, {"shapes": [[1, 1, 3], [1, 1, 3]], "facts": FACTS})
+
+    _, _, outcome = answered(say)
+    assert [image.tolist() for image in outcome.images] == [[[[1, 2, 3]]], [[[4, 5, 6]]]]
+
+
+@given(said=st.binary(max_size=200) | st.binary(max_size=50).map(lambda b: len(b).to_bytes(4) + b))
+@settings(max_examples=60, deadline=None)
+def test_given_any_bytes_for_an_answer_then_the_fault_is_typed_and_in_time(said: bytes) -> None:
+    def say(peer: socket.socket, _: SharedMemory) -> None:
+        peer.sendall(said)
+        peer.recv(1)  # neither more nor the end
+
+    began_s = time.monotonic()
+    decoder, _, outcome = answered(say)
+    assert outcome in (ErrorCode.DECODE_CRASHED, ErrorCode.DECODE_TIMEOUT)
+    assert time.monotonic() - began_s < 0.2 + SLACK_S
+    assert not decoder.usable
+
+
+def test_given_messages_then_only_those_within_the_bound_are_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire.send(theirs, {"a": [1, "ü"]})
+        assert wire.receive(ours) == {"a": [1, "ü"]}
+        for junk in ((2**31).to_bytes(4), (2).to_bytes(4) + b"[]", (5).to_bytes(4) + b"[[[[["):
+            theirs.sendall(junk)
+            with pytest.raises(ValueError, match=r"message|Expecting"):
+                wire.receive(ours)
+        with pytest.raises(TimeoutError):
+            wire.receive(ours, time.monotonic() + 0.05)
+        wire.send(theirs, {"late": True})
+        assert wire.receive(ours, time.monotonic() - 5) == {"late": True}, "what has come is read"
+        theirs.close()
+        with pytest.raises(EOFError):
+            wire.receive(ours)
+
+
+# Pixels in flight
+
+
+def test_given_room_for_two_then_the_third_waits_and_the_fourth_behind_it() -> None:
+    budget, order = PixelBudget(100), []
+    assert budget.take(60, 0)
+    assert budget.take(40, 0)
+    far = time.monotonic() + 10
+
+    def wait(pixels: int) -> None:
+        assert budget.take(pixels, far)
+        order.append(pixels)
+
+    threads = []
+    for pixels in (90, 10):
+        threads.append(threading.Thread(target=wait, args=(pixels,)))
+        threads[-1].start()
+        time.sleep(0.05)
+    budget.give_back(40)
+    time.sleep(0.05)
+    assert order == [], "a small one went past a large one"
+    budget.give_back(60)
+    for thread in threads:
+        thread.join(5)
+    assert order == [90, 10]
+    assert budget.left == 0
+
+
+def test_given_no_room_in_time_then_nothing_is_held() -> None:
+    budget = PixelBudget(100)
+    assert budget.take(1_000, 0), "more than the sum counts as the sum"
+    assert not budget.take(1, time.monotonic() + 0.02)
+    budget.give_back(1_000)
+    assert budget.left == 100
+    assert budget.take(100, 0)
+
+
+def test_given_many_large_images_at_once_then_few_are_decoded_at_a_time() -> None:
+    """Two decoders could hold 100 MP; they are given room for one image of 50."""
+    large = flat(7_071, 7_071)
+    bounded = Sandbox(LIMITS, decoders=3, timeout_s=60, pixels_in_flight=50_000_000)
+    most_bytes, over = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most_bytes
+        while not over.wait(0.005):
+            for process in decoders_of(bounded):
+                with_memory = process.memory_info().rss
+                most_bytes = max(most_bytes, with_memory)
+            held.append(sum(p.memory_info().rss > 200 * 2**20 for p in decoders_of(bounded)))
+
+    held: list[int] = []
+    try:
+        bounded.start()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(lambda _: bounded.decode(large, FRAMING), range(8)))
+    finally:
+        over.set()
+        watcher.join()
+        bounded.close()
+    assert len(found) == 8
+    assert most_bytes > 200 * 2**20, "nothing was seen"
+    assert max(held) == 1
+    assert bounded._budget.left == 50_000_000
+
+
+def test_given_a_large_image_then_its_memory_is_given_back() -> None:
+    memory = SharedMemory()
+    memory.write(bytes(50 * 2**20))
+    memory.trim(50 * 2**20)
+    assert os.fstat(memory.descriptor).st_blocks * 512 <= KEPT_BYTES
+    memory.write(b"abc")
+    assert memory.read(3) == b"abc"
+    memory.close()
+
+
+def test_given_no_descriptors_left_then_an_image_is_refused_for_now_and_nothing_leaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = Sandbox(LIMITS, decoders=1)
+    before = psutil.Process().num_fds()
+
+    def none_left() -> tuple[socket.socket, socket.socket]:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socketpair", none_left)
+        for _ in range(3):
+            assert code(lambda: full.decode(picture())) is ErrorCode.WORKER_OVERLOADED
+    assert psutil.Process().num_fds() == before
+    full.close()
+
+
+def test_given_a_nursery_that_cannot_start_then_an_image_is_refused_for_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    broken = Sandbox(LIMITS, decoders=1)
+    assert code(lambda: broken.decode(picture())) is ErrorCode.WORKER_OVERLOADED
+    with pytest.raises(Fault):
+        broken.start()
+    broken.close()
+
+
+def test_given_a_nursery_asked_twice_for_an_end_then_it_says_that_it_knows_nothing() -> None:
+    nursery = Nursery(LIMITS, 2**30)
+    ours, theirs = socket.socketpair()
+    memory = SharedMemory()
+    with ours, theirs:
+        pid = nursery.fork(theirs, memory)
+        assert nursery.end(pid) == -signal.SIGKILL
+        assert nursery.end(pid) is None
+    memory.close()
+    nursery.close()
