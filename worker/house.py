@@ -179,15 +179,17 @@ def make_fetcher(settings: WorkerSettings) -> Fetcher:
         log.warning("fetching from addresses that are not public: %s", settings.fetch_allow)
     return Fetcher(
         http=HttpSource(
-            HttpLimits(total_s=total_s, max_bytes=max_bytes),
+            HttpLimits(total_s=total_s, max_bytes=max_bytes, max_per_host=settings.max_per_host),
             [parse_allow(entry) for entry in settings.fetch_exceptions],
             user_agent=settings.user_agent,
             honour_opt_out=settings.respect_noai,
+            proxy=settings.fetch_proxy,
         ),
         s3=S3Source(
             S3Limits(total_s=total_s, max_bytes=max_bytes),
             endpoint_url=settings.s3_endpoint_url,
             allow=settings.s3_places,
+            request_payer=settings.s3_request_payer,
         ),
         file=FileSource(settings.file_root, max_bytes),
     )

@@ -11,6 +11,7 @@ from producer.settings import ProducerSettings
 from producer.signing import MAX_AGE_S, Verifier
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
+from worker.fetch.proxy import parse_proxy
 
 BUNDLED = "bundled"
 """Value of a model setting that stands for the small checkpoint inside the package."""
@@ -154,12 +155,27 @@ class WorkerSettings(ProducerSettings):
     fetch_timeout_s: float = Field(
         10, gt=0, le=300, description="Longest time one fetch may take, redirects included, seconds"
     )
+    max_per_host: int = Field(
+        8,
+        ge=1,
+        le=512,
+        description="Most HTTP fetches at a time from one host and port; more wait for their turn",
+    )
+    fetch_proxy: str | None = Field(
+        None,
+        description="Proxy that HTTP fetches go through, http://host:port; the environment's are "
+        "never used",
+    )
     max_bytes: int = Field(20 * 2**20, ge=1, description="Largest image file, bytes")
     max_pixels: int = Field(50_000_000, ge=1, description="Largest image, pixels")
     s3_allow: str = Field(
         "",
         description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
         "empty allows whatever the credentials can read",
+    )
+    s3_request_payer: Literal["requester"] | None = Field(
+        None,
+        description="'requester' to pay for requests to buckets whose owner wants that; empty not",
     )
     user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
@@ -191,6 +207,8 @@ class WorkerSettings(ProducerSettings):
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
+        if self.fetch_proxy is not None:
+            parse_proxy(self.fetch_proxy)
         return self
 
     @property

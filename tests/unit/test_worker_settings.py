@@ -32,6 +32,9 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param(
             {"BATCH_TIMEOUT_S": "90"}, "less than INFER_TIMEOUT_S", id="jobs give up a hang first"
         ),
+        pytest.param({"FETCH_PROXY": "proxy:3128"}, "FETCH_PROXY", id="no proxy's URL"),
+        pytest.param({"MAX_PER_HOST": "0"}, "MAX_PER_HOST", id="nothing from any host"),
+        pytest.param({"S3_REQUEST_PAYER": "me"}, "S3_REQUEST_PAYER", id="no one who pays"),
         pytest.param({"VISIBILITY_TIMEOUT_S": "1"}, "VISIBILITY_TIMEOUT_S", id="a hasty lease"),
     ],
 )
