@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from producer.contract import Job, JobResult, JobState, utcnow
 from producer.errors import StoreFull, StoreUnavailable
 from producer.wire import WireJob
+
+if TYPE_CHECKING:
+    from producer.watch import Watch
 
 __all__ = [
     "Delivered",
@@ -138,6 +141,9 @@ class Store(Protocol):
             TimeoutError: some are missing after `timeout_s` seconds (math.inf: never).
             StoreUnavailable: the store was not there to begin with; later outages are waited out.
         """
+
+    def watch(self) -> "Watch":
+        """Results of a set of jobs that grows."""
 
     def close(self) -> None:
         """Release the connections."""
