@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from producer.framing import MAX_REGIONS, Box, Mode, Resolution
 from producer.options import CaptionOptions, Model
+from producer.queues import BULK, INTERACTIVE, Lane
 from producer.result import (
     SCHEMA_VERSION,
     Caption,
@@ -136,7 +137,7 @@ def _images_from(count: int, first: str) -> str:
 
 
 def _sink(uri: str) -> str:
-    if not re.fullmatch(r"(s3://[^/?#]+/|file:///)([^?#\\]*/)?", uri) or not uri.isprintable():
+    if not re.fullmatch(r"(s3://[^/?#]+/|file:///)([^?#\\]*/)?", uri) or re.search(r"\s", uri):
         raise ValueError("a sink is a folder: s3://bucket/prefix/ or file:///folder/")
     return uri
 
@@ -156,20 +157,16 @@ JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
-Lane = Annotated[
-    Literal["interactive", "bulk"],
-    Field(description="bulk waits where interactive jobs wait too, and fills what they leave"),
-]
-
-
 class _Job(Model):
     schema_version: int = Field(SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     job_id: JobId | None = Field(
         None, description="Chosen by the client when absent; the same id twice is one job"
     )
-    lane: Lane = "interactive"
     model: str | None = Field(
         None, max_length=200, description="Only workers that serve this model id take the job"
+    )
+    lane: Lane = Field(
+        INTERACTIVE, description="'interactive' overtakes 'bulk', in the queue and in workers"
     )
     mode: Mode = "stretch"
     resolution: Resolution | None = None
@@ -207,7 +204,7 @@ class _Chunk(_Job):
     images: tuple[ImageRef, ...] = Field(
         min_length=1, max_length=MAX_CHUNK, description="Each succeeds or fails alone"
     )
-    lane: Lane = "bulk"
+    lane: Lane = Field(BULK, description="'interactive' overtakes 'bulk'")
     sink: Annotated[str, Field(max_length=1_024), AfterValidator(_sink)] | None = Field(
         None,
         description="A folder, s3://bucket/prefix/ or file:///folder/, that the worker writes the "

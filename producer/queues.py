@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 TASK_NAMES = {
     "caption": "captionq.caption",
@@ -15,6 +16,12 @@ _MODEL_TASKS = {"caption_chunk": "caption", "match_chunk": "match"}
 
 DEFAULT_QUEUE = "celery"
 """Where Celery clients that know nothing of captionq send; every worker takes from it too."""
+
+Lane = Literal["interactive", "bulk"]
+"""Interactive jobs overtake bulk ones; bulk takes what room is left."""
+
+INTERACTIVE: Lane = "interactive"
+BULK: Lane = "bulk"
 
 
 def model_task(task: str) -> str:

@@ -24,8 +24,9 @@ from producer.contract import (
 from producer.embedded import RedisServer
 from producer.errors import StoreFull, StoreUnavailable
 from producer.ledger import Ledger
+from producer.memory_store import MemoryStore
 from producer.redis_store import RedisStore
-from producer.store import MAX_HISTORY, Delivered, MemoryStore, Record, Store
+from producer.store import MAX_HISTORY, Delivered, Record, Store
 from producer.waiting import RECHECK_S, Waiting
 
 MakeStore = Callable[..., Store]
