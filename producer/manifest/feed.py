@@ -46,6 +46,9 @@ class Feed(Generic[T]):
     def close(self) -> None:
         """Read no more. A thread that hangs in a read is left behind."""
         self._closed.set()
+        with suppress(queue.Empty):
+            while True:  # the thread may wait for room
+                self._queue.get_nowait()
         self._thread.join(END_S)
 
     def _read(self) -> None:

@@ -61,8 +61,10 @@ def _matches(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
         yield folder
         return
     first, rest = parts[0], parts[1:]
-    if first == "**":
-        yield from _matches(folder, rest or ("*",))
+    if first == "**" and not rest:
+        yield folder
+    elif first == "**":
+        yield from _matches(folder, rest)
         for entry in _entries(folder):
             if entry.is_dir(follow_symlinks=False):
                 yield from _matches(folder / entry.name, parts)

@@ -5,12 +5,13 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from producer.contract import MAX_CHUNK, CaptionChunk
+from producer.manifest.append import AppendFile
 from producer.manifest.beside import Beside
 from producer.manifest.chunks import in_chunks
 from producer.manifest.feed import Feed
@@ -124,8 +125,14 @@ class Session:
         OSError: a file cannot be read or written, or a library is not installed.
     """
 
-    def __init__(self, request: Request, settings: ProducerSettings) -> None:
+    def __init__(
+        self,
+        request: Request,
+        settings: ProducerSettings,
+        open_file: Callable[[Path], AppendFile] = AppendFile,
+    ) -> None:
         request.check()
+        self._open_file = open_file
         self._request = request
         self._settings = settings
         self._sources = Sources(
@@ -206,7 +213,7 @@ class Session:
         request, path = self._request, self._request.journal_path
         if path is None:
             return None
-        journal = opened.enter_context(Journal(path))
+        journal = opened.enter_context(Journal(path, self._open_file(path)))
         prints = [one.fingerprint for one in identities]
         if request.resume and journal.begun:
             _same_plan(request.plan(), journal.past.plan)
@@ -234,9 +241,11 @@ class Session:
         elif request.format == "parquet":
             output = Parts(request.output)
         elif request.format == "csv":
-            output = TextFile(request.output, csv_lines, CSV_HEAD)
+            file = self._open_file(request.output)
+            output = TextFile(request.output, csv_lines, CSV_HEAD, file)
         else:
-            output = TextFile(request.output, json_lines)
+            file = self._open_file(request.output)
+            output = TextFile(request.output, json_lines, file=file)
         return Beside(output) if request.beside else output
 
 

@@ -180,5 +180,5 @@ def count_lines(blocks: Iterable[bytes]) -> int:
     count, last = 0, b"\n"
     for block in blocks:
         count += block.count(b"\n")
-        last = block[-1:]
+        last = block[-1:] or last
     return count + (last != b"\n")
