@@ -31,6 +31,7 @@ from producer.manifest.interrupt import Interrupt
 from producer.manifest.progress import Lines, OnTerminal, Progress, failures, summary
 from producer.manifest.rows import SKIPPED
 from producer.manifest.session import Request, Session
+from producer.settings import ProducerSettings
 
 INTERRUPTED = 130
 
@@ -175,7 +176,7 @@ def caption(
             ordered=ordered,
             patience_s=math.inf if patience_s is None else patience_s,
         )
-        with Session(request, settings) as session, Interrupt() as interrupt:
+        with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
             progress = _progress(session, quiet)
             try:
                 if not session.ended:
@@ -193,6 +194,15 @@ def caption(
             _tell(session, request, quiet, as_json)
             if failures(session.counts):
                 raise typer.Exit(JOB_FAILED)
+
+
+def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) -> Session:
+    try:
+        with interrupt.waiting():  # for lists and tables to be read through
+            return Session(request, settings)
+    except KeyboardInterrupt:
+        typer.echo("captionq: interrupted before anything was sent.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _progress(session: Session, quiet: bool) -> Progress:

@@ -117,7 +117,8 @@ class Run:
         self._interrupt = interrupt
         self._clock_s = clock_s
         self._sending = Patience(patience_s, progress.say, clock_s)
-        self._hearing = Patience(patience_s, progress.say, clock_s)
+        # What was submitted is in the store already.
+        self._hearing = Patience(patience_s, progress.say, clock_s, reached=True)
         self._unsent: list[Prepared] = []
         self._send_at_s = clock_s()
         self._check_at_s = clock_s() + CHECK_S

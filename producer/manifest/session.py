@@ -229,7 +229,7 @@ class Session:
         there = output is not None and _holds_something(output)
         if there and self._request.resume:
             raise CannotResume(f"{output} has no journal beside it: there is no run to resume.")
-        if there or (journal.begun and not journal.past.ended):
+        if there or (journal.past.sent and not journal.past.ended):
             what = output if there else "An interrupted run"
             raise ValueError(f"{what} is there: --resume goes on with it, --overwrite starts anew.")
 
