@@ -11,21 +11,22 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from producer.contract import ImageFacts
 from producer.errors import PUBLIC_TEXT, JobFailed
 from worker.blip.framing import Framing, cut
 from worker.blip.geometry import Box
+from worker.colour import Alpha, mend_transparency, to_rgb
 from worker.errors import ErrorCode, Fault
+from worker.metadata import JPEG_MARKER, exif_orientation, strip
 
 __all__ = ["Decoded", "ImageLimits", "count_scans", "decode"]
 
-# Pillow's own guards, for the whole process. A compressed text or profile is inflated on opening.
+# Pillow's own guards, for the whole process, behind worker.metadata.
 PngImagePlugin.MAX_TEXT_CHUNK = 256 * 1024
 PngImagePlugin.MAX_TEXT_MEMORY = 1024 * 1024
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -50,9 +51,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG marker (ITU-T T.81, B.1.1): not a stuffed zero, a restart or TEM, which stand alone. Only
-# the last of several fill bytes is matched: `\xff+` would take quadratic time over a run of them.
-_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOFS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all but DHT, JPG and DAC
 
@@ -82,7 +80,7 @@ class ImageLimits:
     max_side: int = 16_383
     max_jpeg_scans: int = 64
     draft_from_px: int = 1_536
-    alpha: Literal["white", "drop"] = "white"
+    alpha: Alpha = "white"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,8 @@ def _decode(
     make_room: Callable[[int], None],
 ) -> Decoded:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    with Image.open(io.BytesIO(data), formats=limits.formats) as image:
+    bare = strip(data)
+    with Image.open(io.BytesIO(bare.data), formats=limits.formats) as image:
         width, height = image.size
         _check_size(image, limits)
         is_jpeg = image.format in ("JPEG", "MPO")
@@ -163,9 +162,13 @@ def _decode(
         make_room(image.width * image.height)
         image.load()
         _check_size(image, limits)
-        orientation = _orientation(image)
-        upright: Image.Image = _rgb(image, limits.alpha)
+        exif, xmp = (image.info.get(name, b"") for name in ("exif", "xmp"))
+        orientation = exif_orientation(bare.exif or exif, bare.xmp or xmp)
+        mend_transparency(image, data)
+        upright = to_rgb(image, limits.alpha)
         if orientation in _UPRIGHT:
+            if upright is not image:
+                image.close()  # its pixels; of the three pictures two are held at a time
             upright = upright.transpose(_UPRIGHT[orientation])
         parts = _cut(upright, regions) if regions else iter([upright])
         if orientation >= 5:
@@ -198,29 +201,6 @@ def _check_size(image: Image.Image, limits: ImageLimits) -> None:
         raise Fault(ErrorCode.IMAGE_TOO_LARGE, f"{width} x {height} pixels")
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - damaged metadata does not damage the picture
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _rgb(image: Image.Image, alpha: Literal["white", "drop"]) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Sixteen bits of grey, which convert("RGB") would clip to white.
-        grey = np.clip(np.asarray(image).astype(np.float32), 0, 65_535) / 257
-        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data and alpha == "white":
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the palette's colours; straight to RGB Pillow warns
-    return image.convert("RGB")
-
-
 def count_scans(data: bytes, limit: int) -> int:
     """Count the scans of a JPEG's first picture, stopping once there are more than `limit`.
 
@@ -228,7 +208,7 @@ def count_scans(data: bytes, limit: int) -> int:
     anything, such as a thumbnail with scans of its own in the EXIF data.
     """
     scans, position, framed = 0, 0, False
-    while scans <= limit and (found := _MARKER.search(data, position)):
+    while scans <= limit and (found := JPEG_MARKER.search(data, position)):
         marker, position = found[1][0], found.end()
         if marker == _SOI:
             continue
@@ -236,8 +216,6 @@ def count_scans(data: bytes, limit: int) -> int:
             break
         framed = framed or marker in _SOFS
         scans += framed and marker == _SOS
-        length = int.from_bytes(data[position : position + 2])
-        if length < 2:
-            break  # no decoder reads on
-        position += length
+        # A length too small to hold itself: libjpeg goes on after it, and so may hidden scans.
+        position += max(2, int.from_bytes(data[position : position + 2]))
     return scans

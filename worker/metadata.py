@@ -1,0 +1,116 @@
+"""What of an image file is no pixels: left out before Pillow sees it, but for the orientation.
+
+Pillow reads metadata in Python, and as it opens a file: 20 MiB of tiny EXIF segments in a JPEG of
+one pixel would keep it busy for minutes, as would a PNG with a profile of 256 KiB inflated from
+every 300 bytes. What is left out can do no harm, and its damage does none to the picture.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+
+__all__ = ["JPEG_MARKER", "Bare", "exif_orientation", "strip"]
+
+# A JPEG marker (ITU-T T.81, B.1.1): not a stuffed zero, a restart or TEM, which stand alone. Only
+# the last of several fill bytes is matched: `\xff+` would take quadratic time over a run of them.
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_APPS_AND_COM = frozenset({*range(0xE0, 0xF0), 0xFE})
+# How the colours are coded, and that there are further pictures (CIPA DC-007).
+_KEPT = {0xE0: b"JFIF\0", 0xEE: b"Adobe", 0xE2: b"MPF\0"}
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_XMP = b"XML:com.adobe.xmp\0"
+
+_ORIENTATION = 0x0112
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # TIFF 6.0, section 2: BYTE, SHORT, LONG
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A file that shows the same picture, and what was left out and says how it stands."""
+
+    data: bytes
+    exif: bytes = b""
+    xmp: bytes = b""
+
+
+def strip(data: bytes) -> Bare:
+    """Leave out a JPEG's or a PNG's metadata, animation included; other files stay as they are.
+
+    What is damaged stays damaged: a decoder finds out.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return _jpeg(data)
+    if data.startswith(_PNG):
+        return _png(data)
+    return Bare(data)
+
+
+def _jpeg(data: bytes) -> Bare:
+    """The segments before the first scan, but for applications' and comments (T.81, B.2.4)."""
+    view = memoryview(data)
+    kept, exif, xmp = [view[:2]], [], b""
+    position = 2
+    while found := JPEG_MARKER.search(data, position):
+        marker, start = found[1][0], found.end()
+        if marker in (_SOI, _EOI, _SOS):
+            kept.append(view[found.start() :])
+            break
+        # A length too small to hold itself: libjpeg goes on after it.
+        position = start + max(2, int.from_bytes(data[start : start + 2]))
+        needed = marker in _KEPT and data.startswith(_KEPT[marker], start + 2)
+        if needed or marker not in _APPS_AND_COM:
+            kept.append(view[found.start() : position])
+        elif marker == 0xE1 and data.startswith(_EXIF, start + 2):
+            exif.append(view[start + 2 + len(_EXIF) : position])
+        elif marker == 0xE1 and data.startswith(_XMP, start + 2):
+            xmp = data[start + 2 : position]
+    return Bare(b"".join(kept), b"".join(exif), xmp)
+
+
+def _png(data: bytes) -> Bare:
+    """The critical chunks and tRNS (PNG, third edition, 5.4: the first letter is a capital)."""
+    view = memoryview(data)
+    kept, exif, xmp = [], b"", b""
+    first, position = 0, len(_PNG)  # of what is kept and not yet noted; of the next chunk
+    while position + 8 <= len(data):
+        name = data[position + 4 : position + 8]
+        end = position + 12 + int.from_bytes(data[position : position + 4])
+        if not name.isalpha() or end > len(data):
+            break
+        if name[0] & 0x20 and name != b"tRNS":
+            kept.append(view[first:position])
+            first = end
+            if name == b"eXIf":
+                exif = data[position + 8 : end - 4]
+            elif name == b"iTXt" and data.startswith(_PNG_XMP, position + 8):
+                xmp = data[position + 8 : end - 4]
+        position = end
+        if name == b"IEND":
+            break
+    return Bare(b"".join([*kept, view[first:]]) if kept else data, exif, xmp)
+
+
+def exif_orientation(exif: bytes, xmp: bytes = b"") -> int:
+    """The orientation of EXIF data (Exif 2.32, 4.6.4 A), else of XMP, 1 to 8.
+
+    Reads that one field; 1 where there is none, or where the data is damaged.
+    """
+    tiff = exif.removeprefix(_EXIF)
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    try:
+        [directory] = struct.unpack_from(f"{order}I", tiff, 4) if order else [0]
+        [entries] = struct.unpack_from(f"{order}H", tiff, directory) if order else [0]
+        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, at)
+            if tag == _ORIENTATION:
+                [value] = struct.unpack_from(f"{order}{_INTEGERS[kind]}", tiff, at + 8)
+                return value if 1 <= value <= 8 else 1
+    except (struct.error, KeyError):
+        return 1
+    said = _XMP_ORIENTATION.search(xmp)
+    return int(said[1]) if said else 1
