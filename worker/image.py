@@ -20,7 +20,7 @@ from producer.contract import ImageFacts
 from producer.errors import PUBLIC_TEXT, JobFailed
 from worker.blip.framing import Framing, cut
 from worker.blip.geometry import Box
-from worker.colour import Alpha, mend_transparency, to_rgb
+from worker.colour import Alpha, mend_palette, mend_transparency, to_rgb
 from worker.errors import ErrorCode, Fault
 from worker.metadata import JPEG_MARKER, exif_orientation, strip
 
@@ -152,13 +152,14 @@ def _decode(
     with Image.open(io.BytesIO(bare.data), formats=limits.formats) as image:
         width, height = image.size
         _check_size(image, limits)
-        is_jpeg = image.format in ("JPEG", "MPO")
+        is_jpeg = image.format == "JPEG"
         if is_jpeg and (scans := count_scans(data, limits.max_jpeg_scans)) > limits.max_jpeg_scans:
             raise Fault(ErrorCode.IMAGE_TOO_COMPLEX, f"{scans} scans or more")
         if is_jpeg and framing is not None and not regions:
             draft_px = max(DRAFT_PX, 2 * max(framing.place(width, height).resized))
             if min(image.size) >= max(limits.draft_from_px, 2 * draft_px):
                 image.draft(None, (draft_px, draft_px))
+        mend_palette(image, data)
         make_room(image.width * image.height)
         image.load()
         _check_size(image, limits)
@@ -174,7 +175,7 @@ def _decode(
         if orientation >= 5:
             width, height = height, width
         facts = ImageFacts(
-            format=image.format or "",
+            format="MPO" if bare.several else image.format or "",
             width=width,
             height=height,
             bytes=len(data),

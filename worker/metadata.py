@@ -16,10 +16,11 @@ __all__ = ["JPEG_MARKER", "Bare", "exif_orientation", "strip"]
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _APPS_AND_COM = frozenset({*range(0xE0, 0xF0), 0xFE})
-# How the colours are coded, and that there are further pictures (CIPA DC-007).
-_KEPT = {0xE0: b"JFIF\0", 0xEE: b"Adobe", 0xE2: b"MPF\0"}
+_COLOURS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}  # what says how they are coded
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_MPF = b"MPF\0"
+_GAIN_MAP = b' hdrgm:Version="'
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_XMP = b"XML:com.adobe.xmp\0"
@@ -31,11 +32,19 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """A file that shows the same picture, and what was left out and says how it stands."""
+    """A file that shows the same picture, and of what was left out, what is asked for.
+
+    Attributes:
+        data: the file.
+        exif, xmp: what may say how the picture stands.
+        several: whether it is a JPEG with further pictures behind it (CIPA DC-007), other than
+            the gain map of its own bright parts.
+    """
 
     data: bytes
     exif: bytes = b""
     xmp: bytes = b""
+    several: bool = False
 
 
 def strip(data: bytes) -> Bare:
@@ -53,7 +62,7 @@ def strip(data: bytes) -> Bare:
 def _jpeg(data: bytes) -> Bare:
     """The segments before the first scan, but for applications' and comments (T.81, B.2.4)."""
     view = memoryview(data)
-    kept, exif, xmp = [view[:2]], [], b""
+    kept, exif, xmp, several = [view[:2]], [], b"", False
     position = 2
     while found := JPEG_MARKER.search(data, position):
         marker, start = found[1][0], found.end()
@@ -62,14 +71,16 @@ def _jpeg(data: bytes) -> Bare:
             break
         # A length too small to hold itself: libjpeg goes on after it.
         position = start + max(2, int.from_bytes(data[start : start + 2]))
-        needed = marker in _KEPT and data.startswith(_KEPT[marker], start + 2)
+        needed = marker in _COLOURS and data.startswith(_COLOURS[marker], start + 2)
         if needed or marker not in _APPS_AND_COM:
             kept.append(view[found.start() : position])
         elif marker == 0xE1 and data.startswith(_EXIF, start + 2):
             exif.append(view[start + 2 + len(_EXIF) : position])
         elif marker == 0xE1 and data.startswith(_XMP, start + 2):
             xmp = data[start + 2 : position]
-    return Bare(b"".join(kept), b"".join(exif), xmp)
+        elif marker == 0xE2 and data.startswith(_MPF, start + 2):
+            several = True
+    return Bare(b"".join(kept), b"".join(exif), xmp, several and _GAIN_MAP not in xmp)
 
 
 def _png(data: bytes) -> Bare:

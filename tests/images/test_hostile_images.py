@@ -1,0 +1,67 @@
+"""No damaged or hostile file does harm: its code, within time and memory, and not a word."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.images.hostile import Hostile, hostile
+from worker.errors import ErrorCode, Fault
+from worker.image import ImageLimits, decode
+
+HOSTILE = hostile()
+
+
+def outcome(data: bytes) -> ErrorCode | None:
+    try:
+        decode(data, ImageLimits())
+    except Fault as fault:
+        return fault.code
+    return None
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=lambda case: case.name)
+def test_given_a_hostile_file_when_decoded_then_it_fails_with_its_code(case: Hostile) -> None:
+    assert outcome(case.data) in case.codes
+
+
+def test_given_all_hostile_files_when_decoded_in_a_process_then_it_is_quick_small_and_silent(
+    tmp_path: Path,
+) -> None:
+    """One process, whose own words, longest time and peak of memory are looked at."""
+    (tmp_path / "files").write_bytes(pickle.dumps([case.data for case in HOSTILE]))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "files"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    before_mib, peak_mib, longest_s, which = done.stdout.split(maxsplit=3)
+    print(f"peak {peak_mib} MiB, {before_mib} before; longest {longest_s} s:", which)
+    # 16383 x 3000 pixels are within the limits, and a file of a few bytes may have them.
+    assert int(peak_mib) - int(before_mib) < 700
+    assert float(longest_s) < 8
+    assert len(which.split()) == 1
+
+
+PROGRAM = """
+import pickle, resource, sys, time
+from pathlib import Path
+from worker.errors import Fault
+from worker.image import ImageLimits, decode
+
+def peak_mib():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+files = pickle.loads(Path(sys.argv[1]).read_bytes())
+before, longest = peak_mib(), (0.0, "")
+for number, data in enumerate(files):
+    start = time.process_time()
+    try:
+        decode(data, ImageLimits())
+    except Fault:
+        pass
+    longest = max(longest, (time.process_time() - start, f"file-{number}"))
+print(before, peak_mib(), f"{longest[0]:.2f}", longest[1])
+"""
+"""Warnings are what Python prints by default: pytest's own filters are not there."""
