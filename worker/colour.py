@@ -87,6 +87,6 @@ def mend_palette(image: ImageFile.ImageFile, data: bytes) -> None:
     image._mode = "P"
     image.palette = ImagePalette.raw("RGB", bytes(level for level in levels for _ in "RGB"))
     [tile] = image.tile
-    assert isinstance(tile.args, tuple)  # the raw mode, and what depends on the decoder
     raw = "P;4" if depth == 4 and tile.codec_name == "raw" else "P"
-    image.tile = [tile._replace(args=(raw, *tile.args[1:]))]
+    # Its arguments: the raw mode, and what depends on the decoder.
+    image.tile = [tile._replace(args=(raw, *tuple(tile.args or ())[1:]))]

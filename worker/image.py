@@ -7,7 +7,6 @@ plain values, to be run in a process that can be killed; nothing heavy is import
 
 import hashlib
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from worker.blip.framing import Framing, cut
 from worker.blip.geometry import Box
 from worker.colour import Alpha, mend_palette, mend_transparency, to_rgb
 from worker.errors import ErrorCode, Fault
+from worker.formats import DEFAULT_FORMATS, begins_as, enable
 from worker.metadata import JPEG_MARKER, exif_orientation, strip
 
 __all__ = ["Decoded", "ImageLimits", "count_scans", "decode"]
@@ -33,14 +33,6 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata is the sender's affair
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-# How a file of each format begins: it tells a damaged image from something else altogether.
-_BEGINNINGS = {
-    "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
-    "GIF": re.compile(rb"GIF8[79]a"),
-    "BMP": re.compile(rb"BM"),
-}
 # The transposition that undoes each EXIF orientation (Exif 2.32, 4.6.4 A); from 5 on sides swap.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,7 +57,8 @@ class ImageLimits:
     """What an image may be.
 
     Attributes:
-        formats: Pillow's names. JPEG takes in MPO, a JPEG with further pictures behind it.
+        formats: Pillow's names, out of those of worker.formats. JPEG takes in MPO, a JPEG with
+            further pictures behind it.
         max_pixels: width x height.
         max_side: the longer side in pixels.
         max_jpeg_scans: 400 scans in 231 KB cost 12.8 s; real progressive files have about ten.
@@ -75,7 +68,7 @@ class ImageLimits:
             which shows colours nobody was meant to see.
     """
 
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
     max_pixels: int = 50_000_000
     max_side: int = 16_383
     max_jpeg_scans: int = 64
@@ -129,9 +122,7 @@ def decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as exc:
         raise Fault(ErrorCode.IMAGE_TOO_LARGE, f"{type(exc).__name__}: {exc}") from exc
     except UnidentifiedImageError as exc:
-        begun = any(
-            form.match(data) for name, form in _BEGINNINGS.items() if name in limits.formats
-        )
+        begun = begins_as(data, limits.formats)
         code = ErrorCode.IMAGE_CORRUPT if begun else ErrorCode.IMAGE_UNSUPPORTED_FORMAT
         raise Fault(code, f"begins with {data[:16]!r}") from exc
     except Exception as exc:
@@ -148,6 +139,7 @@ def _decode(
     make_room: Callable[[int], None],
 ) -> Decoded:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    enable(limits.formats)
     bare = strip(data)
     with Image.open(io.BytesIO(bare.data), formats=limits.formats) as image:
         width, height = image.size
@@ -163,7 +155,7 @@ def _decode(
         make_room(image.width * image.height)
         image.load()
         _check_size(image, limits)
-        exif, xmp = (image.info.get(name, b"") for name in ("exif", "xmp"))
+        exif, xmp = (image.info.get(name) or b"" for name in ("exif", "xmp"))
         orientation = exif_orientation(bare.exif or exif, bare.xmp or xmp)
         mend_transparency(image, data)
         upright = to_rgb(image, limits.alpha)

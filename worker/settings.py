@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from producer.settings import ProducerSettings
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
+from worker.formats import DEFAULT_FORMATS, parse_formats
 
 BUNDLED = "bundled"
 """Value of a model setting that stands for the small checkpoint inside the package."""
@@ -148,7 +149,23 @@ class WorkerSettings(ProducerSettings):
         10, gt=0, le=300, description="Longest time one fetch may take, redirects included, seconds"
     )
     max_bytes: int = Field(20 * 2**20, ge=1, description="Largest image file, bytes")
+    image_formats: str = Field(
+        ",".join(DEFAULT_FORMATS),
+        description="Formats images may have, comma-separated; AVIF and HEIF (with the extra "
+        "'heic') may be added",
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="Largest image, pixels")
+    max_side: int = Field(
+        16_383, ge=1, le=65_535, description="Longest side of the largest image, pixels"
+    )
+    max_jpeg_scans: int = Field(
+        64, ge=1, description="Most scans of a JPEG; more cost time, and no camera writes them"
+    )
+    alpha: Literal["white", "drop"] = Field(
+        "white",
+        description="What becomes of transparency: pictures are laid on white, or its channel is "
+        "dropped, which shows hidden colours, as BLIP's own code does",
+    )
     s3_allow: str = Field(
         "",
         description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
@@ -184,6 +201,7 @@ class WorkerSettings(ProducerSettings):
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
+        parse_formats(self.image_formats)
         return self
 
     @property

@@ -184,15 +184,23 @@ def header_lies() -> Iterator[Hostile]:
         yield Hostile(f"BMP with pixels at {offset}", data, codes)
     lossy = saved(smooth(), "WEBP")
     [(name, body)] = webp_chunks(lossy).items()
-    for size, codes in (((1, 1), (CORRUPT,)), ((16_383, 3_000), (CORRUPT,)), ((2**24, 2**24), (LARGE,))):
+    for size, codes in (
+        ((1, 1), (CORRUPT,)),
+        ((16_383, 3_000), (CORRUPT,)),
+        ((2**24, 2**24), (LARGE,)),
+    ):
         data = webp_file(extended(size, 0), (name, body))
         yield Hostile(f"WEBP whose canvas says {size}", data, codes)
     data = lossy[:26] + struct.pack("<HH", 16_383, 16_383) + lossy[30:]
     yield Hostile("WEBP that says 16383 x 16383", data, (LARGE,))
-    yield Hostile("WEBP of no frame", webp_file(extended((9, 9), 2), (b"ANIM", bytes(6))), (CORRUPT,))
+    yield Hostile(
+        "WEBP of no frame", webp_file(extended((9, 9), 2), (b"ANIM", bytes(6))), (CORRUPT,)
+    )
     data = lossy[:4] + b"\xff\xff\xff\xff" + lossy[8:]
     yield Hostile("WEBP of 4 GiB, as it says", data, (CORRUPT,))
-    yield Hostile("PNG whose chunk says 4 GiB", small[:8] + b"\xff\xff\xff\xff" + small[12:], (CORRUPT,))
+    yield Hostile(
+        "PNG whose chunk says 4 GiB", small[:8] + b"\xff\xff\xff\xff" + small[12:], (CORRUPT,)
+    )
     yield Hostile("PNG without a header", png.MAGIC + small[33:], (CORRUPT,))
     yield Hostile("PNG without pixels", small[:33] + png.chunk(b"IEND"), (CORRUPT,))
     yield Hostile("PNG of depth 3", png.plain(size=png.header(1, 1, 3)), (CORRUPT,))
@@ -291,7 +299,9 @@ def scan_bombs() -> Iterator[Hostile]:
         data = jpeg.with_segments(progressive, segment(marker, scan * (60_000 // len(scan))))
         yield Hostile(f"JPEG with scans inside {name}", data, (SHOWN,))
     thumbnail = segment(0xE1, b"Exif\0\0" + jpeg.more_scans(progressive, 90)[:60_000])
-    yield Hostile("JPEG with a thumbnail of 100 scans", jpeg.with_segments(plain, thumbnail), (SHOWN,))
+    yield Hostile(
+        "JPEG with a thumbnail of 100 scans", jpeg.with_segments(plain, thumbnail), (SHOWN,)
+    )
     yield Hostile("JPEG with scans behind its end", progressive + scan * 200, (SHOWN,))
     data = jpeg.with_segments(progressive, segment(0xDA, b"\1\1\0\0\x3f\0"))
     yield Hostile("JPEG whose scan comes before its frame", data, (CORRUPT,))
@@ -312,7 +322,9 @@ def animations() -> Iterator[Hostile]:
     count = png.chunk(b"acTL", struct.pack(">II", 10_001, 0))
     whole = png.png(noise(1, 1), before=[count, control], after=[frames])
     yield Hostile("PNG of 10,000 frames", whole, (SHOWN,))
-    yield Hostile("PNG that says 4 billion frames", png.plain(png.chunk(b"acTL", b"\xff" * 8)), (SHOWN,))
+    yield Hostile(
+        "PNG that says 4 billion frames", png.plain(png.chunk(b"acTL", b"\xff" * 8)), (SHOWN,)
+    )
     small = smooth(2, 2)
     [(name, body)] = webp_chunks(saved(small, "WEBP", lossless=True)).items()
     place = b"".join(v.to_bytes(3, "little") for v in (0, 0, 1, 1, 100)) + b"\0"
@@ -331,7 +343,9 @@ def polyglots() -> Iterator[Hostile]:
     yield Hostile("BMP and PDF", saved(image, "BMP") + b"%PDF-1.7", (SHOWN,))
     riff = b"RIFF" + struct.pack("<I", 100) + b"WAVEfmt " + bytes(92)
     yield Hostile("RIFF that is sound", riff, (OTHER,))
-    yield Hostile("PNG inside a JPEG's beginning", b"\xff\xd8\xff" + saved(image, "PNG"), (CORRUPT,))
+    yield Hostile(
+        "PNG inside a JPEG's beginning", b"\xff\xd8\xff" + saved(image, "PNG"), (CORRUPT,)
+    )
     grey = io.BytesIO()
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(grey, "TIFF")
     yield Hostile("TIFF that ends in a JPEG", grey.getvalue() + saved(image, "JPEG"), (OTHER,))

@@ -67,7 +67,9 @@ def png(
     )
 
 
-def plain(*chunks: bytes, idat: bytes = zlib.compress(b"\0\x80"), size: bytes | None = None) -> bytes:
+def plain(
+    *chunks: bytes, idat: bytes = zlib.compress(b"\0\x80"), size: bytes | None = None
+) -> bytes:
     """A grey pixel, with chunks before it; or whatever `size` (an IHDR) and `idat` say."""
     ends = [chunk(b"IDAT", idat), chunk(b"IEND")]
     return b"".join([MAGIC, size or header(1, 1), *chunks, *ends])

@@ -116,7 +116,10 @@ def png_transparent_colours() -> Iterator[Sample]:
     for depth in png.DEPTHS[3]:
         samples = noise(HEIGHT, WIDTH, 1, depth, seed=depth)
         palette = noise(1 << depth, 1, 3, seed=depth).astype(np.uint8)[:, 0]
-        for name, alphas in (("many alphas", bytes([0, 100])), ("one clear entry", bytes([255, 0]))):
+        for name, alphas in (
+            ("many alphas", bytes([0, 100])),
+            ("one clear entry", bytes([255, 0])),
+        ):
             full = np.full(1 << depth, 255, np.uint8)
             full[:2] = np.frombuffer(alphas, np.uint8)
             rgba = np.concatenate([palette, full[:, None]], 1)[samples[..., 0]]
@@ -200,7 +203,9 @@ def jpegs() -> Iterator[Sample]:
         "restarts after each block": saved(image, "JPEG", restart_marker_blocks=1),
         "restarts after each row": saved(image, "JPEG", restart_marker_rows=1, progressive=True),
         "lossless": jpeg.lossless(np.asarray(grey)),
-        "a thumbnail in EXIF": saved(image, "JPEG", exif=b"Exif\0\0" + exif(1) + saved(grey, "JPEG")),
+        "a thumbnail in EXIF": saved(
+            image, "JPEG", exif=b"Exif\0\0" + exif(1) + saved(grey, "JPEG")
+        ),
         "ICC in segments": saved(image, "JPEG", icc_profile=b"?" * 200_000),
         "a comment": saved(image, "JPEG", comment=b"\xff\xda\xff\xd9"),
         "fill bytes": (plain := saved(image, "JPEG"))[:2] + b"\xff\xff\xff" + plain[2:],
@@ -278,7 +283,11 @@ def webps() -> Iterator[Sample]:
     [(name, body)] = webp_chunks(saved(small, "WEBP", lossless=True)).items()
     place = b"".join(v.to_bytes(3, "little") for v in (2, 1, 8, 6, 100)) + b"\0"
     inner = name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
-    chunks = (extended((WIDTH, HEIGHT), 0x12), (b"ANIM", b"\0\0\xff\xff\0\0"), (b"ANMF", place + inner))
+    chunks = (
+        extended((WIDTH, HEIGHT), 0x12),
+        (b"ANIM", b"\0\0\xff\xff\0\0"),
+        (b"ANMF", place + inner),
+    )
     wanted = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     wanted[2:9, 4:13] = np.asarray(small)
     yield Sample("WEBP a small first frame", webp_file(*chunks), "WEBP", pixels=wanted)
@@ -322,7 +331,9 @@ def gifs() -> Iterator[Sample]:
     yield Sample("GIF extensions", data, "GIF", pixels=pixels)
     grey = bytes(v for level in range(256) for v in [level] * 3)
     data = gif.gif((WIDTH, HEIGHT), [Frame(indices)], grey)
-    yield Sample("GIF grey", data, "GIF", pixels=np.repeat(indices[..., None].astype(np.uint8), 3, 2))
+    yield Sample(
+        "GIF grey", data, "GIF", pixels=np.repeat(indices[..., None].astype(np.uint8), 3, 2)
+    )
     data = gif.gif((WIDTH, HEIGHT), [Frame(indices)])
     yield Sample("GIF without any palette", data, "GIF")
     small = Frame(indices[:9, :11], 5, 4, disposal=2)
