@@ -71,14 +71,14 @@ def _jpeg(data: bytes) -> Bare:
             break
         # A length too small to hold itself: libjpeg goes on after it.
         position = start + max(2, int.from_bytes(data[start : start + 2]))
-        needed = marker in _COLOURS and data.startswith(_COLOURS[marker], start + 2)
+        needed = marker in _COLOURS and data.startswith(_COLOURS[marker], start + 2, position)
         if needed or marker not in _APPS_AND_COM:
             kept.append(view[found.start() : position])
-        elif marker == 0xE1 and data.startswith(_EXIF, start + 2):
+        elif marker == 0xE1 and data.startswith(_EXIF, start + 2, position):
             exif.append(view[start + 2 + len(_EXIF) : position])
-        elif marker == 0xE1 and data.startswith(_XMP, start + 2):
+        elif marker == 0xE1 and data.startswith(_XMP, start + 2, position):
             xmp = data[start + 2 : position]
-        elif marker == 0xE2 and data.startswith(_MPF, start + 2):
+        elif marker == 0xE2 and data.startswith(_MPF, start + 2, position):
             several = True
     return Bare(b"".join(kept), b"".join(exif), xmp, several and _GAIN_MAP not in xmp)
 
@@ -98,7 +98,7 @@ def _png(data: bytes) -> Bare:
             first = end
             if name == b"eXIf":
                 exif = data[position + 8 : end - 4]
-            elif name == b"iTXt" and data.startswith(_PNG_XMP, position + 8):
+            elif name == b"iTXt" and data.startswith(_PNG_XMP, position + 8, end - 4):
                 xmp = data[position + 8 : end - 4]
         position = end
         if name == b"IEND":
