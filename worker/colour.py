@@ -1,15 +1,15 @@
 """Pixels of any of Pillow's modes as RGB: transparency on white, sixteen bits scaled to eight.
 
-Two kinds of valid files that Pillow misreads are mended here: a PNG's transparent colour at other
-depths than eight bits, and a BMP's palette that looks like grey levels.
+One kind of valid files that Pillow misreads is mended here: PNGs with a transparent colour, at
+other depths than eight bits.
 """
 
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageFile, ImagePalette
+from PIL import Image
 
-__all__ = ["Alpha", "mend_palette", "mend_transparency", "to_rgb"]
+__all__ = ["Alpha", "mend_transparency", "to_rgb"]
 
 Alpha = Literal["white", "drop"]
 """Transparent pixels are laid on white, or shown in colours that nobody was meant to see."""
@@ -72,21 +72,3 @@ def mend_transparency(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = eight(value)
     elif value is not None:
         image.info["transparency"] = tuple(map(eight, value))
-
-
-def mend_palette(image: ImageFile.ImageFile, data: bytes) -> None:
-    """Have a BMP of four or eight bits read by its palette, before it is loaded.
-
-    Pillow takes black and white for one bit a pixel, and levels that are their own index for
-    eight, without a look at the depth.
-    """
-    depth = data[24 if data[14] == 12 else 28] if image.format == "BMP" else 0
-    if (image.mode, depth) not in (("1", 4), ("1", 8), ("L", 4)):
-        return
-    levels = (0, 255) if image.mode == "1" else range(16)
-    image._mode = "P"
-    image.palette = ImagePalette.raw("RGB", bytes(level for level in levels for _ in "RGB"))
-    [tile] = image.tile
-    raw = "P;4" if depth == 4 and tile.codec_name == "raw" else "P"
-    # Its arguments: the raw mode, and what depends on the decoder.
-    image.tile = [tile._replace(args=(raw, *tuple(tile.args or ())[1:]))]

@@ -48,7 +48,9 @@ class Bare:
 
 
 def strip(data: bytes) -> Bare:
-    """Leave out a JPEG's or a PNG's metadata, animation included; other files stay as they are.
+    """Leave out the metadata of a JPEG, PNG or GIF, other files stay as they are.
+
+    A PNG's animation is left out as well: what it shows without is the first picture.
 
     What is damaged stays damaged: a decoder finds out.
     """
@@ -56,6 +58,8 @@ def strip(data: bytes) -> Bare:
         return _jpeg(data)
     if data.startswith(_PNG):
         return _png(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return Bare(_gif(data))
     return Bare(data)
 
 
@@ -94,7 +98,8 @@ def _png(data: bytes) -> Bare:
         if not name.isalpha() or end > len(data):
             break
         if name[0] & 0x20 and name != b"tRNS":
-            kept.append(view[first:position])
+            if position > first:
+                kept.append(view[first:position])
             first = end
             if name == b"eXIf":
                 exif = data[position + 8 : end - 4]
@@ -104,6 +109,20 @@ def _png(data: bytes) -> Bare:
         if name == b"IEND":
             break
     return Bare(b"".join([*kept, view[first:]]) if kept else data, exif, xmp)
+
+
+def _gif(data: bytes) -> bytes:
+    """Of the extensions before the first frame, its control alone (GIF89a, 23)."""
+    control, start = b"", 13 + (3 << (data[10] & 7) + 1 if data[10:11] > b"\x7f" else 0)
+    at = start
+    while data.startswith(b"!", at):
+        begin, at = at, at + 2
+        while size := int.from_bytes(data[at : at + 1]):
+            at += size + 1
+        at += 1
+        if data[begin + 1 : begin + 2] == b"\xf9":
+            control = data[begin:at]
+    return b"".join((data[:start], control, memoryview(data)[at:]))
 
 
 def exif_orientation(exif: bytes, xmp: bytes = b"") -> int:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.images import bmp, gif, jpeg, png
-from tests.images.gif import Frame
+from tests.images import bmp, jpeg, png
 from tests.images.valid import noise, saved, smooth
 from worker.errors import ErrorCode, Fault
 from worker.image import ImageLimits, decode
@@ -37,9 +36,6 @@ UNREAD: dict[str, Callable[[], bytes]] = {
     ),
     "BMP that holds a PNG, as printers are sent it": lambda: bmp.bmp(
         9, 9, 0, saved(smooth(9, 9), "PNG"), compression=5
-    ),
-    "GIF with an extension that holds no block and is none that is known": lambda: gif.gif(
-        (9, 9), [Frame(noise(9, 9)[..., 0])], bytes(768), extensions=[gif.extension(0x77)]
     ),
 }
 

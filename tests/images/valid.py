@@ -326,6 +326,7 @@ def gifs() -> Iterator[Sample]:
         gif.extension(0xFE, b"a comment", b"x" * 255),
         gif.extension(0xFE),
         gif.extension(0x01, bytes(12), b"text"),
+        gif.extension(0x77),
     ]
     data = gif.gif((WIDTH, HEIGHT), [Frame(indices)], raw, extensions=extensions)
     yield Sample("GIF extensions", data, "GIF", pixels=pixels)
@@ -394,6 +395,14 @@ def bmps() -> Iterator[Sample]:
                 )  # fmt: skip
                 wanted = colours[levels]
                 yield Sample(f"BMP {bits} bits, run lengths{name}", data, "BMP", pixels=wanted)
+    # Three lines of four: a run, a step of one right and one up, a pixel, the end.
+    stepped = b"\x02\x11\0\2\1\1\1\x11\0\1"
+    for bits, compression in ((8, bmp.RLE8), (4, bmp.RLE4)):
+        colours = bmp.quads(palette[: 1 << bits])
+        data = bmp.bmp(4, 3, bits, stepped, palette=colours, compression=compression)
+        index = 0x11 if bits == 8 else 1
+        wanted = palette[np.array([[0] * 4, [0, 0, 0, index], [index, index, 0, 0]])]
+        yield Sample(f"BMP {bits} bits, run lengths with a step", data, "BMP", (4, 3), wanted)
     colour = noise(HEIGHT, WIDTH, 3).astype(np.uint8)
     for header in (12, 40, 124):
         data = bmp.bmp(WIDTH, HEIGHT, 24, bmp.rows(colour[..., ::-1], 24), header=header)

@@ -31,7 +31,9 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param(
             {"BATCH_TIMEOUT_S": "90"}, "less than INFER_TIMEOUT_S", id="jobs give up a hang first"
         ),
-        pytest.param({"IMAGE_FORMATS": "JPEG,TIFF"}, "TIFF is not accepted; .*JPEG, PNG", id="TIFF"),
+        pytest.param(
+            {"IMAGE_FORMATS": "JPEG,TIFF"}, "TIFF is not accepted; .*JPEG, PNG", id="TIFF"
+        ),
         pytest.param({"IMAGE_FORMATS": " ,"}, "nothing is not accepted", id="no format"),
         pytest.param({"ALPHA": "black"}, "CAPTIONQ_ALPHA", id="no such ground"),
         pytest.param({"MAX_SIDE": "0"}, "CAPTIONQ_MAX_SIDE", id="no side"),

@@ -1,0 +1,131 @@
+"""A large JPEG decoded at reduced size against the same at full size: pixels, and captions.
+
+DRAFT_SCENES says how many scenes are tried; `make test` tries three, and one photograph of three.
+"""
+
+import io
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.images.valid import noise
+from worker.blip import Engine
+from worker.blip.framing import Framing
+from worker.image import ImageLimits, decode
+from worker.settings import BUNDLED, model_path
+from worker.training.scenes import draw, sample
+
+FEW = 3
+SCENES = int(os.environ.get("DRAFT_SCENES", FEW))
+DRAFTED = ImageLimits()
+FULL = replace(DRAFTED, draft_from_px=100_000)
+SIZE = (4_000, 3_000)  # 12 MP
+
+
+def framing(side: int = 384, patch: int = 16) -> Framing:
+    return Framing("stretch", (side, side), patch, Image.Resampling.BICUBIC, (123, 117, 104))
+
+
+def scenes(count: int) -> Iterator[Image.Image]:
+    for number in range(count):
+        scene = sample(random.Random(f"draft {number}"), shapes=1 + number % 2)
+        yield draw(scene, SIZE[1]).resize(SIZE, Image.Resampling.BILINEAR)
+
+
+def photograph(size: tuple[int, int], seed: int = 1) -> Image.Image:
+    """Gradients, edges between them, and texture at every scale that a sensor would see."""
+    width, height = size
+    light = Image.fromarray(noise(5, 6, 3, seed=seed).astype(np.uint8)).resize(size, 3)
+    things = Image.fromarray(noise(7, 9, 3, seed=seed + 1).astype(np.uint8)).resize(size, 0)
+    mask = Image.fromarray(noise(11, 13, 1, seed=seed + 2)[..., 0].astype(np.uint8)).resize(size, 3)
+    mixed = Image.composite(light, things, mask.point(lambda v: 255 if v > 127 else 0))
+    total = np.asarray(mixed).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    for cell, strength in ((64, 8), (16, 6), (4, 5), (2, 4)):
+        grain = rng.normal(0, strength, (height // cell + 1, width // cell + 1)).astype(np.float32)
+        total += np.asarray(Image.fromarray(grain).resize(size, Image.Resampling.BILINEAR))[
+            ..., None
+        ]
+    return Image.fromarray(total.clip(0, 255).astype(np.uint8))
+
+
+def fine_print(size: tuple[int, int]) -> Image.Image:
+    """Cells of 12 pixels, black or white."""
+    bits = noise(size[1] // 12 + 1, size[0] // 12 + 1, 1, 1)[..., 0].astype(np.uint8) * 255
+    return Image.fromarray(bits).resize((size[0] // 12 * 12, size[1] // 12 * 12), 0).convert("RGB")
+
+
+def jpeg(image: Image.Image, subsampling: str) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=92, subsampling=subsampling)
+    return out.getvalue()
+
+
+def both(data: bytes, seen: Framing) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    [drafted] = decode(data, DRAFTED, seen).images
+    [full] = decode(data, FULL, seen).images
+    return drafted, full
+
+
+PICTURES: dict[str, Callable[[], Image.Image]] = {"12 MP": lambda: photograph(SIZE)}
+if SCENES > FEW:
+    PICTURES["24 MP"] = lambda: photograph((6_000, 4_000), 2)
+    PICTURES["48 MP"] = lambda: photograph((8_000, 6_000), 3)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_given_a_large_photograph_when_drafted_then_it_hardly_differs_from_a_full_decoding(
+    name: str,
+) -> None:
+    for subsampling in ("4:4:4", "4:2:0"):
+        drafted, full = both(jpeg(PICTURES[name](), subsampling), framing())
+        apart = np.abs(drafted.astype(int) - full)
+        print(f"{name} {subsampling}: {told(apart)}")
+        assert 0 < apart.mean() <= 0.21
+        # With half the colours' resolution, values that are clipped differ by more, here and there.
+        assert apart.max() <= (4 if subsampling == "4:4:4" else 9)
+        assert (apart > 4).mean() < 1e-4
+
+
+def test_given_the_finest_print_when_drafted_then_it_differs_by_a_few_levels() -> None:
+    """Cells of 12 pixels, black or white at random: the worst that is known."""
+    drafted, full = both(jpeg(fine_print(SIZE), "4:2:0"), framing())
+    apart = np.abs(drafted.astype(int) - full)
+    print(told(apart))
+    assert 0 < apart.mean() <= 0.8
+    assert apart.max() <= 8
+
+
+def test_given_less_than_is_left_of_it_when_decoded_then_nothing_is_drafted() -> None:
+    for size in ((2_400, 1_600), (3_200, 2_879)):
+        drafted, full = both(jpeg(photograph(size), "4:2:0"), framing())
+        assert np.array_equal(drafted, full)
+
+
+def test_given_scenes_of_12_mp_when_drafted_then_their_captions_are_the_same() -> None:
+    engine = Engine.load(model_path(BUNDLED), device="cpu", tasks=("caption",))
+    largest = np.zeros(1)
+    for number, image in enumerate(scenes(SCENES)):
+        data = jpeg(image, "4:2:0")
+        for seen in (framing(), engine.framing("stretch", None)):
+            drafted, full = both(data, seen)
+            apart = np.abs(drafted.astype(int) - full)
+            assert apart.mean() <= 0.2
+            assert apart.max() <= 9
+            assert (apart > 4).mean() < 1e-4
+            largest = max(largest, apart, key=lambda values: values.max())
+        one, other = engine.caption([drafted, full], num_beams=1, mode="native")
+        assert one[0].text == other[0].text, f"scene {number}"
+    print(f"{SCENES} scenes, at most: {told(largest)}")
+
+
+def told(apart: NDArray[Any]) -> str:
+    above = int((apart > 4).sum())
+    return f"mean {apart.mean():.3f}, max {apart.max()}, {above} of {apart.size} above 4"
