@@ -6,9 +6,12 @@ seconds), and refuses pictures that end before their last line, as the format le
 
 from typing import Any
 
-from PIL import Image, ImageFile, ImagePalette
+from PIL import BmpImagePlugin, Image, ImageFile, ImagePalette
 
 __all__ = ["RunLengths", "mend_palette", "unpack"]
+
+_RUNS = [bytes((value,)) * 255 for value in range(256)]
+_RUNS_OF_PAIRS = [bytes((value >> 4, value & 15)) * 128 for value in range(256)]
 
 
 def mend_palette(image: ImageFile.ImageFile, data: bytes) -> None:
@@ -37,47 +40,47 @@ def unpack(data: bytes, width: int, height: int, four_bits: bool) -> bytearray:
     Raises:
         ValueError: the data ends before the picture, without saying so.
     """
+    runs = _RUNS_OF_PAIRS if four_bits else _RUNS
     pixels = bytearray(width * height)
     x = y = at = 0
     while y < height and at + 1 < len(data):
         count, value = data[at], data[at + 1]
         at += 2
-        if count or value > 2:
-            if count:  # a run
-                run = _pair(value) * 128 if four_bits else bytes((value,)) * count
-            else:  # pixels one by one, to an even number of bytes
-                count, size = value, (value + 1) // 2 if four_bits else value
-                run = data[at : at + size]
-                if len(run) < size:
-                    break
-                if four_bits:
-                    run = b"".join(map(_pair, run))
-                at += size + size % 2
+        if count:  # a run
             kept = min(count, width - x)
             if kept > 0:
                 start = y * width + x
-                pixels[start : start + kept] = run[:kept]
+                pixels[start : start + kept] = runs[value][:kept]
             x += count
+        elif value > 2:  # pixels one by one, to an even number of bytes
+            size = (value + 1) // 2 if four_bits else value
+            literal = data[at : at + size]
+            if len(literal) < size:
+                break
+            at += size + size % 2
+            if four_bits:
+                literal = b"".join(_RUNS_OF_PAIRS[both][:2] for both in literal)
+            kept = min(value, width - x)
+            if kept > 0:
+                start = y * width + x
+                pixels[start : start + kept] = literal[:kept]
+            x += value
         elif value == 0:  # the end of a line
             x, y = 0, y + 1
-        elif value == 1 or at + 1 >= len(data):  # the end of the picture
+        elif value == 1:  # the end of the picture
             return pixels
-        else:
+        elif at + 1 < len(data):  # a step
             x, y = x + data[at], y + data[at + 1]
             at += 2
+        else:
+            break
     if y < height - 1 or (y == height - 1 and x < width):
         raise ValueError("run lengths end before the picture")
     return pixels
 
 
-def _pair(value: int) -> bytes:
-    return bytes((value >> 4, value & 15))
-
-
-class RunLengths(ImageFile.PyDecoder):
+class RunLengths(BmpImagePlugin.BmpRleDecoder):
     """Pillow's `bmp_rle`. Arguments: the raw mode, whether of four bits, and the direction."""
-
-    _pulls_fd = True
 
     def decode(self, buffer: Any) -> tuple[int, int]:  # noqa: ARG002 - read from the file
         """Decode the whole picture."""
@@ -90,4 +93,4 @@ class RunLengths(ImageFile.PyDecoder):
         return -1, 0
 
 
-Image.register_decoder("bmp_rle", RunLengths)
+Image.register_decoder("bmp_rle", RunLengths)  # after the import of Pillow's, which this replaces
