@@ -33,14 +33,15 @@ fuzzed = settings(
 
 # Pieces of URLs, good and bad: text of these gets further than any text does.
 PIECES = st.sampled_from(
-    ["http", "https", "HTTP", "s3", "file", "ftp", ":", "//", "/", "///", "\\", "@", "?", "#", "%",
-     "[", "]", "::1", "[::1]", "[::ffff:10.0.0.1]", "[fe80::1%25eth0]", "127.0.0.1", "0x7f.1",
-     "2130706433", "127.1", "1.2.3.4", "a.example", "b.example.", ".", "..", "/../", "%2e%2e",
-     "%00", "%2F", "%ff", ":80", ":443", ":8080", ":0", ":65536", ":080", ":", "user:pass@", "user@",
-     "&", "=", "versionId=1", "?versionId=a", "bucket", "key", "a_b", "xn--bcher-kva", "bücher", "ß",
-     "K", "。", "．", "ａ", "①", "‥", "\u200d", "\xad", "\t", "\n", "\r", " ", "\0", "\x7f",
-     "-", "_", "localhost", "+", ";", ",", "~", "|", "^", "{", "}", "<", ">", '"', "'", "`", "a" * 63,
-     "a" * 64, "a." * 126, "é", "日本", "\ud800", "١٢٧"]
+    ["http", "https", "HTTP", "s3", "file", "ftp", ":", "//", "/", "///", "\\", "@", "?", "#",
+     "%", "[", "]", "::1", "[::1]", "[::ffff:10.0.0.1]", "[fe80::1%25eth0]", "127.0.0.1",
+     "0x7f.1", "2130706433", "127.1", "1.2.3.4", "a.example", "b.example.", ".", "..", "/../",
+     "%2e%2e", "%00", "%2F", "%ff", ":80", ":443", ":8080", ":0", ":65536", ":080", ":",
+     "user:pass@", "user@", "&", "=", "versionId=1", "?versionId=a", "bucket", "key", "a_b",
+     "xn--bcher-kva", "bücher", "ß", "K", "。", "．", "ａ", "①", "‥", "\u200d", "\xad",
+     "\t", "\n", "\r", " ", "\0", "\x7f", "-", "_", "localhost", "+", ";", ",", "~", "|", "^",
+     "{", "}", "<", ">", '"', "'", "`", "a" * 63, "a" * 64, "a." * 126, "é", "日本", "\ud800",
+     "١٢٧"]
 )  # fmt: skip
 MIXES = st.one_of(
     st.lists(PIECES, max_size=12).map("".join),
@@ -96,6 +97,8 @@ def faulted(call: Callable[..., Any], *args: Any, codes: set[ErrorCode]) -> Any:
 @example("http://a.example:/", WEB_PORTS)
 @example("http://[::ffff:127.0.0.1]/?#", None)
 @example("http://a.example/%", None)
+@example("http://a.example:0/", None)
+@example("http://a.example:65536/", None)
 def test_given_any_text_when_parsed_as_a_url_then_what_is_accepted_parses_to_itself(
     text: str, ports: frozenset[int] | None
 ) -> None:
@@ -104,6 +107,7 @@ def test_given_any_text_when_parsed_as_a_url_then_what_is_accepted_parses_to_its
         return
     assert parse_url(target.url, ports) == target
     assert target.scheme in ("http", "https")
+    assert 0 < target.port < 65_536
     assert ports is None or target.port in ports
     assert target.path.startswith(("/", "?"))
     assert re.fullmatch(r"[\x21-\x7e]+", target.path)

@@ -119,7 +119,7 @@ def test_given_scenes_of_12_mp_when_drafted_then_their_captions_are_the_same() -
             apart = np.abs(drafted.astype(int) - full)
             assert apart.mean() <= 0.2
             assert apart.max() <= 9
-            assert (apart > 4).mean() < 1e-4
+            assert (apart > 4).mean() < 3e-4
             largest = max(largest, apart, key=lambda values: values.max())
         one, other = engine.caption([drafted, full], num_beams=1, mode="native")
         assert one[0].text == other[0].text, f"scene {number}"
