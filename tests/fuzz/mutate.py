@@ -1,6 +1,7 @@
 """Damage to files, the same for the same seed."""
 
 import random
+import zlib
 from collections.abc import Callable, Sequence
 
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 256, 4_095, 16_383, 16_384, 32_767, 32_768,
@@ -8,11 +9,25 @@ INTERESTING = (0, 1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 256, 4_095, 16_383, 16_38
 
 
 def mutated(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
-    """One of the files with one to eight things done to it."""
-    data = bytearray(rng.choice(corpus))
+    """One of the files, each format as often, with one to eight things done to it."""
+    begin = rng.choice(sorted({data[:2] for data in corpus}))
+    data = bytearray(rng.choice([data for data in corpus if data.startswith(begin)]))
     for _ in range(min(rng.randint(1, 8), rng.randint(1, 8))):
         rng.choice(_WAYS)(rng, data, corpus)
+    if rng.random() < 0.7:
+        _mend_checksums(data)
     return bytes(data)
+
+
+def _mend_checksums(data: bytearray) -> None:
+    """Those of a PNG: with a wrong one, it is looked at no further."""
+    at = 8 if data.startswith(b"\x89PNG") else len(data)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if end + 4 > len(data):
+            return
+        data[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4)
+        at = end + 4
 
 
 def _place(rng: random.Random, data: bytearray) -> int:

@@ -19,7 +19,9 @@ import numpy as np
 from PIL import Image
 
 from tests.images import bmp, gif, jpeg, png
-from tests.images.valid import exif, extended, saved, webp_chunks, webp_file
+from tests.images.orientation import exif
+from tests.images.sample import saved
+from tests.images.webp import extended, webp_chunks, webp_file
 from worker.blip.framing import Framing
 from worker.errors import Fault
 from worker.image import ImageLimits, decode

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.images.valid import noise, on_white, smooth
+from tests.images.sample import noise, on_white, smooth
 from worker import colour
 from worker.colour import to_rgb
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.images.valid import noise
+from tests.images.sample import noise
 from worker.blip import Engine
 from worker.blip.framing import Framing
 from worker.image import ImageLimits, decode

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.hostile import Hostile, hostile
+from tests.images.damage import Hostile
+from tests.images.hostile import hostile
 from worker.errors import ErrorCode, Fault
 from worker.image import ImageLimits, decode
 

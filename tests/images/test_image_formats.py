@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tests.images.valid import UPRIGHT, on_white, smooth
+from tests.images.orientation import UPRIGHT
+from tests.images.sample import on_white, smooth
 from worker import formats
 from worker.errors import ErrorCode, Fault
 from worker.formats import DEFAULT_FORMATS, begins_as, enable, parse_formats

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.images import bmp, jpeg, png
-from tests.images.valid import noise, saved, smooth
+from tests.images.sample import noise, saved, smooth
 from worker.errors import ErrorCode, Fault
 from worker.image import ImageLimits, decode
 

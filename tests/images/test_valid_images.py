@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.images.valid import Sample, samples
+from tests.images.sample import Sample
+from tests.images.valid import samples
 from worker.image import ImageLimits, decode
 
 SAMPLES = samples()
