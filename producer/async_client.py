@@ -57,6 +57,7 @@ class AsyncClient:
         self._results_url = results_url
         self._timeout_s = self._settings.submit_timeout_s
         self._attempt_s = attempt_timeout_s(self._timeout_s)
+        self._keys = self._settings.keys
         self._opening = asyncio.Lock()
         self._unsent = Unsent()
         self._open: tuple[AsyncRedisStore, Publisher] | None = None
@@ -68,7 +69,7 @@ class AsyncClient:
     async def submit_many(self, jobs: Iterable[Job]) -> list[AsyncJobHandle]:
         """See `Client.submit_many`."""
         handles: list[AsyncJobHandle] = []
-        for chunk in await asyncio.to_thread(chunks, list(jobs)):
+        for chunk in await asyncio.to_thread(chunks, list(jobs), self._keys):
             try:
                 await self._submit(chunk)
             except BrokerUnavailable as exc:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from producer.embedded import EmbeddedUnavailable
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.framing import box_of
 from producer.settings import ProducerSettings
+from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import Uploader, local_path
@@ -217,6 +219,22 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     with _exit_codes(), Client(settings=_settings()) as client:
         kept = client.cancel(job_id)
         show(kept, kept.state.value, as_json)
+
+
+@app.command(
+    "new-key",
+    epilog="Example: export CAPTIONQ_SIGNING_KEYS=$(captionq new-key)\n\n"
+    "docs/security.md says how keys are changed. openssl rand -base64 32 makes one as well, after "
+    "an ID and a colon.",
+)
+def make_key(
+    key_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Letters, digits, _ and -; else the date.")
+    ] = None,
+) -> None:
+    """Print a new secret key that jobs can be signed with, for CAPTIONQ_SIGNING_KEYS."""
+    with _exit_codes():
+        typer.echo(new_key(f"{datetime.now(UTC):%Y%m%d}" if key_id is None else key_id))
 
 
 @app.command()

@@ -81,6 +81,7 @@ class Client:
             settings.queued_ttl_s,
             socket_timeout_s=self._attempt_s,
         )
+        self._keys = settings.keys
         self._unsent = Unsent()
         self._publisher = Publisher(broker_url, self._timeout_s, settings.sentinel_master)
 
@@ -94,7 +95,7 @@ class Client:
         and sends it when it is submitted again; workers would find it in a few minutes.)
 
         Raises:
-            JobFailed: job_invalid, when the job is too large.
+            JobFailed: job_invalid, when the job is too large, or cannot be signed.
         """
         return self.submit_many([job])[0]
 
@@ -104,10 +105,10 @@ class Client:
         Raises:
             BrokerUnavailable: a chunk could not be sent; `submitted` names the jobs of the
                 chunks before it.
-            JobFailed: job_invalid, when a job is too large; none is sent.
+            JobFailed: job_invalid, when a job is too large, or cannot be signed; none is sent.
         """
         handles: list[JobHandle] = []
-        for chunk in chunks(jobs):
+        for chunk in chunks(jobs, self._keys):
             try:
                 self._submit(chunk)
             except BrokerUnavailable as exc:

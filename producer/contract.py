@@ -122,6 +122,13 @@ class _Job(Model):
         None, description="Not begun after this moment: the job then fails as job_expired"
     )
 
+    signature: str | None = Field(
+        None,
+        max_length=200,
+        description="v1.KEYID.ISSUED_AT.MAC by docs/security.md, needed where workers hold keys. "
+        "Clients that hold one make it",
+    )
+
     @model_validator(mode="after")
     def _aware(self) -> Self:
         for name in ("submitted_at", "expires_at"):

@@ -37,6 +37,7 @@ from producer.scripts import (
     START,
 )
 from producer.store import MAX_HISTORY, Record, checked_id, checked_terminal
+from producer.wire import WireJob
 
 T = TypeVar("T")
 
@@ -95,16 +96,15 @@ class Ledger:
         args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue)
         return Call(CREATE, self._keys(job_id), args, _record_reader(job_id))
 
-    def reopen(self, job: Job, entry: str) -> Call[bool]:
+    def reopen(self, job: WireJob, entry: str) -> Call[bool]:
         """Queue again a job that failed or is forgotten, as one that was never tried.
 
         True also when this letter, `entry`, has done so before and the job has not begun since:
         its message may never have been sent. False, and nothing is changed, when the job is under
         way for another reason, has ended well, or was cancelled.
         """
-        job_id, queue = checked_id(job), queue_for(job.task, job.model)
-        text, created_at = job.model_dump_json(), utcnow().isoformat()
-        args = (job.task, text, created_at, self._queued_ttl_ms, queue, entry)
+        job_id, created_at = checked_id(job), utcnow().isoformat()
+        args = (job.task, job.text, created_at, self._queued_ttl_ms, job.queue, entry)
         return Call(REOPEN, self._keys(job_id), args, bool)
 
     def open_key(self, queue: str | None = None) -> str:

@@ -10,9 +10,9 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
-from producer.contract import Job, public_uri
+from producer.contract import Job
 from producer.errors import BrokerFull, BrokerUnavailable
-from producer.queues import TASK_NAMES, queue_for
+from producer.wire import WireJob
 
 CONNECT_TIMEOUT_S = 3.0
 SOCKET_TIMEOUT_S = 10.0
@@ -75,7 +75,7 @@ class Publisher:
         self._connections = self._app.connection_for_write().Pool(CONNECTIONS)
         self._producers = ProducerPool(self._connections, limit=CONNECTIONS)
 
-    def publish(self, jobs: Sequence[Job], deadline_s: float) -> None:
+    def publish(self, jobs: Sequence[Job | WireJob], deadline_s: float) -> None:
         """Send one message per job, all in one batch, trying until `time.monotonic()` is there.
 
         A batch whose outcome is unknown is sent again: a job may come to a worker twice.
@@ -103,17 +103,18 @@ class Publisher:
         self._connections.force_close_all()
         self._app.close()
 
-    def _send(self, jobs: Sequence[Job]) -> None:
+    def _send(self, jobs: Sequence[Job | WireJob]) -> None:
         with self._producers.acquire(block=True, timeout=self._attempt_s) as producer:
             try:
                 with producer.batch():  # type: ignore[attr-defined] # newer than its stubs
-                    for job in jobs:
+                    for one in jobs:
+                        job = one if isinstance(one, WireJob) else WireJob.of(one)
                         self._app.send_task(
-                            TASK_NAMES[job.task],
-                            kwargs={"job": job.model_dump(mode="json")},
-                            kwargsrepr=public_uri(job.image),
+                            job.name,
+                            kwargs={"job": job.body},
+                            kwargsrepr=job.shown,
                             task_id=job.job_id,
-                            queue=queue_for(job.task, job.model),
+                            queue=job.queue,
                             ignore_result=True,
                             add_to_parent=False,
                             producer=producer,

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from producer.signing import Keys
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -17,7 +19,12 @@ class ProducerSettings(BaseSettings):
         pydantic.ValidationError: naming the variable whose value cannot be used.
     """
 
-    model_config = SettingsConfigDict(env_prefix="CAPTIONQ_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CAPTIONQ_",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # keys and passwords
+    )
 
     broker_url: str | None = Field(
         None,
@@ -52,6 +59,12 @@ class ProducerSettings(BaseSettings):
         None, description="S3 endpoint other than AWS, e.g. http://minio:9000"
     )
 
+    signing_keys: SecretStr | None = Field(
+        None,
+        description="Secret keys that jobs are signed and verified with: ID:BASE64,ID:BASE64, each "
+        "of 32 bytes or more. The first signs, all verify; without any, jobs are neither",
+    )
+
     @field_validator("home")
     @classmethod
     def _expanded(cls, home: Path) -> Path:
@@ -63,6 +76,18 @@ class ProducerSettings(BaseSettings):
         if url is not None and not url.startswith(REDIS_SCHEMES):
             raise ValueError(f"the results store is Redis: {', '.join(REDIS_SCHEMES)}")
         return url
+
+    @field_validator("signing_keys")
+    @classmethod
+    def _are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            Keys.parse(keys.get_secret_value())
+        return keys
+
+    @property
+    def keys(self) -> Keys | None:
+        """SIGNING_KEYS, read."""
+        return Keys.parse(self.signing_keys.get_secret_value()) if self.signing_keys else None
 
     def results_url_beside(self, broker_url: str) -> str:
         """The URL of the results store that goes with a broker.

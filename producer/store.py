@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from producer.contract import Job, JobResult, JobState, utcnow
 from producer.errors import StoreFull, StoreUnavailable
+from producer.wire import WireJob
 
 __all__ = [
     "Delivered",
@@ -159,7 +160,7 @@ def checked_terminal(result: JobResult) -> JobResult:
     return result
 
 
-def checked_id(job: Job) -> str:
+def checked_id(job: Job | WireJob) -> str:
     """The job's id.
 
     Raises:

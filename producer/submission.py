@@ -1,6 +1,7 @@
 """What submitting and cancelling mean, whoever does the waiting; shared by both clients."""
 
 import threading
+import time
 import uuid
 from collections.abc import Container, Iterable, Sequence
 
@@ -16,6 +17,7 @@ from producer.contract import (
     public_uri,
     utcnow,
 )
+from producer.signing import Keys, Unsignable
 from producer.store import Record
 
 CHUNK = 500
@@ -25,14 +27,23 @@ CHUNK = 500
 MAX_UNSENT = 100_000
 
 
-def prepared(job: Job) -> Job:
-    """The job as it is sent: with an id, and the moment of this submission.
+def prepared(job: Job, keys: Keys | None = None) -> Job:
+    """The job as it is sent: with an id, the moment of this submission, and signed if there are
+    keys. (A signature that it came with would not hold for what is sent.)
 
     Raises:
-        JobFailed: job_invalid, when its JSON text is larger than MAX_MESSAGE_BYTES.
+        JobFailed: job_invalid, when its JSON text is larger than MAX_MESSAGE_BYTES, or holds a
+            number that cannot be signed.
     """
     job_id = job.job_id or uuid.uuid4().hex
-    job = job.model_copy(update={"job_id": job_id, "submitted_at": utcnow()})
+    new = {"job_id": job_id, "submitted_at": utcnow(), "signature": None}
+    job = job.model_copy(update=new)
+    if keys is not None:
+        try:
+            signature = keys.sign(job.task, job.model_dump(mode="json"), time.time())
+        except Unsignable as exc:
+            raise JobFailed(ErrorCode.JOB_INVALID, f"The job cannot be signed: {exc}.") from exc
+        job = job.model_copy(update={"signature": signature})
     size = len(job.model_dump_json().encode())
     if size > MAX_MESSAGE_BYTES:
         raise JobFailed(
@@ -42,13 +53,13 @@ def prepared(job: Job) -> Job:
     return job
 
 
-def chunks(jobs: Iterable[Job]) -> list[list[Job]]:
-    """The jobs as they are sent, CHUNK at a time, in order.
+def chunks(jobs: Iterable[Job], keys: Keys | None = None) -> list[list[Job]]:
+    """The jobs as they are sent, signed if there are keys, CHUNK at a time, in order.
 
     Raises:
         JobFailed: see `prepared`.
     """
-    ready = [prepared(job) for job in jobs]
+    ready = [prepared(job, keys) for job in jobs]
     return [ready[begin : begin + CHUNK] for begin in range(0, len(ready), CHUNK)]
 
 

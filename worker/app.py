@@ -23,9 +23,10 @@ from celery.signals import (
 )
 from kombu import Exchange, Queue
 
-from producer.contract import ErrorCode, Job, JobFailed, public_uri
+from producer.contract import ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.wire import WireJob
 from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
@@ -106,12 +107,12 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
     return app
 
 
-def send_again(job: Job, queue: str, attempt: int) -> None:
+def send_again(job: WireJob, queue: str, attempt: int) -> None:
     """Send a job's message as its producer did, in the attempt it is in."""
     app.send_task(
-        TASK_NAMES[job.task],
-        kwargs={"job": job.model_dump(mode="json")},
-        kwargsrepr=public_uri(job.image),
+        job.name,
+        kwargs={"job": job.body},
+        kwargsrepr=job.shown,
         task_id=job.job_id,
         queue=queue,
         retries=attempt - 1,

@@ -14,6 +14,7 @@ from rich.table import Table
 from worker import by_hand
 from worker.bench_intake import bench_intake
 from worker.check_image import check_image
+from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
 from worker.flags import AsJson, Dtype, Model
@@ -32,6 +33,7 @@ cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(check_image)
+cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
 
 

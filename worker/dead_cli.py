@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from producer.contract import Job, JobFailed
+from producer.contract import JobFailed
 from producer.embedded import ensure
 from producer.errors import BrokerUnavailable, ErrorCode
 from producer.publisher import Publisher
+from producer.wire import WireJob
 from worker.clear_errors import fail
 from worker.deadletter import DeadLetter, DeadLetters, NotReplayable
 from worker.flags import AsJson
@@ -82,7 +83,7 @@ def opened() -> Iterator[tuple[DeadLetters, WorkerSettings, str]]:
         url = settings.results_url_beside(broker_url)
     except (SettingsError, BrokerUnavailable, ValueError) as exc:
         raise fail(str(exc), EX_CONFIG) from None
-    letters = DeadLetters(url, queued_ttl_s=settings.queued_ttl_s)
+    letters = DeadLetters(url, queued_ttl_s=settings.queued_ttl_s, verifier=settings.verifier)
     try:
         with closing(letters):
             yield letters, settings, broker_url
@@ -169,7 +170,7 @@ def replay(
         publisher = Publisher(broker_url, settings.submit_timeout_s, settings.sentinel_master)
         with closing(publisher):
 
-            def send(job: Job) -> None:
+            def send(job: WireJob) -> None:
                 publisher.publish([job], monotonic() + settings.submit_timeout_s)
 
             for one in chosen:

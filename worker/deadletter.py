@@ -13,13 +13,19 @@ from typing import Any, Self
 import redis
 from pydantic import BaseModel, ConfigDict
 
-from producer.contract import JOB_MODELS, Job, JobFailed, JobResult, parse_job, utcnow
+from producer.contract import JOB_MODELS, JobFailed, JobResult, parse_job, utcnow
 from producer.errors import TRANSIENT, ErrorCode
 from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
+from producer.signing import BadSignature, Verifier
 from producer.store import Delivered
+from producer.wire import WireJob
 from worker.retry import SECOND_CHANCE
 
-GIVEN_UP = TRANSIENT | SECOND_CHANCE | {ErrorCode.JOB_POISONED, ErrorCode.SCHEMA_UNSUPPORTED}
+GIVEN_UP = (
+    TRANSIENT
+    | SECOND_CHANCE
+    | {ErrorCode.JOB_POISONED, ErrorCode.SCHEMA_UNSUPPORTED, ErrorCode.SIGNATURE_INVALID}
+)
 """Codes of jobs that might end otherwise another time."""
 
 MAX_REASON = 1_000
@@ -32,7 +38,8 @@ _PAGE = 500
 
 
 class NotReplayable(ValueError):  # noqa: N818 - it says what the letter is
-    """The letter holds no job that could run: what came was malformed, or its time has run out."""
+    """The letter holds no job that could run: what came was malformed, its time has run out, or
+    workers would refuse its signature."""
 
 
 class DeadLetter(BaseModel):
@@ -60,11 +67,13 @@ class DeadLetter(BaseModel):
         deliveries = json.loads(fields.get("deliveries", "[]"))
         return cls(entry=entry, **{**fields, "deliveries": deliveries})
 
-    def replayed(self) -> Job:
-        """The job to send again, under the id that it had.
+    def replayed(self, verifier: Verifier | None = None) -> WireJob:
+        """The job to send again, under the id that it had; one that is signed just as it came.
+
+        Nothing is signed here: what lies in Redis need not be a producer's.
 
         Raises:
-            NotReplayable: there is none in this letter, or it would expire at once.
+            NotReplayable: there is none in this letter, it would expire at once, or be refused.
             JobFailed: it is of a contract that this version does not know.
         """
         if self.job is None:
@@ -74,7 +83,16 @@ class DeadLetter(BaseModel):
         job = parse_job(self.task, self.job)
         if job.expires_at is not None and job.expires_at <= utcnow():
             raise NotReplayable(f"its job was to end by {job.expires_at:%Y-%m-%d %H:%M %Z}")
-        return job.model_copy(update={"job_id": self.job_id, "submitted_at": utcnow()})
+        body = json.loads(self.job)
+        if verifier is not None:
+            try:
+                verifier.verified(self.task, self.job_id, body)
+            except BadSignature as exc:
+                raise NotReplayable(f"workers would refuse its job: {exc}") from exc
+        if job.signature is not None and job.job_id == self.job_id:
+            return WireJob(self.task, body)
+        new = {"job_id": self.job_id, "submitted_at": utcnow(), "signature": None}
+        return WireJob.of(job.model_copy(update=new))
 
 
 def letter(
@@ -83,7 +101,7 @@ def letter(
     """The fields of a failed job's dead letter; None when its failure is final.
 
     Args:
-        payload: the job as it came, ready for JSON.
+        payload: the job as it came.
         reason: what the worker's log says of it.
     """
     if failure.code not in GIVEN_UP:
@@ -93,11 +111,20 @@ def letter(
         "task": result.task,
         "code": failure.code.value,
         "reason": _kept(reason),
-        "queue": queue or "",
+        "queue": _kept(str(queue or "")),
         "attempts": str(result.attempts),
         "at": (result.finished_at or utcnow()).isoformat(),
-        "job": json.dumps(payload),
+        **_came(payload),
     }
+
+
+def _came(payload: Any) -> dict[str, str]:
+    """What a letter keeps of a job: `job`, its JSON text, or `raw`, what else came (kombu reads
+    moments and bytes from JSON, for one)."""
+    try:
+        return {"job": json.dumps(payload)}
+    except (TypeError, ValueError, RecursionError):
+        return {"raw": _kept(ascii(payload))}
 
 
 def _kept(reason: str) -> str:
@@ -111,6 +138,7 @@ class DeadLetters:
     Args:
         url: the results store's Redis.
         prefix: what its keys begin with.
+        verifier: what workers tell genuine jobs by; others are not replayed.
 
     Every method raises StoreUnavailable when the store cannot be reached.
     """
@@ -123,7 +151,9 @@ class DeadLetters:
         dead_max: int = DEAD_MAX,
         dead_ttl_s: float = DEAD_TTL_S,
         queued_ttl_s: float = 604_800,
+        verifier: Verifier | None = None,
     ) -> None:
+        self._verifier = verifier
         self._ledger = Ledger(0, queued_ttl_s, prefix)
         self._key = self._ledger.dead_key()
         self._max = dead_max
@@ -134,16 +164,21 @@ class DeadLetters:
 
     def bury(self, raw: str, queue: str, reason: str) -> None:
         """Keep a message that no job can be read from."""
-        fields = {
-            "code": ErrorCode.JOB_INVALID.value,
-            "reason": _kept(reason),
-            "queue": queue,
-            "at": utcnow().isoformat(),
-            "raw": raw,
-        }
+        self.keep(
+            {
+                "code": ErrorCode.JOB_INVALID.value,
+                "reason": _kept(reason),
+                "queue": queue,
+                "at": utcnow().isoformat(),
+                "raw": raw,
+            }
+        )
+
+    def keep(self, fields: Mapping[str, str]) -> None:
+        """Keep a letter of these fields, whatever becomes of the job that it names."""
         oldest = (utcnow() - timedelta(seconds=self._ttl_s)).timestamp()
         with typed_errors(), self._redis.pipeline() as step:
-            step.xadd(self._key, fields, maxlen=self._max, approximate=True)  # type: ignore[arg-type]
+            step.xadd(self._key, dict(fields), maxlen=self._max, approximate=True)  # type: ignore[arg-type]
             step.xtrim(self._key, minid=str(round(oldest * 1_000)), approximate=True)
             step.pexpire(self._key, round(self._ttl_s * 1_000))
             step.execute()
@@ -181,7 +216,7 @@ class DeadLetters:
                 return DeadLetter.of(*page[0])
         return next((one for one in self.find() if one.job_id == name), None)
 
-    def replay(self, one: DeadLetter, send: Callable[[Job], object]) -> bool:
+    def replay(self, one: DeadLetter, send: Callable[[WireJob], object]) -> bool:
         """Queue a letter's job again, as if it had never been tried, and remove the letter.
 
         Its record is opened, then the message sent, then the letter removed: what is interrupted
@@ -191,7 +226,7 @@ class DeadLetters:
         Raises:
             NotReplayable, JobFailed: see `DeadLetter.replayed`.
         """
-        job = one.replayed()
+        job = one.replayed(self._verifier)
         reopen = self._ledger.reopen(job, one.entry)
         with typed_errors():
             script = self._redis.register_script(reopen.script)

@@ -20,6 +20,7 @@ from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
 from worker.formats import parse_formats
+from worker.gate import Gate
 from worker.image import ImageLimits
 from worker.leases import Leases
 from worker.models import BatchKey, Models
@@ -109,6 +110,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
+            gate=make_gate(settings, store, self._dead),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)
         self.shutdown = Shutdown(
@@ -126,6 +128,14 @@ class House:
         self._fetcher.close()
         self._sandbox.close()
         self._dead.close()
+
+
+def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
+    """What lets genuine jobs in; None where jobs need no signature."""
+    if (verifier := settings.verifier) is None:
+        return None
+    log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
+    return Gate(verifier, store, dead.keep, settings.store_patience_s)
 
 
 def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Reconciler | None:
@@ -176,15 +186,17 @@ def make_fetcher(settings: WorkerSettings) -> Fetcher:
         log.warning("fetching from addresses that are not public: %s", settings.fetch_allow)
     return Fetcher(
         http=HttpSource(
-            HttpLimits(total_s=total_s, max_bytes=max_bytes),
+            HttpLimits(total_s=total_s, max_bytes=max_bytes, max_per_host=settings.max_per_host),
             [parse_allow(entry) for entry in settings.fetch_exceptions],
             user_agent=settings.user_agent,
             honour_opt_out=settings.respect_noai,
+            proxy=settings.fetch_proxy,
         ),
         s3=S3Source(
             S3Limits(total_s=total_s, max_bytes=max_bytes),
             endpoint_url=settings.s3_endpoint_url,
             allow=settings.s3_places,
+            request_payer=settings.s3_request_payer,
         ),
         file=FileSource(settings.file_root, max_bytes),
     )

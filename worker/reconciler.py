@@ -18,8 +18,9 @@ from typing import Any
 
 import redis
 
-from producer.contract import Job, JobFailed, parse_job
+from producer.contract import JobFailed
 from producer.ledger import Ledger
+from producer.wire import WireJob
 from worker.backlog import Backlog, oldest_ms
 from worker.lock import Lock
 
@@ -36,9 +37,9 @@ PAGE = 1_000
 MAX_LOOKED_AT = 20_000
 """Open jobs that one pass looks at in one queue."""
 
-Send = Callable[[Job, str, int], None]
-"""(job, queue, attempt): sends the message again. May raise anything: it and those that were to
-follow are left for later."""
+Send = Callable[[WireJob, str, int], None]
+"""(job, queue, attempt): sends the message again, the job as it was recorded; whether it is genuine
+its worker finds out. May raise anything: it and those that were to follow are left for later."""
 
 _CLAIM = """
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return false end
@@ -213,17 +214,21 @@ class Reconciler:
             log.warning("the broker had lost jobs: %s sent again", sent)
         return sent
 
-    def _claimed(self, one: Open, queue: str) -> tuple[Job, int] | None:
+    def _claimed(self, one: Open, queue: str) -> tuple[WireJob, int] | None:
         keys = [one.key, self._ledger.open_key(queue), self._lock.key]
         claimed: Any = self._claim(keys, [self._lock.token, one.touched])
         if claimed is None:
             return None
         task, text, attempt = claimed
         try:
-            return parse_job(task, text), max(1, int(attempt or 1))
+            job = WireJob.read(task, text)
         except JobFailed as exc:
             log.info("lost job %s is of a contract unknown here: %s", one.key, exc)
             return None
+        if job.job_id != self._ledger.job_id_of_key(one.key):
+            log.warning("lost job %s is recorded under another's id", one.key)
+            return None
+        return job, max(1, int(attempt or 1))
 
     def _loop(self) -> None:
         away = False

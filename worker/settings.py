@@ -8,8 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
+from producer.signing import MAX_AGE_S, Verifier
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
+from worker.fetch.proxy import parse_proxy
 from worker.formats import DEFAULT_FORMATS, parse_formats
 
 BUNDLED = "bundled"
@@ -133,6 +135,12 @@ class WorkerSettings(ProducerSettings):
     )
     dead_max: int = Field(10_000, ge=1, description="Most dead letters that are kept, roughly")
     dead_ttl_s: float = Field(14 * 86_400, gt=0, description="Life of a dead letter, in seconds")
+    signature_max_age_s: float = Field(
+        MAX_AGE_S,
+        gt=0,
+        description="How long a job's signature holds, in seconds: one that waits longer is "
+        "refused, as is one that is replayed later",
+    )
     store_patience_s: float = Field(
         30, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )
@@ -147,6 +155,17 @@ class WorkerSettings(ProducerSettings):
     )
     fetch_timeout_s: float = Field(
         10, gt=0, le=300, description="Longest time one fetch may take, redirects included, seconds"
+    )
+    max_per_host: int = Field(
+        8,
+        ge=1,
+        le=512,
+        description="Most HTTP fetches at a time from one host and port; more wait for their turn",
+    )
+    fetch_proxy: str | None = Field(
+        None,
+        description="Proxy that HTTP fetches go through, http://host:port; the environment's are "
+        "never used",
     )
     max_bytes: int = Field(20 * 2**20, ge=1, description="Largest image file, bytes")
     image_formats: str = Field(
@@ -170,6 +189,10 @@ class WorkerSettings(ProducerSettings):
         "",
         description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
         "empty allows whatever the credentials can read",
+    )
+    s3_request_payer: Literal["requester"] | None = Field(
+        None,
+        description="'requester' to pay for requests to buckets whose owner wants that; empty not",
     )
     user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
@@ -202,6 +225,8 @@ class WorkerSettings(ProducerSettings):
         for entry in self.fetch_exceptions:
             parse_allow(entry)
         parse_formats(self.image_formats)
+        if self.fetch_proxy is not None:
+            parse_proxy(self.fetch_proxy)
         return self
 
     @property
@@ -220,6 +245,11 @@ class WorkerSettings(ProducerSettings):
         """The entries of S3_ALLOW; None when all is allowed."""
         return _listed(self.s3_allow) or None
 
+    @property
+    def verifier(self) -> Verifier | None:
+        """What tells genuine jobs; None where jobs need no signature."""
+        return Verifier(self.keys, self.signature_max_age_s) if self.keys else None
+
     def threads(self, max_batch: int) -> int:
         """Jobs in progress at once: while one batch runs, the next is fetched and decoded; and
         hosts that drip their images hold up others only when there are MIN_THREADS of them."""
@@ -237,8 +267,11 @@ class WorkerSettings(ProducerSettings):
         return {"caption": self.caption_model_revision, "match": self.match_model_revision}
 
     def shown(self, name: str) -> str:
-        """A setting's value as text, what a URL holds of names and passwords left out."""
+        """A setting's value as text, what a URL holds of names and passwords left out, and all of
+        a key but its id."""
         value = getattr(self, name)
+        if name == "signing_keys":
+            return ",".join(f"{key_id}:***" for key_id in (self.keys.ids if self.keys else ()))
         text = "" if value is None else str(value)
         return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"://[^@]*@", "://***@", text))
 

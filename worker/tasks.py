@@ -35,6 +35,7 @@ from producer.store import Record, Store, StoreUnavailable
 from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
+from worker.gate import Gate
 from worker.models import Models
 from worker.pipeline import Product
 from worker.publish import Publisher, patiently
@@ -55,6 +56,8 @@ class Shell:
     patience_s: float
     rng: random.Random
     max_deliveries: int = 3
+    gate: Gate | None = None
+    """Where jobs have to be signed."""
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
     _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -69,6 +72,8 @@ class Shell:
         """
         delivery = Delivery.of(task.request, args, kwargs)
         try:
+            if self.gate is not None:
+                delivery = self.gate.admit(kind, delivery)
             result = self._result(task, kind, delivery)
         except StoreUnavailable as exc:
             log.error("job %s goes back to its queue: no results store", delivery.job_id)
@@ -83,7 +88,11 @@ class Shell:
         """
         failure = JobFailed(ErrorCode.JOB_EXPIRED if expired else ErrorCode.JOB_CANCELLED)
         try:
+            if self.gate is not None:
+                self.gate.admit(kind, delivery, patience_s=0)
             self.store.finish(_without_result(kind, delivery, failure, delivery.attempt - 1))
+        except JobFailed:  # it is none of that job's
+            return
         except StoreUnavailable as exc:
             log.error("job %s was dropped, and that is not stored: %s", delivery.job_id, exc)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import redis
 
-from producer.contract import CaptionJob, Job
+from producer.contract import CaptionJob
 from producer.embedded import RedisServer
 from producer.ledger import Ledger
 from producer.publisher import Publisher
+from producer.wire import WireJob
 from worker.backlog import Backlog
 from worker.reconciler import Reconciler
 
@@ -35,7 +36,7 @@ def main(records: int) -> int:
         _fill(server.url, client, records)
         print(f"{records:,} open jobs in {time.monotonic() - began_s:.0f} s", flush=True)
 
-        def send(job: Job, _: str, __: int) -> None:
+        def send(job: WireJob, _: str, __: int) -> None:
             sent.append(str(job.job_id))
 
         reconciler = Reconciler(Ledger(86_400, 604_800), client, Backlog(client), send)

@@ -21,8 +21,8 @@ from tests.fuzz.hunt import corpus
 from tests.fuzz.mutate import mutated
 from worker.errors import Fault
 from worker.fetch.file import parse_file_uri
-from worker.fetch.netguard import WEB_PORTS, Target, parse_url, redirect
-from worker.fetch.s3 import parse_s3_uri
+from worker.fetch.s3_uri import parse_s3_uri
+from worker.fetch.url import WEB_PORTS, Target, parse_url, redirect
 from worker.image import count_scans
 from worker.metadata import exif_orientation, strip
 

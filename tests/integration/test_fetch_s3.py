@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,136 @@ def test_given_a_server_that_takes_its_time_when_fetched_then_the_deadline_ends_
         began = time.monotonic()
         assert outcome(s3, "s3://photos/cat.jpg", 0.5) is ErrorCode.FETCH_TIMEOUT
         assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        Reply(200, BODY, drip_s=0.2),
+        Reply(200, BODY, {"X": "x" * 999}, drip_s=0.2),
+        Reply(200, BODY, chunked=True, drip_s=0.2),
+        Reply(403, b"<Error>" * 99, drip_s=0.2),
+        Reply(200, BODY, delay_s=9),
+    ],
+    ids=["body", "head", "chunks", "error", "silence"],
+)
+def test_given_one_thread_when_a_service_drips_past_the_deadline_then_the_thread_is_free_again(
+    source: Callable[..., S3Source], slow: Reply
+) -> None:
+    routes = {"/photos/slow": [slow], "/photos/cat.jpg": [Reply(200, BODY)]}
+    with ScriptedHttp(routes) as server:
+        s3 = source(server, S3Limits(idle_s=2, max_connections=1))
+        for _ in range(2):
+            began = time.monotonic()
+            assert outcome(s3, "s3://photos/slow", 0.4) is ErrorCode.FETCH_TIMEOUT
+            assert time.monotonic() - began < 0.9
+        assert outcome(s3, "s3://photos/cat.jpg", 3) == BODY
+
+
+def test_given_many_objects_when_fetched_then_connections_are_kept(
+    source: Callable[..., S3Source],
+) -> None:
+    replies = [Reply(200, BODY), Reply(404, AWS_ERROR % b"NoSuchKey"), Reply(200, BODY)]
+    with ScriptedHttp({"/photos/cat.jpg": replies}) as server:
+        s3 = source(server)
+        wanted = [BODY, ErrorCode.S3_NOT_FOUND, BODY, BODY]
+        assert [outcome(s3, "s3://photos/cat.jpg") for _ in wanted] == wanted
+        assert len({seen.peer_port for seen in server.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (Reply(200, BODY, {"Last-Modified": "never"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(200, BODY, {"Content-Length": "ten"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(200, BODY, {"x-amz-missing-meta": "ten"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(403, b"<Error>" + b"<x>" * 200_000, chunked=True), ErrorCode.S3_DENIED),
+        (Reply(403, b"\0" * 100), ErrorCode.S3_DENIED),
+        (Reply(301, b"", {"x-amz-bucket-region": "no such region"}), ErrorCode.S3_UNAVAILABLE),
+        (Reply(307, b"", {"Location": "http://169.254.169.254/"}), ErrorCode.S3_DENIED),
+    ],
+    ids=["time", "length", "number", "endless error", "no XML", "another region", "a redirect"],
+)
+def test_given_an_answer_that_botocore_stumbles_over_when_fetched_then_it_is_a_code_all_the_same(
+    source: Callable[..., S3Source], reply: Reply, code: ErrorCode
+) -> None:
+    routes = {"/photos/odd": [reply], "/photos/cat.jpg": [Reply(200, BODY)]}
+    with ScriptedHttp(routes) as server:
+        s3 = source(server, S3Limits(max_bytes=20_000, max_connections=1))
+        for _ in range(3):
+            assert outcome(s3, "s3://photos/odd") is code
+        assert outcome(s3, "s3://photos/cat.jpg") == BODY
+
+
+@pytest.mark.parametrize(("payer", "header"), [("requester", "requester"), (None, None)])
+def test_given_a_requester_who_pays_when_fetched_then_the_request_says_so(
+    source: Callable[..., S3Source], payer: str | None, header: str | None
+) -> None:
+    with ScriptedHttp({"/photos/cat.jpg": [Reply(200, BODY)]}) as server:
+        assert outcome(source(server, request_payer=payer), "s3://photos/cat.jpg") == BODY
+        assert server.requests[0].headers.get("x-amz-request-payer") == header
+
+
+def test_given_proxies_in_the_environment_when_fetched_then_they_are_not_used(
+    source: Callable[..., S3Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with ScriptedHttp({"/photos/cat.jpg": [Reply(200, BODY)]}) as server:
+        assert outcome(source(server), "s3://photos/cat.jpg") == BODY
+
+
+PLANTED = ("AKIAPLANTED", "plantedSecret", "plantedToken", "plantedSignature")
+
+
+def test_given_planted_credentials_when_everything_fails_then_they_are_told_nowhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for name, value in zip(
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), PLANTED, strict=False
+    ):
+        monkeypatch.setenv(name, value)
+    echo = b"<Error><Code>%b</Code><Message>%b</Message><AWSAccessKeyId>%b</AWSAccessKeyId></Error>"
+    told = " ".join(PLANTED).encode()
+    error = echo % (b"Invalid", told, told)
+    replies = [
+        Reply(200, BODY),
+        Reply(403, error),
+        Reply(400, error),
+        Reply(404, error),
+        Reply(503, error),
+        Reply(200, BODY, {"Content-Length": told.decode()}),
+        Reply(200, BODY, {"Last-Modified": told.decode()}),
+        Reply(200, BODY, {"Transfer-Encoding": told.decode()}),
+        Reply(301, error, {"Location": "http://127.0.0.1:9/?" + told.decode()}),
+        Reply(200, BODY, truncate_at=3),
+        Reply(200, BODY, delay_s=9),
+        Reply(hang_up=True),
+    ]
+    said = []
+    with ScriptedHttp() as server:
+        s3 = S3Source(S3Limits(idle_s=0.3), endpoint_url=server.url(""), allow=["photos"])
+        for reply in replies:
+            server.routes["/photos/cat.jpg"] = [reply]
+            for uri in ("s3://photos/cat.jpg", "s3://photos/cat.jpg?X-Amz-Signature=" + PLANTED[3]):
+                try:
+                    s3.fetch(uri, deadline(2))
+                except Fault as fault:
+                    said += [repr(fault), *traceback.format_exception(fault)]
+        sent = server.requests[0].headers
+        s3.close()
+    gone = S3Source(LIMITS, endpoint_url=server.url(""))
+    with pytest.raises(Fault) as caught:
+        gone.fetch("s3://photos/cat.jpg", deadline())
+    gone.close()
+    said += traceback.format_exception(caught.value)
+    assert "AKIAPLANTED" in sent["authorization"]  # they were there to be told
+    assert sent["x-amz-security-token"] == "plantedToken"
+    assert len(said) > 20
+    for secret in PLANTED:
+        assert secret not in caplog.text
+        assert secret not in " ".join(said)
 
 
 def test_given_a_silent_server_when_fetched_then_the_idle_limit_ends_it(

@@ -7,6 +7,7 @@ from producer import CaptionJob, Client, JobState
 from producer.embedded import RedisServer
 from tests.house import PNG
 from tests.worker_process import WorkerProcess
+from worker.settings import MIN_THREADS
 
 MEASURED = re.compile(r"batch size (\d+): [\d.]+ images/s, .*; tried 1: ")
 REMEMBERED = re.compile(r"batch size (\d+), as measured before")
@@ -28,6 +29,6 @@ def test_given_no_batch_size_a_worker_measures_it_says_so_and_remembers_it(tmp_p
         with WorkerProcess(tmp_path / "second.log", settings) as worker:
             second = worker.log
     [batch] = MEASURED.findall(first)
-    assert THREADS.findall(first) == [str(2 * int(batch))]
+    assert THREADS.findall(first) == [str(max(MIN_THREADS, 2 * int(batch)))]
     assert REMEMBERED.findall(second) == [batch]
     assert THREADS.findall(second) == [str(2 * int(batch))]

@@ -19,6 +19,7 @@ from producer.embedded import RedisServer
 from producer.ledger import Ledger
 from producer.publisher import Publisher
 from producer.redis_store import RedisStore
+from producer.wire import WireJob
 from tests.house import PNG
 from tests.servers import Reply, ScriptedHttp
 from tests.worker_process import WorkerProcess
@@ -113,9 +114,9 @@ class World:
             pipeline.execute()
 
     def reconciler(
-        self, send: Callable[[Job, str, int], None] | None = None, **options: Any
+        self, send: Callable[[WireJob, str, int], None] | None = None, **options: Any
     ) -> Reconciler:
-        def noted(job: Job, queue: str, attempt: int) -> None:
+        def noted(job: WireJob, queue: str, attempt: int) -> None:
             self.sent.append((str(job.job_id), queue, attempt))
 
         ledger = Ledger(86_400, 604_800, "captionq:")
@@ -255,6 +256,37 @@ def test_given_jobs_that_ended_or_are_forgotten_then_they_leave_the_index_unsent
     assert world.sent == []
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"task": "segment"}, id="of no task"),
+        pytest.param({"job": "{}"}, id="no job"),
+        pytest.param({"job": '{"job_id": "other", "image": "https://e.x/a.png"}'}, id="another's"),
+    ],
+)
+def test_given_a_record_that_no_client_wrote_then_it_is_not_sent_and_others_are(
+    world: World, fields: dict[str, str]
+) -> None:
+    world.submit("forged", minutes_ago=6, sent=False)
+    world.submit("lost", minutes_ago=5, sent=False)
+    world.redis.hset("captionq:job:forged", mapping=fields)  # type: ignore[arg-type]
+    assert world.passes() == [0, 1]
+    assert world.sent == [("lost", QUEUE, 1)]
+
+
+def test_given_a_record_of_another_version_then_what_is_sent_is_what_was_recorded(
+    world: World,
+) -> None:
+    """Without defaults filled in: its signature is of what its producer wrote."""
+    world.submit("a", minutes_ago=5, sent=False)
+    recorded = {"signature": "v1", "job_id": "a", "image": "https://example.com/a.png"}
+    world.redis.hset("captionq:job:a", "job", json.dumps(recorded))
+    sent: list[WireJob] = []
+    reconciler = world.reconciler(lambda job, *_: sent.append(job))
+    assert [reconciler.run_once(), reconciler.run_once()] == [0, 1]
+    assert [dict(job.body) for job in sent] == [recorded]
+
+
 def test_given_several_workers_then_one_reconciles_until_it_is_gone(world: World) -> None:
     world.submit("a", minutes_ago=5, sent=False)
     one, other = world.reconciler(), world.reconciler()
@@ -296,7 +328,7 @@ def test_given_a_broker_that_takes_nothing_then_the_pass_ends_and_jobs_are_left_
     world.submit("a", "b", "c", minutes_ago=5, sent=False)
     tried = []
 
-    def away(job: Job, *_: Any) -> None:
+    def away(job: WireJob, *_: Any) -> None:
         tried.append(job.job_id)
         raise ConnectionError("away")
 
@@ -324,7 +356,7 @@ def test_given_a_reconciler_that_is_closed_in_a_pass_then_it_sends_no_more(world
     world.submit("a", "b", "c", minutes_ago=5, sent=False)
     sent = []
 
-    def send(job: Job, *_: Any) -> None:
+    def send(job: WireJob, *_: Any) -> None:
         sent.append(job.job_id)
         reconciler.close()
 
@@ -397,8 +429,8 @@ def test_given_a_job_lost_in_its_second_attempt_then_what_is_sent_is_what_its_pr
     world.submit("a", minutes_ago=5)
     original = json.loads(world.redis.rpop(QUEUE) or "")
     code = (
-        "import sys; from worker.app import send_again; from producer.contract import parse_job;"
-        "send_again(parse_job('caption', sys.stdin.read()), 'captionq.caption', 2)"
+        "import sys; from worker.app import send_again; from producer.wire import WireJob;"
+        "send_again(WireJob.read('caption', sys.stdin.read()), 'captionq.caption', 2)"
     )
     job = world.redis.hget("captionq:job:a", "job")
     environment = os.environ | {"CAPTIONQ_BROKER_URL": redis_server.url}

@@ -18,6 +18,7 @@ from producer import cli
 from producer.client import Client, JobHandle
 from producer.contract import CaptionJob, ErrorCode, Job, JobError, JobFailed, JobResult, JobState
 from producer.embedded import EmbeddedUnavailable, RedisServer
+from producer.signing import Keys, Verifier
 from producer.upload import Uploader, UploadFailed, key_for, local_path
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 from worker.embedded_s3 import S3Server
@@ -421,3 +422,33 @@ def test_a_uri_is_no_path_and_a_folder_is_no_file(tmp_path: Path) -> None:
     assert local_path("HTTPS://example.com/cat.jpg") is None
     with pytest.raises(ValueError, match="There is no file"):
         local_path(str(tmp_path))
+
+
+def test_given_a_new_key_when_it_is_set_then_jobs_are_signed_with_it(
+    captionq: Captionq, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = captionq("new-key", "2026a").stdout.strip()
+    monkeypatch.setenv("CAPTIONQ_SIGNING_KEYS", key)
+    assert captionq("submit", IMAGE).exit_code == 0
+    (message,) = messages(broker, "captionq.caption")
+    job = message["kwargs"]["job"]
+    assert Verifier(Keys.parse(key)).verified("caption", job["job_id"], job) == job
+
+
+def test_given_no_id_then_a_new_key_has_the_date_for_one_and_a_wrong_one_is_refused(
+    captionq: Captionq,
+) -> None:
+    assert re.fullmatch(r"20\d{6}:[A-Za-z0-9+/]{43}=\n", captionq("new-key").stdout)
+    refused = captionq("new-key", "a.b")
+    assert (refused.exit_code, refused.stdout) == (cli.USAGE, "")
+    assert "ID" in refused.stderr
+
+
+def test_given_wrong_keys_then_that_is_said_without_them(
+    captionq: Captionq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONQ_SIGNING_KEYS", "a:c2hvcnQ=")
+    refused = captionq("submit", IMAGE)
+    assert refused.exit_code == cli.USAGE
+    assert "CAPTIONQ_SIGNING_KEYS" in refused.stderr
+    assert "c2hvcnQ" not in refused.output

@@ -18,10 +18,14 @@ from producer.contract import (
     JobFailed,
     JobResult,
     JobState,
+    parse_job,
     utcnow,
 )
 from producer.embedded import RedisServer
 from producer.redis_store import RedisStore
+from producer.signing import Keys, Verifier, new_key
+from producer.submission import prepared
+from producer.wire import WireJob
 from tests.stand_in_worker import messages
 from worker.cli import cli
 from worker.dead_cli import moment
@@ -86,7 +90,7 @@ def test_given_a_job_that_was_given_up_then_its_letter_tells_all_of_it(
     assert [delivery.worker for delivery in one.deliveries] == [
         f"worker-{n}@host" for n in range(3)
     ]
-    assert one.replayed().image == JOB.image
+    assert one.replayed().body["image"] == JOB.image
     assert letters.get("a") == letters.get(one.entry) == one
     assert letters.get("b") is letters.get("1-1") is None
 
@@ -138,11 +142,11 @@ def test_given_a_letter_that_is_replayed_then_its_job_is_queued_as_if_never_trie
     store: RedisStore, letters: DeadLetters
 ) -> None:
     give_up(store, deliveries=3)
-    sent: list[Job] = []
+    sent: list[WireJob] = []
     (one,) = letters.find()
     assert letters.replay(one, sent.append)
     (job,) = sent
-    assert (job.job_id, job.image) == ("a", JOB.image)
+    assert (job.job_id, job.body["image"]) == ("a", JOB.image)
     record = store.get("a")
     assert record is not None
     assert (record.state, record.attempt, record.history) == (JobState.QUEUED, 0, ())
@@ -157,13 +161,13 @@ def test_given_a_replay_that_is_cut_off_then_it_can_be_done_again(
     give_up(store)
     (one,) = letters.find()
 
-    def away(_: Job) -> None:
+    def away(_: WireJob) -> None:
         raise ConnectionError("away")
 
     with pytest.raises(ConnectionError):
         letters.replay(one, away)
     assert list(letters.find()) == [one]
-    sent: list[Job] = []
+    sent: list[WireJob] = []
     assert letters.replay(one, sent.append)
     assert len(sent) == 1
 
@@ -196,7 +200,7 @@ def test_given_a_job_that_went_on_since_then_its_end_is_kept_and_its_run_not_dis
         store.finish(
             JobResult(job_id="a", task="caption", state=state, attempts=1, finished_at=utcnow())
         )
-    jobs: list[Job] = []
+    jobs: list[WireJob] = []
     assert letters.replay(one, jobs.append) == bool(sent)
     assert len(jobs) == sent
     record = store.get("a")
@@ -212,7 +216,7 @@ def test_given_two_letters_of_one_job_then_it_is_sent_once(
     give_up(store)
     plain.delete("captionq:job:a")
     give_up(store)
-    sent: list[Job] = []
+    sent: list[WireJob] = []
     assert [letters.replay(one, sent.append) for one in list(letters.find())] == [True, False]
     assert len(sent) == 1
     assert list(letters.find()) == []
@@ -223,9 +227,9 @@ def test_given_a_replay_that_was_cut_off_and_began_all_the_same_then_it_is_not_s
 ) -> None:
     give_up(store)
     (one,) = letters.find()
-    sent: list[Job] = []
+    sent: list[WireJob] = []
 
-    def sent_and_killed(job: Job) -> None:
+    def sent_and_killed(job: WireJob) -> None:
         sent.append(job)
         raise KeyboardInterrupt
 
@@ -240,9 +244,9 @@ def test_given_a_job_that_failed_again_after_its_replay_then_that_can_be_replaye
     store: RedisStore, letters: DeadLetters
 ) -> None:
     give_up(store)
-    sent: list[Job] = []
+    sent: list[WireJob] = []
     assert letters.replay(next(letters.find()), sent.append)
-    give_up(store, sent[0], ErrorCode.FETCH_TIMEOUT)
+    give_up(store, parse_job("caption", sent[0].text), ErrorCode.FETCH_TIMEOUT)
     (again,) = letters.find()
     assert again.code == "fetch_timeout"
     assert letters.replay(again, sent.append)
@@ -256,7 +260,7 @@ def test_given_a_job_whose_time_has_run_out_then_it_is_not_replayed_and_its_lett
     expired = JOB.model_copy(update={"expires_at": utcnow() - timedelta(seconds=1)})
     give_up(store, expired)
     (one,) = letters.find()
-    sent: list[Job] = []
+    sent: list[WireJob] = []
     with pytest.raises(NotReplayable, match="was to end by"):
         letters.replay(one, sent.append)
     assert sent == []
@@ -317,6 +321,75 @@ def test_given_a_malformed_message_then_it_cannot_be_replayed(letters: DeadLette
 def test_given_a_letter_of_a_newer_version_with_other_fields_then_it_is_read() -> None:
     fields = {"code": "quota_exceeded", "at": "2026-01-01T00:00:00Z", "more": "x"}
     assert DeadLetter.of("1-0", fields).code == "quota_exceeded"
+
+
+# Signed jobs
+
+KEY = new_key("a")
+SIGNED = prepared(JOB, Keys.parse(KEY))
+
+
+def verifier(key: str = KEY, age_s: float = 0) -> Verifier:
+    return Verifier(Keys.parse(key), 3_600, lambda: utcnow().timestamp() + age_s)
+
+
+def test_given_a_signed_job_that_is_replayed_then_not_a_field_of_it_has_changed(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    give_up(store, SIGNED)
+    letters = DeadLetters(redis_server.url, verifier=verifier())
+    sent: list[WireJob] = []
+    assert letters.replay(next(letters.find()), sent.append)
+    letters.close()
+    record = store.get("a")
+    assert record is not None
+    for came in (sent[0].body, json.loads(record.job or "")):
+        assert came == json.loads(SIGNED.model_dump_json())
+        assert verifier().verified("caption", "a", came)
+
+
+@pytest.mark.parametrize(
+    ("job", "verify", "reason"),
+    [
+        pytest.param(JOB, verifier(), "not signed", id="unsigned"),
+        pytest.param(SIGNED, verifier(new_key("a")), "is wrong", id="by another key"),
+        pytest.param(SIGNED, verifier(new_key("b")), "no key of", id="by an unknown key"),
+        pytest.param(SIGNED, verifier(age_s=3_700), "s ago", id="too old"),
+        pytest.param(
+            SIGNED.model_copy(update={"image": "https://example.com/dog.jpg"}),
+            verifier(),
+            "is wrong",
+            id="altered",
+        ),
+    ],
+)
+def test_given_a_letter_that_workers_would_refuse_then_it_is_neither_signed_nor_sent_and_stays(
+    store: RedisStore, redis_server: RedisServer, job: Job, verify: Verifier, reason: str
+) -> None:
+    give_up(store, job)
+    before = store.get("a")
+    letters = DeadLetters(redis_server.url, verifier=verify)
+    sent: list[WireJob] = []
+    (one,) = letters.find()
+    with pytest.raises(NotReplayable, match=f"workers would refuse its job: .*{reason}"):
+        letters.replay(one, sent.append)
+    assert (sent, list(letters.find()), store.get("a")) == ([], [one], before)
+    letters.close()
+
+
+def test_given_a_letter_under_the_id_of_another_job_then_it_is_not_sent_as_that(
+    store: RedisStore,
+) -> None:
+    forged = DeadLetter(
+        entry="1-0",
+        code="http_5xx",
+        at=utcnow(),
+        task="caption",
+        job_id="b",
+        job=SIGNED.model_dump_json(),
+    )
+    with pytest.raises(NotReplayable, match="does not carry the id"):
+        forged.replayed(verifier())
 
 
 # By hand
@@ -437,6 +510,18 @@ def test_given_a_letter_without_a_job_when_replayed_then_it_stays_and_the_status
     assert (result.exit_code, result.stdout) == (1, "0 replayed\n")
     assert "holds no job: no JSON" in result.stderr
     assert len(list(letters.find())) == 1
+
+
+def test_given_keys_when_replayed_by_hand_then_only_what_they_signed_is_sent(
+    dead: Any, store: RedisStore, plain: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONQ_SIGNING_KEYS", KEY)
+    give_up(store, SIGNED, ErrorCode.SIGNATURE_INVALID)
+    give_up(store, JOB.model_copy(update={"job_id": "b"}), ErrorCode.SIGNATURE_INVALID)
+    result = dead("replay", "--code", "signature_invalid", "--yes")
+    assert (result.exit_code, result.stdout) == (1, "1 replayed\n")
+    assert "workers would refuse its job: it is not signed" in result.stderr
+    assert plain.llen("captionq.caption") == 1
 
 
 def test_given_no_redis_then_that_is_said(dead: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,11 +38,13 @@ CORE = {
     "redis_server",
     "redis_store",
     "settings",
+    "signing",
     "store",
     "submission",
     "terminal",
     "upload",
     "waiting",
+    "wire",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from producer.signing import new_key
 from worker.cli import cli
 from worker.settings import SettingsError, WorkerSettings, load_settings
 
@@ -38,6 +39,9 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param({"ALPHA": "black"}, "CAPTIONQ_ALPHA", id="no such ground"),
         pytest.param({"MAX_SIDE": "0"}, "CAPTIONQ_MAX_SIDE", id="no side"),
         pytest.param({"MAX_JPEG_SCANS": "0"}, "CAPTIONQ_MAX_JPEG_SCANS", id="no scan"),
+        pytest.param({"FETCH_PROXY": "proxy:3128"}, "FETCH_PROXY", id="no proxy's URL"),
+        pytest.param({"MAX_PER_HOST": "0"}, "MAX_PER_HOST", id="nothing from any host"),
+        pytest.param({"S3_REQUEST_PAYER": "me"}, "S3_REQUEST_PAYER", id="no one who pays"),
         pytest.param({"VISIBILITY_TIMEOUT_S": "1"}, "VISIBILITY_TIMEOUT_S", id="a hasty lease"),
     ],
 )
@@ -98,6 +102,30 @@ def test_given_a_password_in_a_url_printing_the_settings_hides_it(tmp_path: Path
     rows = {row["variable"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert rows["CAPTIONQ_BROKER_URL"]["value"] == "redis://***@localhost:1/0"
     assert set(rows) == {f"CAPTIONQ_{name.upper()}" for name in WorkerSettings.model_fields}
+
+
+def test_given_keys_printing_the_settings_tells_their_ids_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [new_key("2026b"), new_key("2026a")]
+    monkeypatch.setenv("CAPTIONQ_SIGNING_KEYS", ",".join(keys))
+    for words in (["settings"], ["settings", "--json"]):
+        shown = CliRunner().invoke(cli, words).stdout
+        assert "2026b:***,2026a:***" in shown
+        assert not any(key.partition(":")[2] in shown for key in keys)
+    assert load_settings().verifier is not None
+    monkeypatch.delenv("CAPTIONQ_SIGNING_KEYS")
+    assert load_settings().verifier is None
+    assert load_settings().shown("signing_keys") == ""
+
+
+def test_given_wrong_keys_the_error_names_the_setting_and_shows_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CAPTIONQ_SIGNING_KEYS", "a:c2hvcnQ=")
+    with pytest.raises(SettingsError, match=r"CAPTIONQ_SIGNING_KEYS: .*key 1 has 5 bytes") as error:
+        load_settings()
+    assert "c2hvcnQ" not in str(error.value) + repr(error.value.__cause__)
 
 
 def test_given_a_narrow_terminal_the_table_still_shows_every_name_and_value_whole(

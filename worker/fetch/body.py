@@ -7,6 +7,8 @@ from worker.errors import ErrorCode, Fault
 
 __all__ = ["check_length", "collect", "gunzip"]
 
+PIECE_BYTES = 1024 * 1024
+
 
 def check_length(declared: int | None, max_bytes: int) -> None:
     """Refuse a body by its declared length in bytes (None: not declared).
@@ -32,18 +34,23 @@ def collect(chunks: Iterable[bytes], max_bytes: int) -> bytes:
 
 
 def gunzip(chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    """Decompress a gzip body (RFC 1952), never holding more than `max_bytes` + 1 of output.
+    """Decompress a gzip body (RFC 1952) of no more than `max_bytes`, before and after.
+
+    It comes in pieces of at most 1 MiB, however much a few bytes stand for.
 
     Raises:
         Fault: body_too_large; body_incomplete when the stream is cut off or damaged.
     """
     member = zlib.decompressobj(16 + zlib.MAX_WBITS)
     left = max_bytes
+    came = 0
     try:
         for chunk in chunks:
+            came += len(chunk)
+            check_length(came, max_bytes)  # output that stays small excuses no endless input
             while chunk and not member.eof:
                 # One byte more than is left, so that reaching the cap and passing it differ.
-                piece = member.decompress(chunk, left + 1)
+                piece = member.decompress(chunk, min(left + 1, PIECE_BYTES))
                 left -= len(piece)
                 if left < 0:
                     raise Fault(ErrorCode.BODY_TOO_LARGE, f"gzip of more than {max_bytes} bytes")

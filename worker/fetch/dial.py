@@ -1,56 +1,50 @@
-"""Dialling for httpcore2: checked addresses, and a deadline that nothing outlives.
+"""Dialling for httpcore2: checked addresses, and a budget that nothing outlives.
 
 The check happens on the address that is dialled and again on the peer, not on the URL, so a name
 that changes its answer between check and use (DNS rebinding) gains nothing. TLS stays httpcore2's:
 the server name and the certificate are those of the URL's host, whatever address was dialled.
 """
 
-import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import httpcore2
 
 from worker.errors import ErrorCode, Fault
+from worker.fetch.resolve import Resolver
 
-__all__ = ["Deadline", "GuardedBackend", "lookup"]
+__all__ = ["Budget", "Check", "GuardedBackend", "GuardedStream"]
 
 MAX_ADDRESSES_TRIED = 2
-LOOKUP_THREADS = 16
+
+Check = Callable[[str, int], None]
+SocketOptions = Iterable[httpcore2.SOCKET_OPTION] | None
 
 
-def lookup(host: str, port: int) -> list[str]:
-    """All addresses of `host`, in the order the system prefers (RFC 6724).
-
-    Raises:
-        OSError: as getaddrinfo does.
-    """
-    answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
-
-
-class Deadline(threading.local):
-    """The moment the calling thread's request must be over, read wherever a socket is touched.
+class Budget(threading.local):
+    """What the calling thread's fetch may still cost, asked wherever a socket is touched.
 
     A pool's connection outlives the request that dialled it, and httpcore2 hands its stream no
-    more than a wait per call; a server that sends one byte per wait would never be cut off.
+    more than a wait per call: a server that sends one byte per wait would never be cut off, nor
+    one that sends endless heads, or more framing than body.
     """
 
-    _at = float("inf")
+    _until = float("inf")  # a value of time.monotonic()
+    _left_bytes = float("inf")
+    _excess = ErrorCode.BODY_TOO_LARGE
 
     @contextmanager
     def until(self, at: float) -> Iterator[None]:
         """Hold the calling thread to `at`, a value of `time.monotonic()`."""
-        self._at = at
+        self._until = at
         try:
             yield
         finally:
-            self._at = float("inf")
+            self._until = self._left_bytes = float("inf")
 
     def clip(self, timeout: float | None) -> float | None:
         """`timeout` in seconds, shortened to what is left.
@@ -58,28 +52,47 @@ class Deadline(threading.local):
         Raises:
             Fault: fetch_timeout when nothing is left.
         """
-        left = self._at - time.monotonic()
+        left = self._until - time.monotonic()
         if left <= 0:
             raise Fault(ErrorCode.FETCH_TIMEOUT, "the deadline passed")
         if timeout is None:
             return None if left == float("inf") else left
         return min(timeout, left)
 
+    def grant(self, max_bytes: int, excess: ErrorCode) -> None:
+        """Let the calling thread read so many bytes from now on; more of them is `excess`."""
+        self._left_bytes, self._excess = max_bytes, excess
 
-class _GuardedStream(httpcore2.NetworkStream):
-    """A socket whose every wait ends at the deadline."""
+    def spend(self, count: int) -> None:
+        """Take note of `count` bytes that were read.
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+        Raises:
+            Fault: the code that was granted with, when that is more than is left.
+        """
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise Fault(self._excess, "more bytes came than were to be read")
+
+
+class GuardedStream(httpcore2.NetworkStream):
+    """A socket whose every wait ends at the deadline, and whose bytes are counted."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, budget: Budget) -> None:
         self._stream = stream
-        self._deadline = deadline
+        self._budget = budget
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadline.clip(timeout))
+        """At most `max_bytes`; none at the end."""
+        data = self._stream.read(max_bytes, self._budget.clip(timeout))
+        self._budget.spend(len(data))
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._deadline.clip(timeout))
+        """All of `buffer`."""
+        self._stream.write(buffer, self._budget.clip(timeout))
 
     def close(self) -> None:
+        """Close the socket, without a word in TLS."""
         self._stream.close()
 
     def start_tls(
@@ -88,9 +101,14 @@ class _GuardedStream(httpcore2.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
+        """The same connection with TLS; the whole handshake within `timeout`.
+
+        Raises:
+            Fault: tls_failed.
+        """
         try:
             stream = self._stream.start_tls(
-                ssl_context, server_hostname, self._deadline.clip(timeout)
+                ssl_context, server_hostname, self._budget.clip(timeout)
             )
         except httpcore2.ConnectError as exc:
             # A peer that hangs up may be back later; one that speaks wrongly will go on so.
@@ -101,9 +119,10 @@ class _GuardedStream(httpcore2.NetworkStream):
         except BaseException:
             self.close()
             raise
-        return _GuardedStream(stream, self._deadline)
+        return GuardedStream(stream, self._budget)
 
     def get_extra_info(self, info: str) -> Any:
+        """What the socket says of itself."""
         return self._stream.get_extra_info(info)
 
 
@@ -112,25 +131,15 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
     Args:
         check: raises Fault for an (address, port) that may not be dialled.
-        deadline: shared with the streams.
-        dns_s: seconds a lookup may take.
-        resolve: the lookup; a seam for tests.
+        budget: shared with the streams.
+        resolver: what looks hosts up.
     """
 
-    def __init__(
-        self,
-        check: Callable[[str, int], None],
-        deadline: Deadline,
-        dns_s: float,
-        resolve: Callable[[str, int], list[str]] = lookup,
-    ) -> None:
+    def __init__(self, check: Check, budget: Budget, resolver: Resolver) -> None:
         self._check = check
-        self._deadline = deadline
-        self._dns_s = dns_s
-        self._resolve = resolve
+        self._budget = budget
+        self._resolver = resolver
         self._sockets = httpcore2.SyncBackend()
-        # getaddrinfo takes no timeout, so it runs where it can be left behind.
-        self._lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="dns")
 
     def connect_tcp(
         self,
@@ -138,7 +147,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+        socket_options: SocketOptions = None,
     ) -> httpcore2.NetworkStream:
         """Connect to a checked address of `host`.
 
@@ -146,45 +155,8 @@ class GuardedBackend(httpcore2.NetworkBackend):
             Fault: url_blocked when any answer is forbidden, dns_failed, fetch_timeout.
             httpcore2.ConnectError, httpcore2.ConnectTimeout: when no address answers.
         """
-        addresses = self._addresses(host, port)
-        for address in addresses:
-            self._check(address, port)
-        *spare, last = addresses[:MAX_ADDRESSES_TRIED]
-        for address in spare:
-            try:
-                return self._dial(address, port, timeout, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                continue
-        return self._dial(last, port, timeout, local_address, socket_options)
-
-    def close(self) -> None:
-        """Take no more lookups."""
-        self._lookups.shutdown(wait=False, cancel_futures=True)
-
-    def _addresses(self, host: str, port: int) -> list[str]:
-        lookup = self._lookups.submit(self._resolve, host, port)
-        try:
-            addresses = lookup.result(self._deadline.clip(self._dns_s))
-        except TimeoutError as exc:
-            lookup.cancel()
-            raise Fault(ErrorCode.DNS_FAILED, f"{host}: no answer in time") from exc
-        except (OSError, UnicodeError) as exc:
-            raise Fault(ErrorCode.DNS_FAILED, f"{host}: {exc}") from exc
-        if not addresses:
-            raise Fault(ErrorCode.DNS_FAILED, f"{host}: no address")
-        return addresses
-
-    def _dial(
-        self,
-        address: str,
-        port: int,
-        timeout: float | None,
-        local_address: str | None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None,
-    ) -> httpcore2.NetworkStream:
-        stream = self._sockets.connect_tcp(
-            address, port, self._deadline.clip(timeout), local_address, socket_options
-        )
+        addresses = self.checked(host, port)
+        stream = self.dial(addresses, port, timeout, local_address, socket_options)
         try:
             peer = stream.get_extra_info("server_addr")
             self._check(peer[0], peer[1])
@@ -194,4 +166,32 @@ class GuardedBackend(httpcore2.NetworkBackend):
         except BaseException:
             stream.close()
             raise
-        return _GuardedStream(stream, self._deadline)
+        return GuardedStream(stream, self._budget)
+
+    def checked(self, host: str, port: int) -> list[str]:
+        """The addresses of `host`, all of them allowed. Raises: Fault, as `connect_tcp`."""
+        addresses = self._resolver.addresses(host, port, self._budget.clip(None))
+        for address in addresses:
+            self._check(address, port)
+        return addresses
+
+    def dial(
+        self,
+        addresses: Sequence[str],
+        port: int,
+        timeout: float | None,
+        local_address: str | None,
+        socket_options: SocketOptions,
+    ) -> httpcore2.NetworkStream:
+        """A connection to one of the first addresses. Raises: as `connect_tcp`."""
+        *spare, last = addresses[:MAX_ADDRESSES_TRIED]
+        for address in spare:
+            try:
+                return self._sockets.connect_tcp(
+                    address, port, self._budget.clip(timeout), local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                continue
+        return self._sockets.connect_tcp(
+            last, port, self._budget.clip(timeout), local_address, socket_options
+        )

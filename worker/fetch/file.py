@@ -65,13 +65,8 @@ class FileSource:
             Fault: url_invalid, file_not_allowed (outside the folder, whether it exists or not;
                 not a regular file; not readable), file_not_found, body_too_large, fetch_timeout.
         """
-        path = parse_file_uri(uri)
-        if self._root is None:
-            raise Fault(ErrorCode.FILE_NOT_ALLOWED, "file:// is not configured on this worker")
-        resolved = Path(os.path.realpath(path))
-        if not resolved.is_relative_to(self._root):
-            raise Fault(ErrorCode.FILE_NOT_ALLOWED, f"{resolved} is not under {self._root}")
-        descriptor = _open_under(self._root, resolved)
+        root, resolved = self.place(uri)
+        descriptor = _open_under(root, resolved)
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):
@@ -82,6 +77,20 @@ class FileSource:
             raise Fault(ErrorCode.FILE_NOT_FOUND, f"{resolved}: {exc}") from exc
         finally:
             os.close(descriptor)
+
+    def place(self, uri: str) -> tuple[Path, Path]:
+        """The folder, and where under it the file at `uri` would lie. Nothing is opened.
+
+        Raises:
+            Fault: url_invalid, file_not_allowed.
+        """
+        path = parse_file_uri(uri)
+        if self._root is None:
+            raise Fault(ErrorCode.FILE_NOT_ALLOWED, "file:// is not configured on this worker")
+        resolved = Path(os.path.realpath(path))
+        if not resolved.is_relative_to(self._root):
+            raise Fault(ErrorCode.FILE_NOT_ALLOWED, f"{resolved} is not under {self._root}")
+        return self._root, resolved
 
     def close(self) -> None:
         """Nothing is held."""

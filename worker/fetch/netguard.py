@@ -1,25 +1,31 @@
-"""Which URLs and addresses a fetch may touch: rules only, no sockets.
+"""Which addresses a fetch may touch, and the URL rules beside them: rules only, no sockets.
 
-A URL is parsed once, here, and the parts are what is dialled: two parsers that disagree are how
-such guards are passed by. The address rules are explicit networks from the IANA special-purpose
-registries (RFC 6890 and its successors) and not `ipaddress.is_global`, which is true for
-multicast, NAT64, 6to4 and `::127.0.0.1`.
+The address rules are explicit networks from the IANA special-purpose registries (RFC 6890, RFC
+8190) and not `ipaddress.is_global`, which is true for multicast, NAT64, 6to4 and `::127.0.0.1`.
+An IPv4 address inside an IPv6 one counts as itself, wherever a standard says where it lies: mapped
+and compatible (RFC 4291), NAT64's well-known prefix (RFC 6052), 6to4, Teredo and ISATAP. NAT64
+prefixes of one's own network (RFC 8215's, and the network-specific ones of RFC 6052) are told by
+nothing in an address: the first is refused as a whole, the others are for the network's firewall.
 """
 
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import quote, urljoin
-
-import idna
 
 from worker.errors import ErrorCode, Fault
+from worker.fetch.url import WEB_PORTS, Target, parse_url, redirect
 
-__all__ = ["WEB_PORTS", "Allow", "Target", "check_address", "parse_allow", "parse_url", "redirect"]
-
-MAX_URL_CHARS = 2_048
-WEB_PORTS = frozenset({80, 443})
+__all__ = [
+    "WEB_PORTS",
+    "Allow",
+    "Target",
+    "check_address",
+    "parse_allow",
+    "parse_url",
+    "ports_named",
+    "redirect",
+]
 
 _V4_DENIED = tuple(
     IPv4Network(network)
@@ -52,6 +58,7 @@ _V6_DENIED = tuple(
         "2001::/23",  # IETF protocol assignments (ORCHID, benchmarks, AMT), RFC 2928
         "2001:db8::/32",  # documentation, RFC 3849
         "2620:4f:8000::/48",  # AS112, RFC 7534
+        "3ffe::/16",  # the 6bone, given back, RFC 3701
         "3fff::/20",  # documentation, RFC 9637
     )
 )
@@ -61,39 +68,6 @@ _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 _6TO4 = IPv6Network("2002::/16")  # RFC 3056
 _TEREDO = IPv6Network("2001::/32")  # RFC 4380
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # upper half of the interface identifier, RFC 5214
-
-# RFC 3986, appendix B, narrowed to what is served here.
-_URL = re.compile(
-    r"(?P<scheme>https?)://"
-    r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[^\[\]:/?#@%]+))"
-    r"(?::(?P<port>[0-9]{1,5})?)?"
-    r"(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?",
-    re.IGNORECASE | re.ASCII,
-)
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-_ASCII_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A parsed URL. `host` is a name in A-label form or an address, without brackets."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str  # with its query, percent-encoded ASCII, never empty
-
-    @property
-    def authority(self) -> str:
-        """The Host header's value (RFC 9110, 7.2): the port only where it is not the default."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        default = {"http": 80, "https": 443}[self.scheme]
-        return host if self.port == default else f"{host}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """The URL again, without its fragment."""
-        return f"{self.scheme}://{self.authority}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,77 +101,14 @@ def parse_allow(entry: str) -> Allow:
     return Allow(parsed, None if port == "*" else frozenset({int(port)}))
 
 
-def parse_url(url: str, ports: Collection[int] | None = WEB_PORTS) -> Target:
-    """Parse an http or https URL, once, into what will be dialled and asked for.
+def ports_named(ports: Collection[int], allow: Collection[Allow]) -> Collection[int] | None:
+    """The ports a URL may name, those of the exceptions included; None for every port.
 
-    Args:
-        url: any text.
-        ports: the ports a URL may name; None for every port.
-
-    Raises:
-        Fault: url_invalid for what is not such a URL, and for what only disguises use:
-            user names, backslashes, spaces, control characters, a percent sign in the host,
-            addresses written as one number, more than 2,048 characters.
+    Which address may be dialled on such a port is for `check_address` to say.
     """
-    if len(url) > MAX_URL_CHARS or not url.isprintable() or " " in url or "\\" in url:
-        raise Fault(ErrorCode.URL_INVALID, "too long, or holds spaces, controls or backslashes")
-    match = _URL.fullmatch(url)
-    if match is None:
-        raise Fault(ErrorCode.URL_INVALID, "not an http URL of host, port and path alone")
-    scheme = match["scheme"].lower()
-    port = int(match["port"]) if match["port"] else {"http": 80, "https": 443}[scheme]
-    if not 0 < port < 65_536 or (ports is not None and port not in ports):
-        raise Fault(ErrorCode.URL_INVALID, f"port {port} is not among those fetched from")
-    path = (match["path"] or "/") + (match["query"] or "")
-    host = _v6_literal(match["v6"]) if match["v6"] else _host(match["name"])
-    # Letters beyond ASCII become percent-encoded UTF-8 (RFC 3987, 3.1); the rest stays as it is.
-    return Target(scheme, host, port, quote(path, safe=_ASCII_PRINTABLE))
-
-
-def redirect(source: Target, location: str, ports: Collection[int] | None = WEB_PORTS) -> Target:
-    """Where a redirect from `source` leads; a relative location is resolved (RFC 9110, 10.2.2).
-
-    Raises:
-        Fault: url_invalid as `parse_url`; redirect_limit from https to http.
-    """
-    if not location.isprintable():  # urljoin would drop what parse_url refuses
-        raise Fault(ErrorCode.URL_INVALID, "the redirect holds control characters")
-    try:
-        joined = urljoin(source.url, location)
-    except ValueError as exc:
-        raise Fault(ErrorCode.URL_INVALID, "the redirect is no URL") from exc
-    target = parse_url(joined, ports)
-    if source.scheme == "https" and target.scheme == "http":
-        raise Fault(ErrorCode.REDIRECT_LIMIT, "from https to http")
-    return target
-
-
-def _v6_literal(text: str) -> str:
-    try:
-        return str(IPv6Address(text))
-    except ValueError as exc:
-        raise Fault(ErrorCode.URL_INVALID, "not an IPv6 address") from exc
-
-
-def _host(name: str) -> str:
-    host = name.lower()
-    if not host.isascii():
-        try:
-            host = idna.encode(name, uts46=True, std3_rules=True).decode("ascii")
-        except UnicodeError as exc:
-            raise Fault(ErrorCode.URL_INVALID, "not an internationalised host name") from exc
-    host = host.removesuffix(".")  # RFC 6066: server names in TLS carry no trailing dot
-    labels = host.split(".")
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise Fault(ErrorCode.URL_INVALID, "not a host name")
-    # As browsers do (WHATWG URL, "ends in a number"): 2130706433, 0x7f.1 and 127.1 are spellings
-    # of 127.0.0.1 to some resolvers and names to others.
-    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
-        try:
-            return str(IPv4Address(host))
-        except ValueError as exc:
-            raise Fault(ErrorCode.URL_INVALID, "not a dotted IPv4 address") from exc
-    return host
+    if any(entry.ports is None for entry in allow):
+        return None
+    return frozenset(ports).union(*(entry.ports for entry in allow if entry.ports is not None))
 
 
 def check_address(

@@ -1,19 +1,25 @@
 """s3://bucket/key from the one S3 service the operator named.
 
-The only module that imports boto3. The endpoint is a setting and never part of a job, so it is
-trusted and may lie on a private network; which buckets a job may name is the allow-list's say.
+boto3 and botocore are imported here and in `s3_transport` alone. The endpoint is a setting and
+never part of a job, so it is trusted and may lie on a private network; which buckets a job may name
+is the allow-list's say, and whether requests are paid for is the operator's.
+
+Credentials reach no log and no error: what the service says of a request may repeat it, so a Fault
+quotes the status and the service's code alone, and botocore's debugging log is off.
 """
 
+import logging
 import re
+import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl, unquote
+from typing import Any, Literal
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -31,13 +37,10 @@ from botocore.exceptions import (
 
 from worker.errors import ErrorCode, Fault
 from worker.fetch.body import check_length, collect
+from worker.fetch.s3_transport import CHUNK_BYTES, S3Transport
+from worker.fetch.s3_uri import check_place, parse_s3_uri
 
 __all__ = ["S3Limits", "S3Source", "parse_s3_uri"]
-
-CHUNK_BYTES = 64 * 1024
-MAX_KEY_BYTES = 1_024
-
-_URI = re.compile(r"s3://([A-Za-z0-9][A-Za-z0-9._-]{1,254})/([^?#]+)(?:\?([^#]*))?", re.DOTALL)
 
 # The first row an error is an instance of holds.
 _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
@@ -71,46 +74,15 @@ class S3Limits:
     max_connections: int = 32
 
 
-def parse_s3_uri(uri: str) -> tuple[str, str, str | None]:
-    """Split `s3://bucket/key?versionId=...` into (bucket, key, version id or None).
-
-    The key in a URI is percent-decoded as UTF-8, so `%3F`, `%23` and `%25` stand for `?`, `#` and
-    `%` in a key; `+` is a plus sign. (Event notifications encode keys by rules of their own.)
-
-    Raises:
-        Fault: url_invalid; also for keys of more than 1,024 bytes, and for keys with `.` or `..`
-            between slashes, which HTTP clients fold into another key or bucket.
-    """
-    match = _URI.fullmatch(uri)
-    if match is None:
-        raise Fault(ErrorCode.URL_INVALID, "not s3://bucket/key?versionId=...")
-    bucket, key, query = match[1], match[2], match[3] or ""
-    try:
-        key = unquote(key, errors="strict")
-        parameters = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1)
-        size = len(key.encode())
-    except ValueError as exc:
-        raise Fault(
-            ErrorCode.URL_INVALID, "not percent-encoded UTF-8, or a query too many"
-        ) from exc
-    if size > MAX_KEY_BYTES or {".", ".."} & set(key.split("/")):
-        raise Fault(ErrorCode.URL_INVALID, "not a key: too long, or with dots for a step")
-    if query and [name for name, _ in parameters] != ["versionId"]:
-        raise Fault(ErrorCode.URL_INVALID, "the query of an S3 URI is versionId=... alone")
-    version = parameters[0][1] if parameters else None
-    if version is not None and not re.fullmatch(r"[\x21-\x7e]{1,1024}", version):
-        raise Fault(ErrorCode.URL_INVALID, "not a version id")
-    return bucket, key, version
-
-
 class S3Source:
     """Fetches from one S3 service, from any number of threads, with one client.
 
     Args:
         limits: what a fetch may cost.
         endpoint_url: the service; None for AWS.
-        allow: `bucket` or `bucket/prefix` entries a job may name; None for every bucket the
-            credentials reach. A prefix is S3's, a plain string: end it with `/` to mean a folder.
+        allow: `bucket` or `bucket/prefix` entries a job may name, as `check_place` takes them; None
+            for every bucket the credentials reach.
+        request_payer: "requester" to pay for requests to buckets whose owner wants that.
         region: None for boto3's own search, then us-east-1.
         access_key, secret_key: None for boto3's own search (environment, profile, instance role).
     """
@@ -121,13 +93,26 @@ class S3Source:
         *,
         endpoint_url: str | None = None,
         allow: Sequence[str] | None = None,
+        request_payer: Literal["requester"] | None = None,
         region: str | None = None,
         access_key: str | None = None,
         secret_key: str | None = None,
     ) -> None:
         self._limits = limits = limits or S3Limits()
-        self._allow = None if allow is None else [entry.partition("/")[::2] for entry in allow]
-        session = boto3.session.Session()
+        self._allow = allow
+        self._payer = {"RequestPayer": request_payer} if request_payer else {}
+        for name in ("boto3", "botocore", "httpcore2"):  # in detail they log signed requests
+            logging.getLogger(name).setLevel(logging.INFO)
+        core = botocore.session.get_session()
+        bundle = core.get_config_variable("ca_bundle")
+        self._transport = S3Transport(
+            connect_s=limits.connect_s,
+            idle_s=limits.idle_s,
+            max_bytes=limits.max_bytes,
+            max_connections=limits.max_connections,
+            ssl_context=ssl.create_default_context(cafile=bundle) if bundle else None,
+        )
+        session = boto3.session.Session(botocore_session=core)
         self._client: Any = session.client(
             "s3",
             endpoint_url=endpoint_url,
@@ -146,7 +131,9 @@ class S3Source:
                 max_pool_connections=limits.max_connections,
             ),
         )
-        # botocore knows a wait per socket call and no deadline, so the waiting is done outside.
+        self._client.meta.events.register("before-send.s3", self._transport.send)  # type: ignore[arg-type]
+        # Where credentials come from a service, botocore waits for it as long as it likes: that is
+        # waited for outside.
         self._threads = ThreadPoolExecutor(limits.max_connections, thread_name_prefix="s3")
 
     def fetch(self, uri: str, deadline: float) -> bytes:
@@ -154,42 +141,48 @@ class S3Source:
 
         Raises:
             Fault: url_invalid, bucket_not_allowed, s3_not_found, s3_denied, s3_unavailable,
-                tls_failed, body_too_large, body_incomplete, fetch_timeout.
+                tls_failed, body_too_large, body_incomplete, fetch_timeout, worker_overloaded.
         """
         bucket, key, version = parse_s3_uri(uri)
-        if self._allow is not None and not any(
-            bucket == allowed and key.startswith(prefix) for allowed, prefix in self._allow
-        ):
-            raise Fault(ErrorCode.BUCKET_NOT_ALLOWED, f"{bucket}/{key} is on no list")
+        check_place(bucket, key, self._allow)
         deadline = min(deadline, time.monotonic() + self._limits.total_s)
         got = self._threads.submit(self._get, bucket, key, version, deadline)
         try:
             return got.result(deadline - time.monotonic())
         except TimeoutError as exc:
             got.cancel()
-            raise Fault(ErrorCode.FETCH_TIMEOUT, f"{uri}: the deadline passed") from exc
+            raise Fault(
+                ErrorCode.FETCH_TIMEOUT, f"s3://{bucket}/{key}: the deadline passed"
+            ) from exc
 
     def close(self) -> None:
         """Close every connection."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
+        self._transport.close()
 
     def _get(self, bucket: str, key: str, version: str | None, deadline: float) -> bytes:
         where = f"s3://{bucket}/{key}"
+        which = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
         try:
-            which = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
-            answer = self._client.get_object(**which)
-            with closing(answer["Body"]) as body:
-                check_length(answer.get("ContentLength"), self._limits.max_bytes)
-                return collect(
-                    _until(deadline, body.iter_chunks(CHUNK_BYTES)), self._limits.max_bytes
-                )
+            with self._transport.until(deadline):
+                answer = self._client.get_object(**which, **self._payer)
+                with closing(answer["Body"]) as body:
+                    check_length(answer.get("ContentLength"), self._limits.max_bytes)
+                    return collect(body.iter_chunks(CHUNK_BYTES), self._limits.max_bytes)
+        except Fault:
+            raise
         except ClientError as exc:
             status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            raise Fault(_refusal(status), f"{where}: {exc}") from exc
-        except BotoCoreError as exc:
-            code = next(code for kind, code in _CODES if isinstance(exc, kind))
-            raise Fault(code, f"{where}: {exc}") from exc
+            said = re.sub(r"[^A-Za-z0-9]", "", str(exc.response.get("Error", {}).get("Code")))[:64]
+            raise Fault(_refusal(status), f"{where}: {status} {said}") from None
+        except Exception as exc:  # noqa: BLE001 - none of them is to leave without a code
+            # botocore's parsers, its credential helpers and what those call raise more than its
+            # own errors; their texts may quote an answer or a credential.
+            code = next((code for kind, code in _CODES if isinstance(exc, kind)), None)
+            raise Fault(
+                code or ErrorCode.S3_UNAVAILABLE, f"{where}: {type(exc).__name__}"
+            ) from None
 
 
 def _refusal(status: int) -> ErrorCode:
@@ -202,11 +195,3 @@ def _refusal(status: int) -> ErrorCode:
     if (status >= 500 and status != 501) or status in (0, 408, 425, 429):
         return ErrorCode.S3_UNAVAILABLE
     return ErrorCode.S3_DENIED
-
-
-def _until(deadline: float, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass `chunks` on until the deadline, so that a fetch nobody waits for ends."""
-    for chunk in chunks:
-        if time.monotonic() > deadline:
-            raise Fault(ErrorCode.FETCH_TIMEOUT, "the deadline passed")
-        yield chunk

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -30,8 +31,12 @@ __all__ = ["FREE_PIXELS", "confine", "request", "serve"]
 FREE_PIXELS = 1_000_000
 """An image of no more than this is decoded without asking for room."""
 
+KEPT_PIXELS = 4_000_000
+"""After a larger image, memory goes back to the system, wherever in the heap it lies."""
+
 MAX_DETAIL_CHARS = 500
 FRAMING = TypeAdapter(Framing | None)
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # glibc's alone
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2)
 
 
@@ -44,8 +49,9 @@ def confine(memory_bytes: int, files: int, parent_pid: int) -> None:
     """
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     for bound, value in (
-        (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, CAPACITY_BYTES),
         (resource.RLIMIT_NOFILE, files),
@@ -70,22 +76,33 @@ def request(size: int, framing: Framing | None, regions: Any) -> dict[str, Any]:
 
 def serve(peer: socket.socket, memory: SharedMemory, limits: ImageLimits) -> None:
     """Answer until the other side is gone."""
+    pixels_decoded = 0
+
+    def make_room(pixels: int) -> None:
+        nonlocal pixels_decoded
+        pixels_decoded = pixels
+        if pixels > FREE_PIXELS:
+            wire.send(peer, {"pixels": pixels})
+            wire.receive(peer)
+
     while True:
         try:
             asked = wire.receive(peer)
         except EOFError:
             return
-        wire.send(peer, _answer(asked, peer, memory, limits))
+        answer = _answer(asked, memory, limits, make_room)
+        if pixels_decoded > KEPT_PIXELS:
+            _malloc_trim(0)
+            pixels_decoded = 0
+        wire.send(peer, answer)
 
 
 def _answer(
-    asked: dict[str, Any], peer: socket.socket, memory: SharedMemory, limits: ImageLimits
+    asked: dict[str, Any],
+    memory: SharedMemory,
+    limits: ImageLimits,
+    make_room: Callable[[int], None],
 ) -> dict[str, Any]:
-    def make_room(pixels: int) -> None:
-        if pixels > FREE_PIXELS:
-            wire.send(peer, {"pixels": pixels})
-            wire.receive(peer)
-
     framing = FRAMING.validate_python(asked["framing"])
     try:
         image = decode(memory.read(asked["bytes"]), limits, framing, asked["regions"], make_room)

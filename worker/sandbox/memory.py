@@ -56,10 +56,10 @@ class SharedMemory:
         pixels = np.empty(shape, np.uint8)
         rest = pixels.data.cast("B")
         while rest:
-            count = os.preadv(self.descriptor, [rest], at)
-            if not count:
+            if not (piece := os.pread(self.descriptor, len(rest), at)):
                 raise ValueError(f"{len(rest)} bytes are missing from pixels of {shape}")
-            at, rest = at + count, rest[count:]
+            rest[: len(piece)] = piece
+            at, rest = at + len(piece), rest[len(piece) :]
         return pixels
 
     def trim(self, used: int) -> None:

@@ -144,4 +144,7 @@ def _environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",  # a process with threads does not fork well
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",  # each arena takes address space
+        # Memory of usual images is kept from one to the next: returning it costs half a decode.
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
     }

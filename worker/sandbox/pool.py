@@ -214,7 +214,9 @@ class Decoder:
 
 def default_decoders() -> int:
     """As many as there are cores for this process, 2 to 16."""
-    return min(16, max(2, len(os.sched_getaffinity(0))))
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    return min(16, max(2, cores))
 
 
 def _checked(height: object, width: object, channels: object) -> tuple[int, int, int]:

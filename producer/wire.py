@@ -1,0 +1,63 @@
+"""A job as it travels: the JSON object that its producer made, and perhaps signed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from producer.contract import ErrorCode, Job, JobFailed, parse_job, public_uri
+from producer.queues import TASK_NAMES, queue_for
+
+
+@dataclass(frozen=True)
+class WireJob:
+    """One job's task and JSON object, which is sent as it is.
+
+    Whoever sends a job once more sends this: a model that is read and written again has the fields
+    and defaults of another version, and its signature no longer holds.
+    """
+
+    task: str
+    body: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """A job of this process's own."""
+        return cls(job.task, job.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, task: str, text: str) -> Self:
+        """A job as it was recorded.
+
+        Raises:
+            JobFailed: it is none, or of a contract that is unknown here.
+        """
+        if task not in TASK_NAMES:
+            raise JobFailed(ErrorCode.JOB_INVALID, f"There is no task {task!r}.")
+        parse_job(task, text)
+        return cls(task, json.loads(text))
+
+    @property
+    def job_id(self) -> str | None:
+        """Its own id."""
+        return self.body.get("job_id")
+
+    @property
+    def name(self) -> str:
+        """Celery's name of its task."""
+        return TASK_NAMES[self.task]
+
+    @property
+    def queue(self) -> str:
+        """Where its producer sent it."""
+        return queue_for(self.task, self.body.get("model"))
+
+    @property
+    def shown(self) -> str:
+        """What logs and events may show of it."""
+        return public_uri(self.body["image"])
+
+    @property
+    def text(self) -> str:
+        """Its JSON, as records keep it."""
+        return json.dumps(self.body)
