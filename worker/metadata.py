@@ -14,7 +14,9 @@ __all__ = ["JPEG_MARKER", "Bare", "exif_orientation", "strip"]
 # A JPEG marker (ITU-T T.81, B.1.1): not a stuffed zero, a restart or TEM, which stand alone. Only
 # the last of several fill bytes is matched: `\xff+` would take quadratic time over a run of them.
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_SOS = 0xDA
+# SOI, EOI and what is reserved: an error where a segment is expected.
+_ENDS = frozenset({*range(0x02, 0xC0), 0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
 _APPS_AND_COM = frozenset({*range(0xE0, 0xF0), 0xFE})
 _COLOURS = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}  # what says how they are coded
 _EXIF = b"Exif\0\0"
@@ -22,6 +24,7 @@ _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MPF = b"MPF\0"
 _GAIN_MAP = b' hdrgm:Version="'
 
+_GIF_BLOCK = re.compile(rb"[!,;]")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_XMP = b"XML:com.adobe.xmp\0"
 
@@ -70,9 +73,11 @@ def _jpeg(data: bytes) -> Bare:
     position = 2
     while found := JPEG_MARKER.search(data, position):
         marker, start = found[1][0], found.end()
-        if marker in (_SOI, _EOI, _SOS):
+        if marker == _SOS:
             kept.append(view[found.start() :])
             break
+        if marker in _ENDS:
+            break  # libjpeg reads no further; Pillow would, into segments as well
         # A length too small to hold itself: libjpeg goes on after it.
         position = start + max(2, int.from_bytes(data[start : start + 2]))
         needed = marker in _COLOURS and data.startswith(_COLOURS[marker], start + 2, position)
@@ -95,8 +100,10 @@ def _png(data: bytes) -> Bare:
     while position + 8 <= len(data):
         name = data[position + 4 : position + 8]
         end = position + 12 + int.from_bytes(data[position : position + 4])
-        if not name.isalpha() or end > len(data):
+        if end > len(data):
             break
+        if not name.isalpha():  # damage, behind which Pillow may find chunks again
+            return Bare(b"".join([*kept, view[first:position]]), exif, xmp)
         if name[0] & 0x20 and name != b"tRNS":
             if position > first:
                 kept.append(view[first:position])
@@ -115,14 +122,14 @@ def _gif(data: bytes) -> bytes:
     """Of the extensions before the first frame, its control alone (GIF89a, 23)."""
     control, start = b"", 13 + (3 << (data[10] & 7) + 1 if data[10:11] > b"\x7f" else 0)
     at = start
-    while data.startswith(b"!", at):
-        begin, at = at, at + 2
+    while (found := _GIF_BLOCK.search(data, at)) and found[0] == b"!":
+        begin, at = found.start(), found.end() + 1
         while size := int.from_bytes(data[at : at + 1]):
             at += size + 1
         at += 1
         if data[begin + 1 : begin + 2] == b"\xf9":
             control = data[begin:at]
-    return b"".join((data[:start], control, memoryview(data)[at:]))
+    return b"".join((data[:start], control, memoryview(data)[found.start() :] if found else b""))
 
 
 def exif_orientation(exif: bytes, xmp: bytes = b"") -> int:

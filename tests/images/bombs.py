@@ -20,6 +20,9 @@ def bombs() -> Iterator[Hostile]:
         packed = begin + zlib.compress(bytes(256 * 1_024), 9)
         many = png.chunk(name.encode(), packed) * (TWO_MIB // len(packed))
         yield Hostile(f"PNG {name} without end", png.plain(many), (SHOWN,))
+    profiles = png.chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(256 * 1_024), 9)) * 20_000
+    data = png.plain(png.chunk(b"a1_b"), profiles)
+    yield Hostile("PNG profiles behind a chunk with a digit", data, (CORRUPT,))
     yield Hostile("PNG pixels that go on", png.plain(idat=zeros), (SHOWN,))
     tiny = png.chunk(b"IDAT") * 100_000
     yield Hostile("PNG of 100,000 empty IDATs", png.plain(tiny), (SHOWN,))
@@ -38,6 +41,20 @@ def bombs() -> Iterator[Hostile]:
         yield Hostile(f"JPEG with 2 MB of {name}", data, (SHOWN,))
         data = plain[:-2] + junk + plain[-2:]
         yield Hostile(f"JPEG with 2 MB of {name} behind its pixels", data, (SHOWN,))
+    segments = segment(0xE1, b"Exif\0\0" + bytes(10)) * 250_000  # half a minute of Pillow's time
+    for name, begin in (
+        ("a second beginning", b"\xff\xd8"),
+        ("an end", b"\xff\xd9"),
+        ("a reserved marker", b"\xff\xf0\0\2"),
+        ("another reserved marker", b"\xff\xc8\0\2"),
+    ):
+        data = jpeg.with_segments(plain, begin, segments)
+        yield Hostile(f"JPEG with EXIF segments behind {name}", data, (CORRUPT,))
+    reserved = b"".join(
+        segment(0xF5, segments[n : n + 65_520]) for n in range(0, 5_000_000, 65_520)
+    )
+    data = jpeg.with_segments(plain, reserved)
+    yield Hostile("JPEG with EXIF segments inside reserved ones", data, (CORRUPT,))
     huge = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x87\x69\0\x04\0\0\0\1\0\0\0\x08" * 5_000
     data = jpeg.with_segments(plain, segment(0xE1, huge))
     yield Hostile("JPEG whose EXIF is a circle", data, (SHOWN,))
@@ -50,8 +67,9 @@ def bombs() -> Iterator[Hostile]:
         ("an extension of 1,000,000 blocks", b"!\xff" + b"\1a" * 1_000_000 + b"\0"),
         ("100,000 comments", gif.extension(0xFE, b"a") * 100_000),
     ):
-        data = gif.gif((9, 9), [Frame(indices)], GREYS[:768], extensions=[extension])
-        yield Hostile(f"GIF with {name}", data, (SHOWN,))
+        for before, junk in (("", b""), (" behind junk", b"\0\1\2")):
+            data = gif.gif((9, 9), [Frame(indices)], GREYS[:768], extensions=[junk + extension])
+            yield Hostile(f"GIF with {name}{before}", data, (SHOWN,))
     empty = b"\0\2\xff\xff" * 100_000
     for name, packed, codes in (
         ("steps beyond the picture", empty, (SHOWN,)),
