@@ -95,7 +95,8 @@ def _jpeg(data: bytes) -> Bare:
 def _png(data: bytes) -> Bare:
     """The critical chunks and tRNS (PNG, third edition, 5.4: the first letter is a capital)."""
     view = memoryview(data)
-    kept, exif, xmp = [], b"", b""
+    kept: list[memoryview] = []
+    exif = xmp = b""
     first, position = 0, len(_PNG)  # of what is kept and not yet noted; of the next chunk
     while position + 8 <= len(data):
         name = data[position + 4 : position + 8]
