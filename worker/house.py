@@ -170,6 +170,7 @@ def make_sandbox(settings: WorkerSettings) -> Sandbox:
             max_pixels=settings.max_pixels,
             max_side=settings.max_side,
             max_jpeg_scans=settings.max_jpeg_scans,
+            draft=settings.draft,
             alpha=settings.alpha,
         ),
         decoders=settings.decoders,

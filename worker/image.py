@@ -10,11 +10,10 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from producer.contract import ImageFacts
 from producer.errors import PUBLIC_TEXT, JobFailed
@@ -22,6 +21,7 @@ from worker.blip.framing import Framing, cut
 from worker.blip.geometry import Box
 from worker.bmp import mend_palette
 from worker.colour import Alpha, mend_transparency, to_rgb
+from worker.draft import Draft, draft_px
 from worker.errors import ErrorCode, Fault
 from worker.formats import DEFAULT_FORMATS, begins_as, enable
 from worker.metadata import JPEG_MARKER, exif_orientation, strip
@@ -48,14 +48,6 @@ _UPRIGHT = {
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOFS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all but DHT, JPG and DAC
 
-# A JPEG of 12 MP decodes at half its size in 40 % of the time. Photographs then differ after the
-# resize by 0.16 of 255 on average; where saturated colours have sharp edges and half the resolution
-# (4:2:0), up to 25 values in 100,000 by more than 4, at most 9: colours are clipped after they are
-# averaged, not before. With less than this many times the side that is wanted the means rise: 0.3
-# at twice.
-DRAFT_SIDES = 3.75
-DRAFT_PX = 768  # nothing is drafted smaller
-
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
@@ -67,8 +59,7 @@ class ImageLimits:
         max_pixels: width x height.
         max_side: the longer side in pixels.
         max_jpeg_scans: 400 scans in 231 KB cost 12.8 s; real progressive files have about ten.
-        draft_from_px: JPEGs whose shorter side has at least this, and twice the draft's, are
-            decoded at reduced size when they are framed as a whole.
+        draft: which large JPEGs are decoded at reduced size when they are framed as a whole.
         alpha: lay transparent images on white, or drop the channel as BLIP's own code does,
             which shows colours nobody was meant to see.
     """
@@ -77,7 +68,7 @@ class ImageLimits:
     max_pixels: int = 50_000_000
     max_side: int = 16_383
     max_jpeg_scans: int = 64
-    draft_from_px: int = 1_536
+    draft: Draft = "close"
     alpha: Alpha = "white"
 
 
@@ -156,10 +147,10 @@ def _decode(
         ):
             raise Fault(ErrorCode.IMAGE_TOO_COMPLEX, f"{scans} scans or more")
         if is_jpeg and framing is not None and not regions:
-            sides = max(framing.place(width, height).resized)
-            draft_px = max(DRAFT_PX, ceil(DRAFT_SIDES * sides))
-            if min(image.size) >= max(limits.draft_from_px, 2 * draft_px):
-                image.draft(None, (draft_px, draft_px))
+            wanted = max(framing.place(width, height).resized)
+            sampling = None if image.mode == "L" else JpegImagePlugin.get_sampling(image)
+            if least := draft_px(limits.draft, image.size, sampling, wanted):
+                image.draft(None, (least, least))
         mend_palette(image, data)
         make_room(image.width * image.height)
         image.load()

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
 from producer.signing import MAX_AGE_S, Verifier
+from worker.draft import Draft
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
@@ -179,6 +180,11 @@ class WorkerSettings(ProducerSettings):
     )
     max_jpeg_scans: int = Field(
         64, ge=1, description="Most scans of a JPEG; more cost time, and no camera writes them"
+    )
+    draft: Draft = Field(
+        "close",
+        description="Which large JPEGs are decoded at reduced size. close: those whose pixels "
+        "hardly differ; fast: photographs of 9 MP and more too, in 40 % of the time; off: none",
     )
     alpha: Literal["white", "drop"] = Field(
         "white",

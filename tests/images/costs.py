@@ -29,7 +29,7 @@ from worker.image import ImageLimits, decode
 WIDTH, HEIGHT = 16_383, 3_051  # 49,984,533 pixels
 ADDRESS_SPACE_MIB = 1_536
 MAX_BYTES = 20 * 2**20
-LIMITS = ImageLimits(formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"), draft_from_px=10**6)
+LIMITS = ImageLimits(formats=("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"), draft="off")
 TURNED = exif(6)
 APP1 = jpeg.segment(jpeg.APP1, b"Exif\0\0" + TURNED)
 PALETTE = bytes(range(256)) * 3
