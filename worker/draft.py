@@ -3,11 +3,10 @@ gives pixels that differ a little after the resize to what the model sees.
 
 Where a colour is saturated at a sharp edge, a full decoding clips it pixel by pixel, and a draft
 clips averages. Colours at half the resolution (4:2:0, what cameras write) are smeared over such
-edges, and more is clipped; colours at half the width alone (4:2:2) are drafted badly besides. How
-much of that is left depends on how many pixels of the file make one of the model's.
+edges, and more is clipped there; those at half the width alone (4:2:2) are drafted badly besides.
 
-    close   differs by no more than 4 of 255, 0.2 on average
-    fast    4:2:0 and 4:2:2 from 8.6 MP on: up to 12, a few values in 10,000 by more than 4
+    close   colours at full resolution, and grey: differs by no more than 4 of 255, 0.2 on average
+    fast    all: up to 12 of 255, a few values in 10,000 by more than 4
     off     every pixel is decoded
 """
 
@@ -21,11 +20,8 @@ Draft = Literal["close", "fast", "off"]
 LEFT_SIDES = 3.75
 """How many times the wanted side a draft has to keep: at twice, means rise to 0.3."""
 
-SMEARED_SIDES = 12
-"""How many times the wanted side a file with smeared colours has to have, for a close draft."""
-
 LEAST_PX = 768
-FULL_COLOUR, HALF_BOTH = 0, 2  # PIL.JpegImagePlugin.get_sampling
+FULL_COLOUR = 0  # PIL.JpegImagePlugin.get_sampling
 
 
 def draft_px(draft: Draft, size: tuple[int, int], sampling: int | None, wanted: int) -> int | None:
@@ -42,4 +38,4 @@ def draft_px(draft: Draft, size: tuple[int, int], sampling: int | None, wanted: 
         return None
     if draft == "fast" or sampling in (None, FULL_COLOUR):
         return least
-    return least if sampling == HALF_BOTH and min(size) >= SMEARED_SIDES * wanted else None
+    return None
