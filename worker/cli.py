@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker import by_hand
-from worker.bench_intake import bench_intake
+from worker.bench.intake import bench_intake
 from worker.check_image import check_image
 from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
