@@ -85,7 +85,7 @@ def _counted_run(self: Models, key: BatchKey, payloads: Sequence[Any]) -> Sequen
 Models.run = _counted_run  # type: ignore[method-assign]
 if engine := ENGINES.get(os.environ.get("BENCH_ENGINE", "")):
     engines: dict[str, Any] = {"caption": engine}
-    house.load_engines = lambda _: engines
+    house.load_engines = lambda settings: engines
 if os.environ.get("BENCH_INTAKE") == "null":
     house.make_fetcher = lambda _: _NoImages()  # type: ignore[assignment,return-value]
     house.make_sandbox = lambda _: _NoImages()  # type: ignore[assignment,return-value]
