@@ -22,6 +22,8 @@ from producer.options import CaptionOptions
 from producer.queues import queue_for
 from producer.signing import Keys, Verifier, new_key
 from producer.submission import prepared
+from producer.terminal import outcome
+from tests.stand_in_worker import succeeded
 
 IMAGE = "https://example.com/cat.jpg"
 
@@ -152,3 +154,18 @@ def test_given_a_key_then_a_chunk_is_signed_with_all_its_images() -> None:
     changed = body | {"images": body["images"][::-1]}
     with pytest.raises(ValueError, match="wrong"):
         verifier.verified("caption_chunk", str(chunk.job_id), changed)
+
+
+@pytest.mark.parametrize(
+    ("shard", "words"),
+    [
+        (None, "2 succeeded, 1 http_4xx"),
+        ("s3://b/a.jsonl", "2 succeeded, 1 http_4xx: s3://b/a.jsonl"),
+    ],
+)
+def test_given_a_chunks_result_then_people_are_told_how_many_ended_how(
+    shard: str | None, words: str
+) -> None:
+    counts = {"succeeded": 2, "http_4xx": 1}
+    result = succeeded(CaptionChunk(job_id="a", images=(IMAGE,)))
+    assert outcome(result.model_copy(update={"counts": counts, "shard": shard})) == words
