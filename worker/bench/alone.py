@@ -30,9 +30,7 @@ def engine_rate(
     engine = Engine.load(model_path(checkpoint), device="cpu", dtype=dtype, tasks=["caption"])
     options = CaptionOptions(num_beams=beams, max_new_tokens=tokens, min_new_tokens=tokens)
     rng = np.random.default_rng(0)
-    pictures = [
-        rng.integers(0, 256, (*engine.image_size, 3), dtype=np.uint8) for _ in range(batch)
-    ]
+    pictures = [rng.integers(0, 256, (*engine.image_size, 3), dtype=np.uint8) for _ in range(batch)]
     engine.warmup(batch)
     took: list[float] = []
     while len(took) < max(3, images // batch) and sum(took) < ROUNDS_S:

@@ -1,10 +1,10 @@
 """The worker under measure: worker.app as it is, counted, with other parts where that is asked for.
 
-    celery -A worker.bench.app worker -P threads
+celery -A worker.bench.app worker -P threads
 
-    BENCH_ENGINE   "null" or "timed": an engine that does not compute; else the settings' checkpoint
-    BENCH_INTAKE   "null": nothing is fetched and nothing decoded
-    BENCH_COUNTS   file that what was done is written to, a line every 0.1 s
+BENCH_ENGINE   "null" or "timed": an engine that does not compute; else the settings' checkpoint
+BENCH_INTAKE   "null": nothing is fetched and nothing decoded
+BENCH_COUNTS   file that what was done is written to, a line every 0.1 s
 """
 
 import json
@@ -85,7 +85,7 @@ def _counted_run(self: Models, key: BatchKey, payloads: Sequence[Any]) -> Sequen
 Models.run = _counted_run  # type: ignore[method-assign]
 if engine := ENGINES.get(os.environ.get("BENCH_ENGINE", "")):
     engines: dict[str, Any] = {"caption": engine}
-    house.load_engines = lambda settings: engines
+    house.load_engines = lambda settings: engines  # noqa: ARG005 - the name is part of its type
 if os.environ.get("BENCH_INTAKE") == "null":
     house.make_fetcher = lambda _: _NoImages()  # type: ignore[assignment,return-value]
     house.make_sandbox = lambda _: _NoImages()  # type: ignore[assignment,return-value]

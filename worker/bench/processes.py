@@ -49,7 +49,7 @@ class Worker:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                 [*command, "-n", "bench@localhost", "--loglevel", "INFO", *options],
-                env=kept | {"BENCH_COUNTS": str(self._counts)} | environment,
+                env={**kept, "BENCH_COUNTS": str(self._counts), **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -1,8 +1,8 @@
 """`captionq-worker bench service`: a real worker behind a real Redis, and what it gets done.
 
 Everything is on this machine: an embedded Redis, a server of images, a worker process. Rates are
-counted by the worker's device thread between a tenth and nine tenths of the work, all of which waits
-in the queue before; so neither submitting nor reading results is measured with it.
+counted by the worker's device thread between a tenth and nine tenths of the work, all of which
+waits in the queue before; so neither submitting nor reading results is measured with it.
 """
 
 import json
@@ -71,9 +71,7 @@ def bench_service(
         Intake, Option(help="null: nothing is fetched or decoded: the plumbing alone.")
     ] = "real",
     lane: Annotated[Lane, Option(help="Lane of the load.")] = "bulk",
-    chunk: Annotated[
-        int, Option(min=0, max=64, help="Images in one message; 0: single jobs.")
-    ] = 0,
+    chunk: Annotated[int, Option(min=0, max=64, help="Images in one message; 0: single jobs.")] = 0,
     images: Annotated[int | None, Option(min=100, help="Images of the load.")] = None,
     max_batch: Annotated[int, Option(min=1, help="As CAPTIONQ_MAX_BATCH.")] = 64,
     rate: Annotated[
@@ -330,5 +328,3 @@ def _report(found: dict[str, Any]) -> str:
         shown = f"{value:,.3f}" if isinstance(value, float) else str(value)
         rows.append(f"  {name:<24}{shown:>14}")
     return "\n".join(rows)
-
-
