@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from producer.framing import MAX_REGIONS, Box, Mode, Resolution
 from producer.options import CaptionOptions, Model
+from producer.queues import INTERACTIVE, Lane
 
 __all__ = [
     "JOB_ID_PATTERN",
@@ -33,6 +34,7 @@ __all__ = [
     "JobFailed",
     "JobResult",
     "JobState",
+    "Lane",
     "Match",
     "MatchJob",
     "ModelFacts",
@@ -114,6 +116,9 @@ class _Job(Model):
     image: ImageRef
     model: str | None = Field(
         None, max_length=200, description="Only workers that serve this model id take the job"
+    )
+    lane: Lane = Field(
+        INTERACTIVE, description="'interactive' overtakes 'bulk', in the queue and in workers"
     )
     mode: Mode = "stretch"
     resolution: Resolution | None = None

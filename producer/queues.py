@@ -1,28 +1,49 @@
-"""Names on the broker: tasks, queues, routing. Each is spelled here and nowhere else."""
+"""Names on the broker: tasks, lanes, queues, routing. Each is spelled here and nowhere else."""
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 TASK_NAMES = {"caption": "captionq.caption", "match": "captionq.match"}
 """Celery task name of each kind of job."""
 
 DEFAULT_QUEUE = "celery"
-"""Where Celery clients that know nothing of captionq send; every worker takes from it too."""
+"""Where Celery clients that know nothing of captionq send; every worker takes from it too. It is
+of the interactive lane."""
+
+Lane = Literal["interactive", "bulk"]
+"""Interactive jobs overtake bulk ones; bulk takes what room is left."""
+
+INTERACTIVE: Lane = "interactive"
+BULK: Lane = "bulk"
+
+_BULK_END = ".bulk"
 
 
-def queue_for(task: str, model: str | None = None) -> str:
-    """The queue of a task, or of a task for one model alone.
+def queue_for(task: str, model: str | None = None, lane: Lane = INTERACTIVE) -> str:
+    """The queue of a task's lane, or of a task's lane for one model alone.
 
     >>> queue_for("caption"), queue_for("caption", "Salesforce/blip-image-captioning-base")
     ('captionq.caption', 'captionq.caption.Salesforce-blip-image-captioning-base')
+    >>> queue_for("caption", lane="bulk"), queue_for("caption", "org/blip", "bulk")
+    ('captionq.caption.bulk', 'captionq.caption.org-blip.bulk')
     """
     name = TASK_NAMES[task]
-    return f"{name}.{re.sub(r'[^A-Za-z0-9._]+', '-', model).strip('-')}" if model else name
+    if model:
+        name = f"{name}.{re.sub(r'[^A-Za-z0-9._]+', '-', model).strip('-')}"
+        if is_bulk(name):  # of a model that is called so
+            name += "-"
+    return name + _BULK_END if lane == BULK else name
+
+
+def is_bulk(queue: str) -> bool:
+    """Whether a queue is of the bulk lane; any that is not ours is of the interactive one."""
+    return queue.endswith(_BULK_END)
 
 
 def queues_served(models: Iterable[tuple[str, str]]) -> list[str]:
-    """The queues a worker subscribes to, given (task, model id) of what it has loaded."""
-    names = [DEFAULT_QUEUE]
-    for task, model in models:
-        names += [queue_for(task), queue_for(task, model)]
-    return names
+    """The queues a worker subscribes to, given (task, model id) of what it has loaded: those of
+    the interactive lane, then those of the bulk one."""
+    served = [(task, of) for task, model in models for of in (None, model)]
+    bulk = [queue_for(task, model, BULK) for task, model in served]
+    return [DEFAULT_QUEUE, *(queue_for(task, model) for task, model in served), *bulk]

@@ -30,10 +30,15 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     timer: Any = None
     """The event loop's entry for `take_again`, so that it is there once."""
 
+    def wake(self) -> None:
+        """Make the event loop turn at once, whatever thread asks; replaced when there is one."""
+
     def on_poll_start(self) -> None:
         """Once per turn of the event loop: tell what is done, then ask for more."""
         for channel in self._channels:
+            channel.leases.on_room = self.wake
             channel.leases.flush_softly()
+            channel.roomier()
         super().on_poll_start()
 
     def on_readable(self, fileno: int) -> None:
@@ -71,6 +76,7 @@ class _Transport(_Kombu):  # type: ignore[misc]
         if self.cycle.timer is not None:
             self.cycle.timer.cancel()
         self.cycle.timer = loop.call_repeatedly(POLL_S, self.cycle.take_again)
+        self.cycle.wake = lambda: loop.call_soon(_turn)
 
     def close_connection(self, connection: Any) -> None:
         """Close; the event loop, which outlives connections, forgets this one."""
@@ -89,6 +95,10 @@ class SentinelTransport(_Transport, stock.SentinelTransport):  # type: ignore[mi
     """For sentinel://."""
 
     Channel = SentinelChannel
+
+
+def _turn() -> None:
+    """Nothing: that it is called makes the event loop turn at once."""
 
 
 def transport_for(broker_url: str) -> str | None:
