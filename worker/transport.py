@@ -13,6 +13,7 @@ What kombu 5.7 does, and what this does instead (tests/integration/test_transpor
 - it leaves a callback of every connection that was lost in the event loop; here it is taken away.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import redis as typed_stock
@@ -30,8 +31,8 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     timer: Any = None
     """The event loop's entry for `take_again`, so that it is there once."""
 
-    def wake(self) -> None:
-        """Make the event loop turn at once, whatever thread asks; replaced when there is one."""
+    wake: Callable[[], object] = staticmethod(lambda: None)
+    """Makes the event loop, where there is one, turn at once, whatever thread asks."""
 
     def on_poll_start(self) -> None:
         """Once per turn of the event loop: tell what is done, then ask for more."""
