@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from typing import Any
 
 from producer.contract import (
     CaptionJob,
@@ -17,11 +18,12 @@ from producer.contract import (
     Timings,
     utcnow,
 )
-from worker.batcher import Batcher, BatcherClosed, Done, QueueFull
+from worker.batcher import Batcher, BatcherClosed, QueueFull
 from worker.blip.framing import Framing
 from worker.blip.geometry import Box
 from worker.errors import Fault
 from worker.image import Decoded
+from worker.lines import Done
 from worker.models import BatchKey, Models
 
 Fetch = Callable[[str, float], bytes]
@@ -81,20 +83,22 @@ class Pipeline:
         framing = self._models.framing(job)
         regions = job.regions if isinstance(job, CaptionJob) else None
         try:
-            with self._batcher.admit() as admission:
+            with self._batcher.admit(job.lane) as admission:
                 began_s = time.monotonic()
                 data = self._fetch(job.image, began_s + self._fetch_timeout_s)
                 fetched_s = time.monotonic()
                 image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
+                del data  # the file, which would be kept while its pixels wait
                 if _expired(job):
                     raise JobFailed(ErrorCode.JOB_EXPIRED)
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
         done = self._wait(futures, job)
+        found = [self._models.outputs(job.task, one.value) for one in done]
         return Product(
-            outputs=_by_region(regions, done) if regions else done[0].value,
+            outputs=_by_region(regions, found) if regions else found[0],
             image=image.facts,
             timings=Timings(
                 fetch_ms=_ms(fetched_s - began_s),
@@ -126,9 +130,10 @@ def _expired(job: Job) -> bool:
     return job.expires_at is not None and utcnow() >= job.expires_at
 
 
-def _by_region(regions: Sequence[Box], done: Sequence[Done]) -> tuple[RegionCaptions, ...]:
+def _by_region(regions: Sequence[Box], found: Sequence[Any]) -> tuple[RegionCaptions, ...]:
     return tuple(
-        RegionCaptions(box=box, captions=one.value) for box, one in zip(regions, done, strict=True)
+        RegionCaptions(box=box, captions=captions)
+        for box, captions in zip(regions, found, strict=True)
     )
 
 

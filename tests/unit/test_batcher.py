@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.batcher import Batcher, BatcherClosed, Done, QueueFull, Take, Wait, Waiting, decide
+from worker.batcher import Batcher, BatcherClosed, QueueFull
+from worker.batching import Take, Wait, Waiting, decide
+from worker.lines import Done
 
 A, B = "a", "b"
 
