@@ -52,14 +52,15 @@ class Lines(Generic[Key]):
         self._length[lane] += len(line) - before
 
     def waiting(self) -> dict[Key, Waiting]:
-        """What the policy has to know."""
-        bulk = self._lines[BULK]
+        """What the policy has to know. Of bulk items that came at the same moment, the first here
+        is the one that `longest_waiting_bulk` names."""
         found = {
-            key: Waiting(len(line), line[0].since_s) for key, line in self._lines[INTERACTIVE].items()
+            key: Waiting(bulk=len(line), bulk_oldest_s=line[0].since_s)
+            for key, line in self._lines[BULK].items()
         }
-        for key, line in bulk.items():
-            interactive = found.get(key, Waiting())
-            found[key] = interactive._replace(bulk=len(line), bulk_oldest_s=line[0].since_s)
+        for key, line in self._lines[INTERACTIVE].items():
+            bulk = found.get(key, Waiting())
+            found[key] = bulk._replace(items=len(line), oldest_s=line[0].since_s)
         return found
 
     def longest_waiting_bulk(self) -> Item | None:
