@@ -13,14 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, Generic, Self
+from functools import partial
+from typing import Any, Generic
 
 from producer.queues import BULK, INTERACTIVE, Lane
+from worker.admission import Admission
 from worker.batching import Key, Take, Wait, decide
 from worker.lines import Done, Item, Lines
 
 log = logging.getLogger(__name__)
+
 
 class QueueFull(Exception):  # noqa: N818 - named as queue.Full is
     """The batcher holds `max_queue` items of this lane already."""
@@ -28,39 +30,6 @@ class QueueFull(Exception):  # noqa: N818 - named as queue.Full is
 
 class BatcherClosed(Exception):  # noqa: N818
     """The batcher takes no more items."""
-
-
-class Admission(Generic[Key]):
-    """Items on their way; leaving the block without submitting them gives up their place."""
-
-    def __init__(self, batcher: "Batcher[Key]", lane: Lane) -> None:
-        self._batcher = batcher
-        self._lane = lane
-        self._pending = True
-
-    def submit(self, key: Key, payload: Any) -> "Future[Done]":
-        """Hand one item over. Raises: QueueFull, BatcherClosed, RuntimeError when called twice."""
-        return self.submit_all(key, [payload])[0]
-
-    def submit_all(self, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
-        """Hand all items over at once: into one batch where it has room. Raises as `submit`."""
-        if not self._pending:
-            raise RuntimeError("an admission is used once")
-        self._pending = False
-        return self._batcher._arrive(key, payloads, self._lane)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._pending:
-            self._pending = False
-            self._batcher._give_up(self._lane)
 
 
 class Batcher(Generic[Key]):
@@ -120,7 +89,7 @@ class Batcher(Generic[Key]):
             if self._closed:
                 raise BatcherClosed
             self._on_the_way[lane] += 1
-        return Admission(self, lane)
+        return Admission(partial(self._arrive, lane), partial(self._give_up, lane))
 
     def submit(self, key: Key, payload: Any, lane: Lane = INTERACTIVE) -> "Future[Done]":
         """Hand an item over at once. Raises: QueueFull, BatcherClosed."""
@@ -135,7 +104,7 @@ class Batcher(Generic[Key]):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _arrive(self, key: Key, payloads: Sequence[Any], lane: Lane) -> "list[Future[Done]]":
+    def _arrive(self, lane: Lane, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
         with self._changed:
             self._on_the_way[lane] -= 1
             self._changed.notify_all()

@@ -117,7 +117,9 @@ class Shell:
         finally:
             self._running.discard((delivery.job_id, delivery.attempt))
 
-    def _forward_unless_in_place(self, task: "Task[Any, Any]", job: Job, delivery: Delivery) -> None:
+    def _forward_unless_in_place(
+        self, task: "Task[Any, Any]", job: Job, delivery: Delivery
+    ) -> None:
         """Send a job that came by the shared default queue on to the workers that serve it, or to
         wait in its lane: bulk jobs take no places of interactive ones."""
         served = any(

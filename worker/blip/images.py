@@ -69,9 +69,9 @@ def frame(
     [H, W], [H, W, 3] or [H, W, 4]. A uint8 array [N, H, W, 3] or tensor [N, 3, H, W] is a batch.
     A float tensor [N, 3, H, W] is taken as framed and normalised already, as BlipProcessor's
     `pixel_values` are: of any size that patches tile, up to MAX_PATCHES times the patches of
-    `own_size`, the checkpoint's (height, width). `stack` makes one tensor of framed images of a size,
-    as `stacked` does. Raises ValueError for another shape or dtype, and
-    what Pillow raises (OSError, DecompressionBombError) for a file that is no image.
+    `own_size`, the checkpoint's (height, width). `stack` makes one tensor of the framed images of a
+    size, as `stacked` does. Raises ValueError for another shape or dtype, and what Pillow raises
+    (OSError, DecompressionBombError) for a file that is no image.
     """
     if isinstance(images, Tensor):
         return _tensor(images, framing, own_size, stack)

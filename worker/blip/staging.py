@@ -34,7 +34,7 @@ class Staging:
         with device_errors(self._device):
             pixels = self._filled(images).to(self._device, non_blocking=self._pinned)
             if self._pinned:
-                self._fetched = torch.cuda.Event()
+                self._fetched = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 self._fetched.record(torch.cuda.current_stream(self._device))
             return pixels.permute(0, 3, 1, 2).contiguous()
 
