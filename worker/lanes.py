@@ -35,8 +35,7 @@ def in_a_row(before: int, lanes: tuple[Lane, ...], taken: Lane) -> int:
 
 
 def slots(wanted: int | None, threads: int, max_batch: int) -> int:
-    """How many bulk messages a process may hold: what the setting says, or else two batches of
-    single images, one on the device and one on its way; at most half the threads, at least one."""
-    if wanted is not None:
-        return wanted
-    return max(1, min(threads // 2, 2 * max_batch))
+    """How many bulk messages a process may hold: what the setting says, but a thread is always left
+    to interactive ones; or else two batches of single images, one on the device and one on its way,
+    and at most half the threads. At least one, and that is all where there is one thread."""
+    return max(1, min(2 * max_batch, threads // 2) if wanted is None else min(wanted, threads - 1))

@@ -137,20 +137,20 @@ class Leases:
             if bulk:
                 self._bulk.add(tag)
 
-    def _let_go(self, *tags: str) -> None:
+    def _let_go(self, *tags: str, done: bool = False) -> None:
         with self._lock:
             full = len(self._held) >= self.slots or len(self._bulk) >= self.bulk_slots
             for tag in tags:
                 self._held.pop(tag, None)
             self._bulk.difference_update(tags)
+            if done:
+                self._done.update(tags)
         if full:
             self.on_room()
 
     def release(self, tag: str) -> None:
         """The message is done with. Redis is told by the next `flush`, which outlives outages."""
-        with self._lock:
-            self._done.add(tag)
-        self._let_go(tag)
+        self._let_go(tag, done=True)
 
     def flush(self) -> None:
         """Tell Redis what was released. Raises: redis.RedisError; the tags are kept then."""

@@ -53,7 +53,9 @@ def test_given_a_take_then_what_was_taken_in_a_row_is_counted(
         pytest.param(None, 256, 64, 128, id="two batches"),
         pytest.param(None, 64, 64, 32, id="half the threads"),
         pytest.param(None, 1, 64, 1, id="at least one"),
-        pytest.param(99, 64, 64, 99, id="what is set"),
+        pytest.param(60, 64, 64, 60, id="what is set"),
+        pytest.param(99, 64, 64, 63, id="but for one thread"),
+        pytest.param(5, 1, 64, 1, id="the only thread"),
     ],
 )
 def test_given_a_worker_then_bulk_has_so_many_slots(
