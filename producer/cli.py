@@ -19,6 +19,7 @@ from producer.flags import (
     AsJson,
     Beams,
     Count,
+    InLane,
     JobId,
     MaxTokens,
     Mode,
@@ -72,6 +73,7 @@ def _captionq(
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
+    "captionq submit photos/*.jpg --lane bulk\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     + EXIT_CODES
 )
@@ -103,6 +105,9 @@ def submit(
         typer.Option(metavar="L,T,R,B", help="Caption this part alone; may be repeated."),
     ] = None,
     model: ModelId = None,
+    lane: Annotated[
+        InLane, typer.Option(help="bulk gives way to interactive jobs.")
+    ] = InLane.INTERACTIVE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     timeout_s: TimeoutS = 300,
     as_json: AsJson = False,
@@ -115,7 +120,12 @@ def submit(
         if task is Task.MATCH and region:
             raise ValueError("--region is for captions.")
         boxes = tuple(box_of(given) for given in region) if region else None
-        seen: dict[str, Any] = {"model": model, "mode": mode.value, "resolution": resolution}
+        seen: dict[str, Any] = {
+            "model": model,
+            "lane": lane.value,
+            "mode": mode.value,
+            "resolution": resolution,
+        }
 
         options = caption_options(beams, count, sample, seed, max_tokens, prompt)
 

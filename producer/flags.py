@@ -24,7 +24,7 @@ class View(StrEnum):
     NATIVE = "native"
 
 
-class LaneName(StrEnum):
+class InLane(StrEnum):
     """The lanes."""
 
     INTERACTIVE = "interactive"

@@ -126,7 +126,8 @@ class Chunks:
             raise GoesBack
         if later:
             last = max(later, key=lambda one: one.wait_s)
-            raise TryAgain(last.code, last.wait_s, f"{len(later)} images are left")
+            detail = f"{len(later)} of {len(chunk.images)} images are left"
+            raise TryAgain(last.code, last.wait_s, detail)
         return self._result(chunk, delivery, [items[index] for index in sorted(items)])
 
     def close(self) -> None:

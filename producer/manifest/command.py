@@ -15,7 +15,7 @@ from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
 from producer.flags import (
     Beams,
     Count,
-    LaneName,
+    InLane,
     MaxTokens,
     Mode,
     ModelId,
@@ -125,8 +125,8 @@ def caption(
     resolution: Resolution = None,
     model: ModelId = None,
     lane: Annotated[
-        LaneName, typer.Option(help="interactive overtakes all bulk work: for a few images.")
-    ] = LaneName.BULK,
+        InLane, typer.Option(help="interactive overtakes all bulk work: for a few images.")
+    ] = InLane.BULK,
     sink: Annotated[
         str | None,
         typer.Option(
