@@ -29,8 +29,9 @@ from producer.flags import (
 )
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.progress import Lines, OnTerminal, Progress, failures, summary
+from producer.manifest.request import Request
 from producer.manifest.rows import SKIPPED
-from producer.manifest.session import Request, Session
+from producer.manifest.session import Session
 from producer.settings import ProducerSettings
 
 INTERRUPTED = 130

@@ -7,20 +7,18 @@ submitted again by the run that goes on, under the same ids, so that its results
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from producer.contract import Job, JobError, JobFailed, JobResult
 from producer.errors import BrokerUnavailable
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
-from producer.manifest.journal import LeftOut, Past
+from producer.manifest.journal import Past
 from producer.manifest.outputs import Output
 from producer.manifest.patience import Patience
 from producer.manifest.prepare import Prepared
 from producer.manifest.progress import Progress
 from producer.manifest.rows import SKIPPED, Row, answered, counted, failed
-from producer.store import Record
-from producer.watch import Watch
+from producer.manifest.service import Notes, Service
 
 SENT_AT_ONCE = 16
 AHEAD = 4
@@ -32,45 +30,6 @@ CHECK_S = 60.0
 """How often those in flight are looked for, in seconds: Redis may have lost them."""
 
 MakeJob = Callable[[str, tuple[str, ...]], Job]
-
-
-class Service(Protocol):
-    """What a run needs of `producer.Client`."""
-
-    def submit_many(self, jobs: Iterable[Job]) -> object:
-        """See `Client.submit_many`."""
-
-    def watch(self) -> Watch:
-        """See `Client.watch`."""
-
-    def status(self, job_id: str) -> Record | None:
-        """See `Client.status`."""
-
-
-class Notes(Protocol):
-    """What a run needs of a journal."""
-
-    def sent(self, number: int, digest: str, left_out: LeftOut) -> None:
-        """See `Journal.sent`."""
-
-    def done(self, numbers: Iterable[int], end: int, counts: Counter[str]) -> None:
-        """See `Journal.done`."""
-
-    def ended(self) -> None:
-        """See `Journal.ended`."""
-
-
-class NoNotes:
-    """In place of a journal, for output that is not kept."""
-
-    def sent(self, number: int, digest: str, left_out: LeftOut) -> None:
-        """See `Journal.sent`."""
-
-    def done(self, numbers: Iterable[int], end: int, counts: Counter[str]) -> None:
-        """See `Journal.done`."""
-
-    def ended(self) -> None:
-        """See `Journal.ended`."""
 
 
 class Run:

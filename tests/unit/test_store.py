@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -472,6 +473,107 @@ def test_waiting_no_time_at_all_still_finds_what_has_ended(store: Store) -> None
     assert next(store.wait(["a"], timeout_s=0)).job_id == "a"
     with pytest.raises(TimeoutError, match="1 job has"):
         next(store.wait(["b"], timeout_s=0))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def watched(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store whose jobs can be watched: the asynchronous one has no such call."""
+    if request.param == "memory":
+        yield MemoryStore()
+    else:
+        with closing(RedisStore(request.getfixturevalue("redis_server").url)) as store:
+            yield store
+
+
+def test_given_jobs_that_are_added_as_others_end_then_a_watch_has_each_result_once(
+    watched: Store,
+) -> None:
+    store, watch = watched, watched.watch()
+    store.finish(ended("early"))
+    watch.add(["early", "late"])
+    store.create(job("late"))
+    heard: list[str] = []
+
+    def listen(until: int) -> None:
+        began_s = time.monotonic()
+        while len(heard) < until:
+            heard.extend(result.job_id for result in watch.next(1.0))
+            assert time.monotonic() - began_s < RECHECK_S  # heard, not found by looking again
+
+    listen(1)
+    store.finish(ended("late"))
+    watch.add(["later"])
+    listen(2)
+    store.finish(ended("later"))
+    store.finish(ended("later"))
+    listen(3)
+
+    assert heard == ["early", "late", "later"]
+    assert watch.next(0.05) == []
+    watch.close()
+
+
+def test_given_nothing_to_watch_then_there_is_nothing_to_wait_for(watched: Store) -> None:
+    watch = watched.watch()
+    began_s = time.monotonic()
+
+    assert watch.next(5.0) == []
+    assert time.monotonic() - began_s < 1
+
+
+def test_given_results_of_many_pieces_then_a_wait_and_a_watch_hear_them_whole(
+    redis_server: RedisServer,
+) -> None:
+    """Each is a megabyte: a part of it is there, and the rest is not yet."""
+    count = 20
+    large = [ended(str(n)).model_copy(update={"image_ref": "x" * 1_000_000}) for n in range(count)]
+    with (
+        closing(RedisStore(redis_server.url)) as store,
+        closing(RedisStore(redis_server.url)) as other,
+    ):
+        watch = store.watch()
+        watch.add(result.job_id for result in large)
+        assert watch.next(0.05) == []
+
+        def finish() -> None:
+            for result in large:
+                other.finish(result)
+
+        worker = threading.Thread(target=finish)
+        worker.start()
+        heard: list[JobResult] = []
+        while len(heard) < count:
+            heard += watch.next(1.0)  # raises where a part is taken for a lost connection
+        worker.join()
+        watch.close()
+
+    assert heard == large
+
+
+def test_given_a_redis_restart_then_a_watch_tells_of_it_and_loses_no_result() -> None:
+    with RedisServer() as server:
+        store, worker = RedisStore(server.url), RedisStore(server.url)
+        watch = store.watch()
+        watch.add(["a", "b"])
+        assert watch.next(0.1) == []
+        worker.finish(ended("a"))
+        server.kill()
+        outages, heard = 0, []
+        for _ in range(500):
+            try:
+                heard += watch.next(0.1)
+            except StoreUnavailable:
+                if outages == 0:
+                    server.start()
+                    worker.finish(ended("b"))
+                outages += 1
+            if len(heard) == 2:
+                break
+        store.close()
+        worker.close()
+
+    assert outages
+    assert {result.job_id for result in heard} == {"a", "b"}
 
 
 def test_a_wait_survives_a_redis_restart() -> None:

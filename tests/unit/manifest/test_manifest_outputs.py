@@ -11,8 +11,8 @@ from producer.manifest.journal import CannotResume
 from producer.manifest.outputs import Failures
 from producer.manifest.parts import Parts
 from producer.manifest.reference import Reference
+from producer.manifest.request import Request
 from producer.manifest.rows import FIELDS, Row, invalid
-from producer.manifest.session import Request
 from tests.unit.manifest.test_manifest_session import CHUNK, InProcess, run
 
 

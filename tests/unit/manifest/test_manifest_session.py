@@ -29,8 +29,9 @@ from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume
 from producer.manifest.outputs import CSV_HEAD
 from producer.manifest.progress import Progress
+from producer.manifest.request import Request
 from producer.manifest.run import AHEAD
-from producer.manifest.session import Request, Session
+from producer.manifest.session import Session
 from producer.settings import ProducerSettings
 from tests.manifest_service import InProcess
 

@@ -1,0 +1,88 @@
+"""What one run is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from producer.contract import MAX_CHUNK, CaptionChunk
+
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+BESIDE_JOURNAL = Path("captionq.journal")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be captioned, how, and where that goes.
+
+    `chunk` is how images are captioned: a chunk whose images are replaced. `output` is None for
+    standard output; `journal` None for the usual place. Times are in seconds.
+    """
+
+    sources: tuple[str, ...]
+    chunk: CaptionChunk
+    column: str | None = None
+    base: Path | None = None
+    output: Path | None = None
+    beside: bool = False
+    skip_existing: bool = False
+    journal: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    size: int = MAX_CHUNK
+    in_flight: int = 64
+    ordered: bool = False
+    patience_s: float = float("inf")
+
+    def plan(self) -> dict[str, Any]:
+        """All that a run which goes on has to have in common with the one that began."""
+        own = {"images", "job_id", "submitted_at", "signature", "schema_version", "task"}
+        return {
+            "sources": list(self.sources),
+            "column": self.column,
+            "base": str(self.base) if self.base else None,
+            "format": self.format,
+            "beside": self.beside,
+            "skip_existing": self.skip_existing,
+            "chunk": self.size,
+            "ordered": self.ordered,
+            **self.chunk.model_dump(mode="json", exclude=own),
+        }
+
+    @property
+    def format(self) -> str | None:
+        """The kind of output; None without.
+
+        Raises:
+            ValueError: the file's suffix says none.
+        """
+        if self.output is None:
+            return None
+        kind = FORMATS.get(self.output.suffix.lower())
+        if kind is None:
+            raise ValueError(f"{self.output}: the output is one of {', '.join(FORMATS)}.")
+        return kind
+
+    @property
+    def journal_path(self) -> Path | None:
+        """Where the journal is; None where nothing is kept."""
+        if self.journal is not None:
+            return self.journal
+        if self.output is not None:
+            return self.output.with_name(f"{self.output.name}.journal")
+        return BESIDE_JOURNAL if self.beside else None
+
+    def check(self) -> None:
+        """Check what goes together.
+
+        Raises:
+            ValueError: saying what does not.
+        """
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with what is there, --overwrite starts anew.")
+        if self.skip_existing and not self.beside:
+            raise ValueError("--skip-existing goes with --beside.")
+        if self.beside and self.chunk.sink is not None:
+            raise ValueError("With --sink the captions are in shards: --beside has none to write.")
+        if (self.resume or self.journal) and self.output is None and not self.beside:
+            raise ValueError("Only a run with -o or --beside can be resumed.")
+        _ = self.format
