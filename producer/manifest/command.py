@@ -218,7 +218,7 @@ def _tell(
     if not quiet and not as_json:
         typer.echo(summary(session.counts, here, session.seconds), err=True)
     if interrupted:
-        in_flight = f"; {session.flying} chunks in flight go on" if session.flying else ""
+        in_flight = f"; chunks in flight go on: {session.flying}" if session.flying else ""
         typer.echo(f"captionq: interrupted{in_flight}.", err=True)
         _say_how_to_resume(session)
     if as_json:

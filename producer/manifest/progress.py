@@ -61,7 +61,11 @@ class Progress:
         """Where the run is, in words."""
         rate = self.rate()
         parts = [f"{done:,} of {self._total:,}" if self._total else f"{done:,} images"]
-        parts += [f"{bad:,} failed", f"{rate:,.0f}/s", f"{flying} chunks in flight"]
+        parts += [
+            f"{bad:,} failed",
+            f"{rate:,.0f}/s",
+            f"{flying} chunk{'s' * (flying != 1)} in flight",
+        ]
         if self._total and rate and done < self._total:
             parts.append(f"{duration((self._total - done) / rate)} left")
         return ", ".join(parts)
