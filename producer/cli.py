@@ -69,6 +69,13 @@ class View(StrEnum):
     NATIVE = "native"
 
 
+class InLane(StrEnum):
+    """The lanes."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")
@@ -96,6 +103,7 @@ def _captionq(
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
+    "captionq submit photos/*.jpg --lane bulk\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     + EXIT_CODES
 )
@@ -143,6 +151,9 @@ def submit(
     model: Annotated[
         str | None, typer.Option(help="Only workers that serve this model take the jobs.")
     ] = None,
+    lane: Annotated[
+        InLane, typer.Option(help="bulk gives way to interactive jobs.")
+    ] = InLane.INTERACTIVE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     timeout_s: TimeoutS = 300,
     as_json: AsJson = False,
@@ -155,7 +166,12 @@ def submit(
         if task is Task.MATCH and region:
             raise ValueError("--region is for captions.")
         boxes = tuple(box_of(given) for given in region) if region else None
-        seen: dict[str, Any] = {"model": model, "mode": mode.value, "resolution": resolution}
+        seen: dict[str, Any] = {
+            "model": model,
+            "lane": lane.value,
+            "mode": mode.value,
+            "resolution": resolution,
+        }
 
         named: dict[str, Any] = {} if beams is None else {"num_beams": beams}
         options = CaptionOptions(

@@ -20,6 +20,7 @@ from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
+from worker.formats import parse_formats
 from worker.gate import Gate
 from worker.image import ImageLimits
 from worker.intake import Intake, IntakeLimits
@@ -61,6 +62,7 @@ class House:
         models = Models(load_engines(settings), settings.models, CaptionOptions)
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
+        self._settings, self._leases, self._max_batch = settings, leases, max_batch
         self._batcher: Batcher[BatchKey] = Batcher(
             models.run,
             max_batch=max_batch,
@@ -134,6 +136,12 @@ class House:
             renew_every_s=settings.visibility_timeout_s / 4,
         )
 
+    def share(self, threads: int) -> None:
+        """Leave so many of the pool's threads to interactive jobs as the settings say."""
+        slots = self._settings.bulk_slots_of(threads, self._max_batch)
+        self._leases.bulk_slots = slots
+        log.info("%d jobs at a time, %d of them of bulk lanes", threads, slots)
+
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
         if self._reconciler is not None:
@@ -190,7 +198,14 @@ def make_sinks(settings: WorkerSettings) -> Sinks:
 def make_sandbox(settings: WorkerSettings) -> Sandbox:
     """What decodes images, not started yet."""
     return Sandbox(
-        ImageLimits(max_pixels=settings.max_pixels),
+        ImageLimits(
+            formats=parse_formats(settings.image_formats),
+            max_pixels=settings.max_pixels,
+            max_side=settings.max_side,
+            max_jpeg_scans=settings.max_jpeg_scans,
+            draft=settings.draft,
+            alpha=settings.alpha,
+        ),
         decoders=settings.decoders,
         timeout_s=settings.decode_timeout_s,
         memory_bytes=settings.decoder_memory_bytes,

@@ -9,9 +9,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
 from producer.signing import MAX_AGE_S, Verifier
+from worker.draft import Draft
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
+from worker.formats import DEFAULT_FORMATS, parse_formats
+from worker.lanes import slots
 from worker.sink_place import check_folder
 
 BUNDLED = "bundled"
@@ -78,8 +81,15 @@ class WorkerSettings(ProducerSettings):
         None,
         ge=1,
         le=512,
-        description="Jobs in progress at once; when empty twice the batch, and at least 32: most "
-        "of them may be waiting for slow hosts",
+        description="Jobs in progress at once; when empty two batches of either lane, and at least "
+        "32: most of them may be waiting for slow hosts",
+    )
+    bulk_slots: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Jobs of bulk lanes among them, so that an interactive job finds a free place; "
+        "when empty two batches, and at most half of CONCURRENCY",
     )
     decoders: int | None = Field(
         None,
@@ -168,7 +178,28 @@ class WorkerSettings(ProducerSettings):
         "never used",
     )
     max_bytes: int = Field(20 * 2**20, ge=1, description="Largest image file, bytes")
+    image_formats: str = Field(
+        ",".join(DEFAULT_FORMATS),
+        description="Formats images may have, comma-separated; AVIF and HEIF (with the extra "
+        "'heic') may be added",
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="Largest image, pixels")
+    max_side: int = Field(
+        16_383, ge=1, le=65_535, description="Longest side of the largest image, pixels"
+    )
+    max_jpeg_scans: int = Field(
+        64, ge=1, description="Most scans of a JPEG; more cost time, and no camera writes them"
+    )
+    draft: Draft = Field(
+        "close",
+        description="Which large JPEGs are decoded at reduced size. close: those whose pixels "
+        "differ by 4 of 255 at most; fast: those of cameras too, in 40 % of the time; off: none",
+    )
+    alpha: Literal["white", "drop"] = Field(
+        "white",
+        description="What becomes of transparency: pictures are laid on white, or its channel is "
+        "dropped, which shows hidden colours, as BLIP's own code does",
+    )
     s3_allow: str = Field(
         "",
         description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
@@ -230,6 +261,7 @@ class WorkerSettings(ProducerSettings):
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
+        parse_formats(self.image_formats)
         for entry in self.sink_folders:
             check_folder(entry)
         if self.fetch_proxy is not None:
@@ -269,9 +301,14 @@ class WorkerSettings(ProducerSettings):
         return Verifier(self.keys, self.signature_max_age_s) if self.keys else None
 
     def threads(self, max_batch: int) -> int:
-        """Jobs in progress at once: while one batch runs, the next is fetched and decoded; and
-        hosts that drip their images hold up others only when there are MIN_THREADS of them."""
-        return self.concurrency or min(512, max(MIN_THREADS, 2 * max_batch))
+        """Jobs in progress at once: while one batch runs, the next is fetched and decoded, in
+        either lane; and hosts that drip their images hold up others only when there are MIN_THREADS
+        of them."""
+        return self.concurrency or min(512, max(MIN_THREADS, 4 * max_batch))
+
+    def bulk_slots_of(self, threads: int, max_batch: int) -> int:
+        """Bulk jobs in progress at once: BULK_SLOTS, or else what worker/lanes.py says."""
+        return slots(self.bulk_slots, threads, max_batch)
 
     @property
     def models(self) -> dict[str, str]:

@@ -295,6 +295,11 @@ def test_open_jobs_are_in_the_index_of_their_queue_until_they_end(
             "captionq.caption",
             "captionq.caption.org-large",
         }
+        later = CaptionJob(job_id="later", image="https://example.com/cat.jpg", lane="bulk")
+        store.create(later)
+        assert list(indexed("captionq.caption.bulk")) == ["captionq:job:later"]
+        store.finish(ended("later"))
+        assert indexed("captionq.caption.bulk") == {}
         created = indexed()["captionq:job:a"]
         assert float(client.hget("captionq:job:a", "opened_ms") or 0) == created
         time.sleep(0.01)

@@ -32,6 +32,13 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param(
             {"BATCH_TIMEOUT_S": "90"}, "less than INFER_TIMEOUT_S", id="jobs give up a hang first"
         ),
+        pytest.param(
+            {"IMAGE_FORMATS": "JPEG,TIFF"}, "TIFF is not accepted; .*JPEG, PNG", id="TIFF"
+        ),
+        pytest.param({"IMAGE_FORMATS": " ,"}, "nothing is not accepted", id="no format"),
+        pytest.param({"ALPHA": "black"}, "CAPTIONQ_ALPHA", id="no such ground"),
+        pytest.param({"MAX_SIDE": "0"}, "CAPTIONQ_MAX_SIDE", id="no side"),
+        pytest.param({"MAX_JPEG_SCANS": "0"}, "CAPTIONQ_MAX_JPEG_SCANS", id="no scan"),
         pytest.param({"FETCH_PROXY": "proxy:3128"}, "FETCH_PROXY", id="no proxy's URL"),
         pytest.param({"MAX_PER_HOST": "0"}, "MAX_PER_HOST", id="nothing from any host"),
         pytest.param({"S3_REQUEST_PAYER": "me"}, "S3_REQUEST_PAYER", id="no one who pays"),
@@ -58,12 +65,26 @@ def test_given_none_for_a_model_its_task_is_not_served(monkeypatch: pytest.Monke
     assert set(load_settings().models) == {"caption"}
 
 
-def test_given_no_concurrency_it_is_twice_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_no_concurrency_it_is_two_batches_of_either_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert load_settings().threads(4) == 32
-    assert load_settings().threads(24) == 48
+    assert load_settings().threads(24) == 96
     assert load_settings().threads(1024) == 512
     monkeypatch.setenv("CAPTIONQ_CONCURRENCY", "7")
     assert load_settings().threads(24) == 7
+
+
+def test_given_no_bulk_slots_they_are_two_batches_and_at_most_half_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = load_settings()
+    assert settings.bulk_slots_of(settings.threads(24), 24) == 48
+    assert settings.bulk_slots_of(settings.threads(4), 4) == 8
+    assert settings.bulk_slots_of(9, 24) == 4
+    assert settings.bulk_slots_of(1, 24) == 1
+    monkeypatch.setenv("CAPTIONQ_BULK_SLOTS", "7")
+    assert load_settings().bulk_slots_of(9, 24) == 7
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "auto"), ("auto", "auto"), ("24", 24)])
