@@ -13,7 +13,7 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from producer.contract import Job, JobResult
+from producer.contract import ItemResult, Job, JobResult
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
@@ -25,7 +25,7 @@ from producer.ledger import (
     Ledger,
     typed_errors,
 )
-from producer.store import Record
+from producer.store import Record, Settled
 from producer.waiting import Waiting
 
 T = TypeVar("T")
@@ -79,6 +79,10 @@ class AsyncRedisStore:
     async def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""
         await self._run(self._ledger.return_delivery(job_id, attempt))
+
+    async def settle(self, job_id: str, items: Sequence[ItemResult] = ()) -> Settled:
+        """See `Store.settle`."""
+        return await self._run(self._ledger.settle(job_id, items))
 
     async def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
         """See `Store.finish`."""

@@ -7,7 +7,6 @@ Models are frozen and strict and refuse unknown fields. Parse what came over the
 import json
 import re
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -16,38 +15,64 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from producer.framing import MAX_REGIONS, Box, Mode, Resolution
 from producer.options import CaptionOptions, Model
+from producer.queues import BULK, INTERACTIVE, Lane
+from producer.result import (
+    SCHEMA_VERSION,
+    Caption,
+    ImageFacts,
+    ItemResult,
+    JobError,
+    JobResult,
+    JobState,
+    Match,
+    ModelFacts,
+    RegionCaptions,
+    Timings,
+)
 
 __all__ = [
     "JOB_ID_PATTERN",
     "JOB_MODELS",
+    "MAX_CHUNK",
+    "MAX_CHUNK_BYTES",
     "MAX_MESSAGE_BYTES",
     "SCHEMA_VERSION",
     "Caption",
+    "CaptionChunk",
     "CaptionJob",
     "CaptionOptions",
+    "Chunk",
     "ErrorCode",
     "ImageFacts",
+    "ImageJob",
     "ImageRef",
+    "ItemResult",
     "Job",
     "JobError",
     "JobFailed",
     "JobResult",
     "JobState",
+    "Lane",
     "Match",
+    "MatchChunk",
     "MatchJob",
     "ModelFacts",
     "RegionCaptions",
     "Timings",
+    "images_shown",
     "parse_job",
     "public_uri",
     "schema",
     "utcnow",
 ]
 
-SCHEMA_VERSION = 1
 SCHEMES = ("https", "http", "s3", "file")
 MAX_URI_CHARS = 2_048
 MAX_MESSAGE_BYTES = 65_536
+MAX_CHUNK = 64
+"""Images of a chunk."""
+MAX_CHUNK_BYTES = 262_144
+"""JSON of a chunk: it lies in its record, and is in no message."""
 
 
 def utcnow() -> datetime:
@@ -91,6 +116,32 @@ def public_uri(uri: str) -> str:
     return re.sub(r"//[^/]*@", "//", re.split(r"[?#]", uri, maxsplit=1)[0], count=1)
 
 
+def images_shown(job: Any) -> str | None:
+    """What may be shown of the images that a job's JSON object names; None when it names none.
+
+    Anything may be given, for what is shown may not have been validated.
+
+    >>> images_shown({"images": ["https://a.example/1.png?key=x", "https://a.example/2.png"]})
+    '2 images from https://a.example/1.png'
+    """
+    named = job if isinstance(job, dict) else {}
+    images = named.get("images", [named.get("image")])
+    first = images[0] if isinstance(images, list | tuple) and images else None
+    if not isinstance(first, str) or re.search("[\ud800-\udfff]", first):  # not to be stored
+        return None
+    return public_uri(first) if "images" not in named else _images_from(len(images), first)
+
+
+def _images_from(count: int, first: str) -> str:
+    return f"{count} image{'s' * (count != 1)} from {public_uri(first)}"
+
+
+def _sink(uri: str) -> str:
+    if not re.fullmatch(r"(s3://[^/?#]+/|file:///)([^?#\\]*/)?", uri) or re.search(r"\s", uri):
+        raise ValueError("a sink is a folder: s3://bucket/prefix/ or file:///folder/")
+    return uri
+
+
 ImageRef = Annotated[
     str,
     Field(
@@ -111,9 +162,11 @@ class _Job(Model):
     job_id: JobId | None = Field(
         None, description="Chosen by the client when absent; the same id twice is one job"
     )
-    image: ImageRef
     model: str | None = Field(
         None, max_length=200, description="Only workers that serve this model id take the job"
+    )
+    lane: Lane = Field(
+        INTERACTIVE, description="'interactive' overtakes 'bulk', in the queue and in workers"
     )
     mode: Mode = "stretch"
     resolution: Resolution | None = None
@@ -138,7 +191,34 @@ class _Job(Model):
         return self
 
 
-class CaptionJob(_Job):
+class _ImageJob(_Job):
+    image: ImageRef
+
+    @property
+    def shown(self) -> str:
+        """What logs, events and results may show of its image."""
+        return public_uri(self.image)
+
+
+class _Chunk(_Job):
+    images: tuple[ImageRef, ...] = Field(
+        min_length=1, max_length=MAX_CHUNK, description="Each succeeds or fails alone"
+    )
+    lane: Lane = Field(BULK, description="'interactive' overtakes 'bulk'")
+    sink: Annotated[str, Field(max_length=1_024), AfterValidator(_sink)] | None = Field(
+        None,
+        description="A folder, s3://bucket/prefix/ or file:///folder/, that the worker writes the "
+        "items to as one shard, in place of the result",
+    )
+    sink_format: Literal["jsonl", "parquet"] = "jsonl"
+
+    @property
+    def shown(self) -> str:
+        """What logs, events and results may show of its images."""
+        return _images_from(len(self.images), self.images[0])
+
+
+class CaptionJob(_ImageJob):
     """Say in words what an image shows."""
 
     task: Literal["caption"] = "caption"
@@ -151,17 +231,49 @@ class CaptionJob(_Job):
     )
 
 
-class MatchJob(_Job):
+class MatchJob(_ImageJob):
     """Say how well each of some texts fits an image."""
 
     task: Literal["match"] = "match"
     texts: tuple[Text, ...] = Field(min_length=1, max_length=256)
 
 
-Job = CaptionJob | MatchJob
-JOB_MODELS: dict[str, type[CaptionJob] | type[MatchJob]] = {
+class CaptionChunk(_Chunk):
+    """Say in words what each of up to 64 images shows: one message, and one result."""
+
+    task: Literal["caption_chunk"] = "caption_chunk"
+    options: CaptionOptions = CaptionOptions()
+
+    def one(self, index: int) -> CaptionJob:
+        """The job of one image, from what is valid already."""
+        own = _of_one(self, index)
+        return CaptionJob.model_construct(**own, options=self.options, regions=None)
+
+
+class MatchChunk(_Chunk):
+    """Say how well each of some texts fits each of up to 64 images."""
+
+    task: Literal["match_chunk"] = "match_chunk"
+    texts: tuple[Text, ...] = Field(min_length=1, max_length=256)
+
+    def one(self, index: int) -> MatchJob:
+        """The job of one image, from what is valid already."""
+        return MatchJob.model_construct(**_of_one(self, index), texts=self.texts)
+
+
+def _of_one(chunk: _Chunk, index: int) -> dict[str, Any]:
+    names = ("job_id", "lane", "model", "mode", "resolution", "submitted_at", "expires_at")
+    return {name: getattr(chunk, name) for name in names} | {"image": chunk.images[index]}
+
+
+ImageJob = CaptionJob | MatchJob
+Chunk = CaptionChunk | MatchChunk
+Job = ImageJob | Chunk
+JOB_MODELS: dict[str, type[CaptionJob] | type[MatchJob] | type[CaptionChunk] | type[MatchChunk]] = {
     "caption": CaptionJob,
     "match": MatchJob,
+    "caption_chunk": CaptionChunk,
+    "match_chunk": MatchChunk,
 }
 
 
@@ -193,135 +305,7 @@ def parse_job(task: str, job: Any) -> Job:
         ) from exc
 
 
-class JobState(StrEnum):
-    """Where a job stands. The last four are terminal: the first of them to come is kept."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    DEAD = "dead"
-
-    @property
-    def terminal(self) -> bool:
-        """Whether the job has ended."""
-        return self not in (JobState.QUEUED, JobState.RUNNING)
-
-
-class Caption(Model):
-    """One caption with its confidence. Log-probabilities are natural logarithms."""
-
-    text: str
-    tokens: tuple[str, ...] = Field(description="The generated tokens, the closing one included")
-    token_logprobs: tuple[float, ...] = Field(
-        description="One per token: the model's own, before penalties, bans and samplers"
-    )
-    processed_token_logprobs: tuple[float, ...] = Field(
-        description="One per token: after all of them, what it was chosen by"
-    )
-    logprob: float = Field(description="Sum of token_logprobs")
-    mean_logprob: float = Field(description="Sum divided by the number of tokens")
-    score: float = Field(
-        description="What captions are ranked by: log-probability / length ** length_penalty"
-    )
-    finish_reason: Literal["stop", "length"]
-    seed: int | None = Field(None, description="Draws the same samples again")
-    count: int = Field(1, ge=1, description="How many of the samples drawn say this")
-
-
-class RegionCaptions(Model):
-    """One region of the image, as the job gave it, and its captions, best first."""
-
-    box: Box
-    captions: tuple[Caption, ...]
-
-
-class Match(Model):
-    """How well one text fits the image."""
-
-    text: str
-    itm_probability: float = Field(ge=0, le=1, description="Image-text matching head, softmax")
-    itm_logit: float
-    itc_cosine: float = Field(
-        ge=-1.001, le=1.001, description="Cosine of the two contrastive projections"
-    )
-
-
-class ImageFacts(Model):
-    """The image as it was fetched, before any resizing."""
-
-    format: str
-    width: int
-    height: int
-    bytes: int
-    sha256: str
-
-
-class ModelFacts(Model):
-    """Which weights answered."""
-
-    id: str
-    revision: str
-    dtype: str
-
-
-class Timings(Model):
-    """Milliseconds a stage of the last attempt took."""
-
-    queue_ms: float | None = Field(None, description="From submission to the worker's start")
-    fetch_ms: float | None = None
-    decode_ms: float | None = None
-    infer_ms: float | None = Field(None, description="In the batcher and on the device")
-    batch_size: int | None = Field(None, description="Items on the device together with this one")
-
-
-class JobError(Model):
-    """Why a job has no result."""
-
-    code: ErrorCode
-    message: str
-
-    @classmethod
-    def of(cls, failure: JobFailed) -> Self:
-        """What a client is told of a failure."""
-        return cls(code=failure.code, message=failure.message)
-
-
-class JobResult(Model):
-    """What became of a job: its terminal state and what belongs to it."""
-
-    schema_version: int = SCHEMA_VERSION
-    job_id: str
-    task: str
-    state: JobState
-    attempts: int = Field(ge=0, description="Tries begun; 0 when the job was never run")
-    image_ref: str | None = None
-    captions: tuple[Caption, ...] | None = None
-    regions: tuple[RegionCaptions, ...] | None = Field(
-        None, description="In place of captions: one for each region of the job, in its order"
-    )
-    matches: tuple[Match, ...] | None = None
-    error: JobError | None = None
-    image: ImageFacts | None = None
-    model: ModelFacts | None = None
-    timings: Timings | None = None
-    finished_at: datetime
-
-    def raise_for_state(self) -> Self:
-        """Return self when the job succeeded.
-
-        Raises:
-            JobFailed: with the job's code, for any other state.
-        """
-        if self.state is not JobState.SUCCEEDED:
-            error = self.error or JobError.of(JobFailed(ErrorCode.INTERNAL_ERROR))
-            raise JobFailed(error.code, error.message)
-        return self
-
-
 def schema() -> dict[str, Any]:
     """JSON Schemas of everything on the wire, by name."""
-    return {
-        model.__name__: model.model_json_schema() for model in (CaptionJob, MatchJob, JobResult)
-    }
+    models = (*JOB_MODELS.values(), JobResult)
+    return {model.__name__: model.model_json_schema() for model in models}

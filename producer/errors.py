@@ -57,6 +57,10 @@ class ErrorCode(StrEnum):
     JOB_CANCELLED = "job_cancelled"
     JOB_POISONED = "job_poisoned"
 
+    # Where a chunk's items were to be written.
+    SINK_NOT_ALLOWED = "sink_not_allowed"
+    SINK_UNAVAILABLE = "sink_unavailable"
+
     # The model and the machine.
     LANGUAGE_UNAVAILABLE = "language_unavailable"
     MODEL_LACKS_CAPTIONING = "model_lacks_captioning"
@@ -75,6 +79,7 @@ TRANSIENT = frozenset(
         ErrorCode.BODY_INCOMPLETE,
         ErrorCode.HTTP_5XX,
         ErrorCode.S3_UNAVAILABLE,
+        ErrorCode.SINK_UNAVAILABLE,
         ErrorCode.OUT_OF_MEMORY,
         ErrorCode.WORKER_OVERLOADED,
         ErrorCode.DEVICE_LOST,
@@ -114,6 +119,8 @@ PUBLIC_TEXT: dict[ErrorCode, str] = {
     ErrorCode.JOB_EXPIRED: "The job's time ran out before it was done.",
     ErrorCode.JOB_CANCELLED: "The job was cancelled.",
     ErrorCode.JOB_POISONED: "The job was given up: its worker died each time it was tried.",
+    ErrorCode.SINK_NOT_ALLOWED: "The sink, or its format, is not one this service writes.",
+    ErrorCode.SINK_UNAVAILABLE: "The sink could not be written to.",
     ErrorCode.LANGUAGE_UNAVAILABLE: "No language pack serves the language asked for.",
     ErrorCode.MODEL_LACKS_CAPTIONING: "The worker's model cannot caption.",
     ErrorCode.MODEL_LACKS_MATCHING: "The worker's model cannot match images with texts.",

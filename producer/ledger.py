@@ -2,6 +2,9 @@
 
 `captionq:job:<id>` is a hash with the fields task, state, job, result (both JSON text),
 created_at, started_at (ISO 8601), worker, attempt and history (JSON: its deliveries).
+`captionq:items:<id>` is a hash of the settled images of a chunk that is under way: ItemResults
+(JSON) by their index. Its life is the record's, and it is gone when the chunk has ended, unless the
+chunk is given up and may be replayed.
 `captionq:done:<id>` is the channel on which a job's result is published when it ends.
 `captionq:dead` is the stream of dead letters.
 `captionq:open:<queue>` is a sorted set of the keys of jobs that were submitted to a queue and have
@@ -15,7 +18,7 @@ Written by RedisStore and AsyncRedisStore alike.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +26,7 @@ from typing import Any, Generic, TypeVar
 
 import redis
 
-from producer.contract import Job, JobResult, utcnow
+from producer.contract import ItemResult, Job, JobResult, utcnow
 from producer.errors import StoreFull, StoreUnavailable
 from producer.queues import queue_for
 from producer.scripts import (
@@ -34,9 +37,10 @@ from producer.scripts import (
     REOPEN,
     RESULT,
     RETURN_DELIVERY,
+    SETTLE,
     START,
 )
-from producer.store import MAX_HISTORY, Record, checked_id, checked_terminal
+from producer.store import MAX_HISTORY, Record, Settled, checked_id, checked_terminal
 from producer.wire import WireJob
 
 T = TypeVar("T")
@@ -119,8 +123,8 @@ class Ledger:
         """The job whose record has this key."""
         return key.removeprefix(self.key(""))
 
-    def _keys(self, job_id: str) -> tuple[str, str]:
-        return self.key(job_id), self.open_key()
+    def _keys(self, job_id: str) -> tuple[str, str, str]:
+        return self.key(job_id), self.open_key(), f"{self._prefix}items:{job_id}"
 
     def dead_key(self) -> str:
         """The stream of dead letters."""
@@ -150,6 +154,11 @@ class Ledger:
     def return_delivery(self, job_id: str, attempt: int) -> Call[None]:
         """See `Store.return_delivery`."""
         return Call(RETURN_DELIVERY, self._keys(job_id), (attempt,), lambda _: None)
+
+    def settle(self, job_id: str, items: Sequence[ItemResult] = ()) -> Call[Settled]:
+        """See `Store.settle`."""
+        fields = (text for item in items for text in (item.index, item.model_dump_json()))
+        return Call(SETTLE, self._keys(job_id), (self._queued_ttl_ms, *fields), _read_settled)
 
     def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> Call[JobResult]:
         """See `Store.finish`."""
@@ -200,6 +209,15 @@ def _record_reader(job_id: str) -> Callable[[list[str]], Record | None]:
         return Record(job_id=job_id, **fields)
 
     return read
+
+
+def _read_settled(reply: list[Any]) -> Settled:
+    result, kept = reply
+    items = map(ItemResult.model_validate_json, kept[1::2])
+    return Settled(
+        {item.index: item for item in items},
+        JobResult.model_validate_json(result) if result else None,
+    )
 
 
 @contextmanager

@@ -111,7 +111,7 @@ class Publisher:
                         job = one if isinstance(one, WireJob) else WireJob.of(one)
                         self._app.send_task(
                             job.name,
-                            kwargs={"job": job.body},
+                            kwargs={"job": job.message},
                             kwargsrepr=job.shown,
                             task_id=job.job_id,
                             queue=job.queue,

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.retry import Retry
 
-from producer.contract import Job, JobResult
+from producer.contract import ItemResult, Job, JobResult
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
@@ -24,7 +24,7 @@ from producer.ledger import (
     Ledger,
     typed_errors,
 )
-from producer.store import Record
+from producer.store import Record, Settled
 from producer.waiting import Waiting
 
 T = TypeVar("T")
@@ -88,6 +88,10 @@ class RedisStore:
     def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""
         self._run(self._ledger.return_delivery(job_id, attempt))
+
+    def settle(self, job_id: str, items: Sequence[ItemResult] = ()) -> Settled:
+        """See `Store.settle`."""
+        return self._run(self._ledger.settle(job_id, items))
 
     def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
         """See `Store.finish`."""

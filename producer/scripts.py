@@ -1,7 +1,7 @@
 """The scripts of the results store, each one atomic step in Redis.
 
 producer/ledger.py says how records lie, and what each script is for. KEYS are always the key of a
-record, and `captionq:open`.
+record, `captionq:open`, and the key of the record's settled images.
 """
 
 _WRITE = """
@@ -41,6 +41,11 @@ CREATE = (
     + _INDEX
     + """
 local known = redis.call('HGETALL', KEYS[1])
+local about = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'job')
+if about[1] == 'failed' and about[2] == '0' and not about[3] then  -- of a message without a job
+    redis.call('DEL', KEYS[1])
+    known = {}
+end
 if #known > 0 then
     if redis.call('HGET', KEYS[1], 'job') == ARGV[2] then return {} end
     return known
@@ -49,6 +54,7 @@ local refused = write('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job'
     'created_at', ARGV[3], 'queue', ARGV[5], 'opened_ms', now)
 if refused then return refused end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('DEL', KEYS[3])
 touch(ARGV[5], ARGV[4])
 return {}
 """
@@ -107,13 +113,34 @@ redis.call('HSETNX', KEYS[1], 'created_at', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PUBLISH', ARGV[7], ARGV[3])
 close()
-if ARGV[8] then
+if not ARGV[8] then
+    redis.call('DEL', KEYS[3])
+else
+    redis.call('PEXPIRE', KEYS[3], ARGV[6])
     redis.call('XADD', ARGV[8], 'MAXLEN', '~', ARGV[9], '*',
         'deliveries', redis.call('HGET', KEYS[1], 'history') or '[]', unpack(ARGV, 12))
     redis.call('XTRIM', ARGV[8], 'MINID', '~', ARGV[10])
     redis.call('PEXPIRE', ARGV[8], ARGV[11])
 end
 return ARGV[3]
+"""
+)
+
+SETTLE = (
+    _WRITE
+    + """
+local result = redis.call('HGET', KEYS[1], 'result')
+if result then return {result, {}} end
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    for i = 2, #ARGV, 2 do
+        if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then
+            local refused = write('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+            if refused then return refused end
+        end
+    end
+    redis.call('PEXPIRE', KEYS[3], ARGV[1])
+end
+return {'', redis.call('HGETALL', KEYS[3])}
 """
 )
 
@@ -142,6 +169,7 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
     'created_at', ARGV[3], 'queue', ARGV[5], 'opened_ms', now, 'replayed', ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
 touch(ARGV[5], ARGV[4])
 return 1
 """

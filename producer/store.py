@@ -1,27 +1,23 @@
 """The results store: one record per job, of which the first terminal state is kept.
 
 The producer writes a record before it sends the message, the worker when it starts and when it
-ends. `MemoryStore` is the twin of `RedisStore` (producer/redis_store.py); one suite tests both.
+ends. producer/memory_store.py is the twin of producer/redis_store.py; one suite tests both.
 """
 
-import json
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from producer.contract import Job, JobResult, JobState, utcnow
+from producer.contract import ItemResult, Job, JobResult, JobState
 from producer.errors import StoreFull, StoreUnavailable
 from producer.wire import WireJob
 
 __all__ = [
     "Delivered",
-    "MemoryStore",
     "Record",
+    "Settled",
     "Store",
     "StoreFull",
     "StoreUnavailable",
@@ -64,6 +60,14 @@ class Record(BaseModel):
         return sum(one.attempt == attempt for one in self.history)
 
 
+class Settled(NamedTuple):
+    """What is kept of a chunk that is under way: its images whose end is known, by their place;
+    `result` when the chunk itself has ended."""
+
+    items: dict[int, ItemResult]
+    result: JobResult | None = None
+
+
 class Store(Protocol):
     """Keeps records for a bounded time; every change is atomic.
 
@@ -76,7 +80,8 @@ class Store(Protocol):
 
         Returns:
             None when the job is new, also when this very submission (the same JSON text) was
-            written before and its answer lost; else the record there is, left as it was.
+            written before and its answer lost; else the record there is, left as it was. The
+            record of a message that named a job of which nothing was known gives way.
         """
 
     def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
@@ -108,11 +113,18 @@ class Store(Protocol):
         """Undo the latest `start` of an attempt: its message goes back to the queue, and that it
         was delivered says nothing against the job. A job that has ended stays as it is."""
 
+    def settle(self, job_id: str, items: Sequence[ItemResult] = ()) -> Settled:
+        """Keep the ends of some images of a running chunk; of each image, the first end that comes.
+
+        Without items, a look at what is kept. A job that has ended, or has no record, keeps none.
+        """
+
     def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
         """Write a terminal state, set the record's life and tell those who wait.
 
         With `letter`, a dead letter of these fields and of the job's `deliveries` (its history as
-        JSON) is written in the same step, if this is the first terminal state.
+        JSON) is written in the same step, if this is the first terminal state. What `settle` kept
+        is then kept for as long as the record; it is forgotten without.
 
         Returns:
             The result that is kept: the earlier one when the job had ended before.
@@ -169,162 +181,3 @@ def checked_id(job: Job | WireJob) -> str:
     if job.job_id is None:
         raise ValueError("a job needs an id before it is recorded")
     return job.job_id
-
-
-@dataclass
-class _Entry:
-    record: Record
-    expires_s: float
-
-
-class MemoryStore:
-    """A `Store` in this process's memory, for tests and single-process use.
-
-    `clock_s` is a monotonic clock in seconds; it ages records, not waits.
-    """
-
-    def __init__(
-        self,
-        result_ttl_s: float = 86_400,
-        queued_ttl_s: float = 604_800,
-        clock_s: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._result_ttl_s = result_ttl_s
-        self._queued_ttl_s = queued_ttl_s
-        self._clock_s = clock_s
-        self._entries: dict[str, _Entry] = {}
-        self._changed = threading.Condition()
-        self.letters: list[dict[str, str]] = []
-
-    def create(self, job: Job) -> Record | None:
-        """See `Store.create`."""
-        job_id, text = checked_id(job), job.model_dump_json()
-        with self._changed:
-            if (known := self._get(job_id)) is not None:
-                return None if known.job == text else known
-            created_at = job.submitted_at or utcnow()
-            self._put(
-                Record(
-                    job_id=job_id,
-                    task=job.task,
-                    state=JobState.QUEUED,
-                    job=text,
-                    created_at=created_at,
-                ),
-                self._queued_ttl_s,
-            )
-            return None
-
-    def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
-        """See `Store.create_many`."""
-        return [self.create(job) for job in jobs]
-
-    def start(
-        self,
-        job_id: str,
-        task: str,
-        attempt: int,
-        worker: str,
-        at: datetime | None = None,
-        only_first: bool = False,
-    ) -> Record:
-        """See `Store.start`."""
-        with self._changed:
-            now = at or utcnow()
-            record = self._get(job_id) or Record(
-                job_id=job_id, task=task, state=JobState.QUEUED, created_at=now
-            )
-            if record.state.terminal or record.attempt > attempt:
-                return record
-            delivered = Delivered(at=now, worker=worker, attempt=attempt)
-            history = record.history
-            if delivered not in history[-1:]:
-                if only_first and record.deliveries(attempt):
-                    return record
-                history = (*history, delivered)[-MAX_HISTORY:]
-            started = {
-                "state": JobState.RUNNING,
-                "started_at": now,
-                "worker": worker,
-                "attempt": attempt,
-                "history": history,
-            }
-            return self._put(record.model_copy(update=started), self._queued_ttl_s)
-
-    def return_delivery(self, job_id: str, attempt: int) -> None:
-        """See `Store.return_delivery`."""
-        with self._changed:
-            record = self._get(job_id)
-            if record is None or record.state.terminal or not record.deliveries(attempt):
-                return
-            latest = max(i for i, one in enumerate(record.history) if one.attempt == attempt)
-            history = (*record.history[:latest], *record.history[latest + 1 :])
-            returned = {"state": JobState.QUEUED, "history": history}
-            self._put(record.model_copy(update=returned), self._queued_ttl_s)
-
-    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
-        """See `Store.finish`; the letters are kept in `letters`."""
-        job_id = checked_terminal(result).job_id
-        with self._changed:
-            record = self._get(job_id) or Record(
-                job_id=job_id, task=result.task, state=JobState.QUEUED, created_at=utcnow()
-            )
-            if record.result is not None:
-                return record.result
-            ended = {"state": result.state, "result": result, "attempt": result.attempts}
-            self._put(record.model_copy(update=ended), self._result_ttl_s)
-            if letter is not None:
-                history = [one.model_dump(mode="json") for one in record.history]
-                self.letters.append({**letter, "deliveries": json.dumps(history)})
-            self._changed.notify_all()
-            return result
-
-    def get(self, job_id: str) -> Record | None:
-        """See `Store.get`."""
-        with self._changed:
-            return self._get(job_id)
-
-    def forget(self, *jobs: Job) -> None:
-        """See `Store.forget`."""
-        with self._changed:
-            for job in jobs:
-                record = self._get(job_id := checked_id(job))
-                if record is None or record.state is not JobState.QUEUED:
-                    continue
-                if record.job == job.model_dump_json():
-                    del self._entries[job_id]
-
-    def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
-        """See `Store.wait`."""
-        missing = dict.fromkeys(job_ids)
-        deadline_s = time.monotonic() + timeout_s
-        while missing:
-            with self._changed:
-                done = self._done(missing)
-                remaining_s = deadline_s - time.monotonic()
-                if not done and remaining_s <= 0:
-                    raise still_missing(len(missing), timeout_s)
-                if not done:
-                    self._changed.wait(min(remaining_s, threading.TIMEOUT_MAX))
-                    continue
-            for result in done:
-                del missing[result.job_id]
-                yield result
-
-    def close(self) -> None:
-        """See `Store.close`."""
-
-    def _done(self, job_ids: Iterable[str]) -> list[JobResult]:
-        records = (self._get(job_id) for job_id in job_ids)
-        return [record.result for record in records if record is not None and record.result]
-
-    def _get(self, job_id: str) -> Record | None:
-        entry = self._entries.get(job_id)
-        if entry is not None and entry.expires_s <= self._clock_s():
-            del self._entries[job_id]
-            return None
-        return entry.record if entry else None
-
-    def _put(self, record: Record, ttl_s: float) -> Record:
-        self._entries[record.job_id] = _Entry(record, self._clock_s() + ttl_s)
-        return record

@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Container, Iterable, Sequence
 
 from producer.contract import (
+    MAX_CHUNK_BYTES,
     MAX_MESSAGE_BYTES,
+    Chunk,
     ErrorCode,
     Job,
     JobError,
@@ -14,7 +16,6 @@ from producer.contract import (
     JobResult,
     JobState,
     parse_job,
-    public_uri,
     utcnow,
 )
 from producer.signing import Keys, Unsignable
@@ -32,8 +33,8 @@ def prepared(job: Job, keys: Keys | None = None) -> Job:
     keys. (A signature that it came with would not hold for what is sent.)
 
     Raises:
-        JobFailed: job_invalid, when its JSON text is larger than MAX_MESSAGE_BYTES, or holds a
-            number that cannot be signed.
+        JobFailed: job_invalid, when its JSON text is larger than MAX_MESSAGE_BYTES, that of a
+            chunk than MAX_CHUNK_BYTES, or holds a number that cannot be signed.
     """
     job_id = job.job_id or uuid.uuid4().hex
     new = {"job_id": job_id, "submitted_at": utcnow(), "signature": None}
@@ -45,10 +46,11 @@ def prepared(job: Job, keys: Keys | None = None) -> Job:
             raise JobFailed(ErrorCode.JOB_INVALID, f"The job cannot be signed: {exc}.") from exc
         job = job.model_copy(update={"signature": signature})
     size = len(job.model_dump_json().encode())
-    if size > MAX_MESSAGE_BYTES:
+    most = MAX_CHUNK_BYTES if isinstance(job, Chunk) else MAX_MESSAGE_BYTES
+    if size > most:
         raise JobFailed(
             ErrorCode.JOB_INVALID,
-            f"The job is {size} bytes of JSON; at most {MAX_MESSAGE_BYTES} are accepted.",
+            f"The job is {size} bytes of JSON; at most {most} are accepted.",
         )
     return job
 
@@ -113,7 +115,7 @@ def to_send(
 
 def cancellation(record: Record) -> JobResult:
     """The result that cancels a job which has not ended."""
-    image_ref = public_uri(parse_job(record.task, record.job).image) if record.job else None
+    image_ref = parse_job(record.task, record.job).shown if record.job else None
     return JobResult(
         job_id=record.job_id,
         task=record.task,

@@ -38,11 +38,14 @@ def standing(record: Record) -> str:
 def outcome(result: JobResult) -> str:
     """What became of a job, in words: captions, or texts from the best on, or the error.
 
-    Of regions, each one's best caption.
+    Of regions, each one's best caption; of a chunk, how many images ended how, and its shard.
     """
     if result.error is not None:
         words = f"{result.error.code}: {result.error.message}"
         return f"{words} {HINTS[result.error.code]}" if result.error.code in HINTS else words
+    if result.counts is not None:
+        words = ", ".join(f"{count} {ended}" for ended, count in result.counts.items())
+        return f"{words}: {result.shard}" if result.shard else words
     if result.regions is not None:
         return " | ".join(
             f"{','.join(map(str, region.box))}: {region.captions[0].text}"

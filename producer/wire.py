@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from producer.contract import ErrorCode, Job, JobFailed, parse_job, public_uri
+from producer.contract import ErrorCode, Job, JobFailed, images_shown, parse_job
 from producer.queues import TASK_NAMES, queue_for
+
+RECORDED = "recorded"
+"""The one field of a message's job that stands for the job recorded under this id."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,15 @@ class WireJob:
         return queue_for(self.task, self.body.get("model"))
 
     @property
+    def message(self) -> Mapping[str, Any]:
+        """What its message carries: the whole job, or of a chunk, which is stored once, in its
+        record, where that is."""
+        return {RECORDED: self.job_id} if "images" in self.body else self.body
+
+    @property
     def shown(self) -> str:
         """What logs and events may show of it."""
-        return public_uri(self.body["image"])
+        return images_shown(self.body) or ""
 
     @property
     def text(self) -> str:

@@ -10,6 +10,8 @@ import redis
 
 from producer.contract import (
     Caption,
+    Chunk,
+    ItemResult,
     Job,
     JobResult,
     JobState,
@@ -20,6 +22,7 @@ from producer.contract import (
 )
 from producer.queues import TASK_NAMES, queue_for
 from producer.redis_store import RedisStore
+from producer.wire import RECORDED
 
 KINDS = {name: kind for kind, name in TASK_NAMES.items()}
 
@@ -41,6 +44,8 @@ def _opened(raw: bytes) -> dict[str, Any]:
 
 def succeeded(job: Job) -> JobResult:
     """A result as good as any."""
+    if isinstance(job, Chunk):
+        return _each(job)
     caption = Caption(
         text=f"a picture of {job.image}",
         tokens=("a",),
@@ -70,6 +75,30 @@ def succeeded(job: Job) -> JobResult:
     )
 
 
+def _each(chunk: Chunk) -> JobResult:
+    results = [succeeded(chunk.one(index)) for index in range(len(chunk.images))]
+    return JobResult(
+        job_id=str(chunk.job_id),
+        task=chunk.task,
+        state=JobState.SUCCEEDED,
+        attempts=1,
+        image_ref=chunk.shown,
+        items=tuple(
+            ItemResult(
+                index=index,
+                image_ref=one.image_ref,
+                state=JobState.SUCCEEDED,
+                attempts=1,
+                captions=one.captions,
+                matches=one.matches,
+            )
+            for index, one in enumerate(results)
+        ),
+        counts={"succeeded": len(results)},
+        finished_at=utcnow(),
+    )
+
+
 class StandInWorker:
     """While its block lasts, every job that comes ends as `end` says."""
 
@@ -87,7 +116,10 @@ class StandInWorker:
             if taken is not None:
                 message = _opened(taken[1])
                 kind = KINDS[message["headers"]["task"]]
-                self._store.finish(self._end(parse_job(kind, message["kwargs"]["job"])))
+                said = message["kwargs"]["job"]
+                recorded = self._store.get(said[RECORDED]) if RECORDED in said else None
+                job = parse_job(kind, recorded.job if recorded else said)
+                self._store.finish(self._end(job))
 
     def __enter__(self) -> Self:
         self._thread.start()

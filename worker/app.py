@@ -111,7 +111,7 @@ def send_again(job: WireJob, queue: str, attempt: int) -> None:
     """Send a job's message as its producer did, in the attempt it is in."""
     app.send_task(
         job.name,
-        kwargs={"job": job.body},
+        kwargs={"job": job.message},
         kwargsrepr=job.shown,
         task_id=job.job_id,
         queue=queue,
@@ -198,3 +198,15 @@ def caption(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]
 def match(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Match one image with texts: `job` is a MatchJob (producer/contract.py)."""
     return _shell().execute(self, "match", args, kwargs)
+
+
+@app.task(name=TASK_NAMES["caption_chunk"], bind=True, max_retries=None, throws=(JobFailed,))
+def caption_chunk(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Caption up to 64 images: `job` is a CaptionChunk, or says where that is recorded."""
+    return _shell().execute(self, "caption_chunk", args, kwargs)
+
+
+@app.task(name=TASK_NAMES["match_chunk"], bind=True, max_retries=None, throws=(JobFailed,))
+def match_chunk(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Match up to 64 images with texts: `job` is a MatchChunk, or says where that is recorded."""
+    return _shell().execute(self, "match_chunk", args, kwargs)

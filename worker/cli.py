@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from worker import by_hand
-from worker.bench_intake import bench_intake
+from worker.bench.intake import bench_intake
+from worker.bench.service import bench_service
 from worker.check_image import check_image
 from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
@@ -35,6 +36,7 @@ cli.command()(by_hand.match)
 cli.command()(check_image)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
+benches.command("service")(bench_service)
 
 
 @cli.command()

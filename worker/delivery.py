@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
-from producer.contract import JOB_ID_PATTERN, public_uri
+from producer.contract import JOB_ID_PATTERN, images_shown
+from producer.wire import RECORDED
 from worker.retry import SCHEMA_ATTEMPTS
 
 BOUNCES = "captionq_bounces"
@@ -34,7 +35,8 @@ class Delivery(NamedTuple):
         if isinstance(payload, str):
             with suppress(ValueError, RecursionError):
                 payload = json.loads(payload)
-        own = payload.get("job_id") if isinstance(payload, dict) else None
+        named = RECORDED if _is_recorded(payload) else "job_id"
+        own = payload.get(named) if isinstance(payload, dict) else None
         usable = isinstance(own, str) and re.fullmatch(JOB_ID_PATTERN, own)
         bounces = min(SCHEMA_ATTEMPTS, _count((request.headers or {}).get(BOUNCES)))
         return cls(
@@ -52,15 +54,18 @@ class Delivery(NamedTuple):
         return self.attempt - 1 + self.bounces
 
     @property
+    def recorded(self) -> bool:
+        """Whether the message says no more of its job than that it lies in the record of its id."""
+        return _is_recorded(self.payload)
+
+    @property
     def image_ref(self) -> str | None:
-        """The image's URI as it may be shown, if the payload has one."""
-        image = self.payload.get("image") if isinstance(self.payload, dict) else None
-        return public_uri(image) if isinstance(image, str) and _is_unicode(image) else None
+        """What may be shown of its images, if the payload names any."""
+        return images_shown(self.payload)
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether it can be stored: JSON may hold halves of surrogate pairs, UTF-8 may not."""
-    return not re.search("[\ud800-\udfff]", text)
+def _is_recorded(payload: Any) -> bool:
+    return isinstance(payload, dict) and set(payload) == {RECORDED}
 
 
 def _count(value: Any) -> int:

@@ -11,11 +11,12 @@ Each module maps the errors of the library it wraps to a Fault once, where it ca
     worker.fetch.s3        botocore                           s3_*, bucket_not_allowed, ...
     worker.fetch.file      OSError                            file_*
     worker.image           Pillow                             image_*
+    worker.sink            OSError, botocore, pyarrow         sink_*
 """
 
-from producer.errors import TRANSIENT, ErrorCode
+from producer.errors import TRANSIENT, ErrorCode, JobFailed
 
-__all__ = ["ErrorCode", "Fault"]
+__all__ = ["ErrorCode", "Fault", "public_failure"]
 
 
 class Fault(Exception):  # noqa: N818 - a fault has a code; "error" would say nothing more
@@ -43,3 +44,16 @@ class Fault(Exception):  # noqa: N818 - a fault has a code; "error" would say no
 
     def __str__(self) -> str:
         return f"{self.code.value}: {self.detail}" if self.detail else self.code.value
+
+
+def public_failure(exc: BaseException) -> JobFailed:
+    """The public side of whatever ended the run of a job, or of one image of a chunk."""
+    match exc:
+        case JobFailed():
+            return exc
+        case Fault():
+            return JobFailed(exc.code)
+        case MemoryError():
+            return JobFailed(ErrorCode.OUT_OF_MEMORY)
+        case _:
+            return JobFailed(ErrorCode.INTERNAL_ERROR)

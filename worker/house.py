@@ -12,6 +12,7 @@ from producer.queues import queues_served
 from producer.redis_store import RedisStore
 from worker.backlog import Backlog
 from worker.batcher import Batcher
+from worker.chunk import Chunks
 from worker.deadletter import DeadLetters
 from worker.errors import Fault
 from worker.fetch import Fetcher
@@ -22,6 +23,7 @@ from worker.fetch.s3 import S3Limits, S3Source
 from worker.formats import parse_formats
 from worker.gate import Gate
 from worker.image import ImageLimits
+from worker.intake import Intake, IntakeLimits
 from worker.leases import Leases
 from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
@@ -30,6 +32,7 @@ from worker.reconciler import Reconciler, Send
 from worker.sandbox import Sandbox
 from worker.settings import SettingsError, WorkerSettings, model_path
 from worker.shutdown import Shutdown
+from worker.sink import Sinks, Writer
 from worker.tasks import Shell
 
 if TYPE_CHECKING:
@@ -101,9 +104,21 @@ class House:
             dead_ttl_s=settings.dead_ttl_s,
         )
         leases.bury = self._dead.bury
+        threads = settings.chunk_threads or self.threads
+        limits = IntakeLimits(threads, threads + 2 * max_batch, settings.chunk_timeout_s)
+        self._chunks = Chunks(
+            Intake(pipeline, limits, ending=lambda: self.shutdown.begun),
+            models,
+            store,
+            make_sinks(settings),
+            patience_s=settings.store_patience_s,
+            rng=random.Random(),
+            ending=lambda: self.shutdown.begun,
+        )
         self.shell = Shell(
             models=models,
             run=pipeline.run,
+            run_chunk=self._chunks.run,
             store=store,
             publisher=Publisher(store, patience_s=settings.store_patience_s),
             queues=frozenset(queues_served(models.served)),
@@ -125,6 +140,7 @@ class House:
         if self._reconciler is not None:
             self._reconciler.close()
         self._batcher.close(timeout_s=10)
+        self._chunks.close()
         self._fetcher.close()
         self._sandbox.close()
         self._dead.close()
@@ -160,6 +176,16 @@ def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Re
     )
     reconciler.start()
     return reconciler
+
+
+def make_sinks(settings: WorkerSettings) -> Sinks:
+    """Where shards may be written."""
+    s3: Writer | None = None
+    if any(entry.startswith("s3://") for entry in settings.sink_folders):
+        from worker.sink_s3 import S3Sink
+
+        s3 = S3Sink(settings.sink_timeout_s, settings.s3_endpoint_url, settings.s3_request_payer)
+    return Sinks(settings.sink_folders, settings.sink_timeout_s, s3)
 
 
 def make_sandbox(settings: WorkerSettings) -> Sandbox:

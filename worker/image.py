@@ -98,7 +98,7 @@ def decode(
 
     Args:
         data: the whole file.
-        limits: what it may be; one per process, as Pillow's own limit is process-wide.
+        limits: what it may be. Pillow's own is the process's: not from several threads at a time.
         framing: how the image, or each region, is brought to the model's size; None keeps it.
         regions: boxes in pixels of the upright original, cut out before any resizing.
         make_room: called with the number of pixels that are about to be decoded, once the file's
@@ -111,6 +111,8 @@ def decode(
     """
     if not data:
         raise Fault(ErrorCode.IMAGE_EMPTY, "no bytes")
+    others = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
         return _decode(data, limits, framing, regions, make_room)
     except (Fault, JobFailed):
@@ -125,6 +127,8 @@ def decode(
         # Pillow's readers raise OSError, SyntaxError, ValueError, EOFError, struct.error and
         # whatever else a damaged file leads them to; each means that this file cannot be read.
         raise Fault(ErrorCode.IMAGE_CORRUPT, f"{type(exc).__name__}: {exc}") from exc
+    finally:
+        Image.MAX_IMAGE_PIXELS = others
 
 
 def _decode(
@@ -134,7 +138,6 @@ def _decode(
     regions: Sequence[Box] | None,
     make_room: Callable[[int], None],
 ) -> Decoded:
-    Image.MAX_IMAGE_PIXELS = limits.max_pixels
     enable(limits.formats)
     bare = strip(data)
     with Image.open(io.BytesIO(bare.data), formats=limits.formats) as image:

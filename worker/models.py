@@ -12,7 +12,7 @@ from producer.contract import (
     CaptionJob,
     CaptionOptions,
     ErrorCode,
-    Job,
+    ImageJob,
     Match,
     MatchJob,
     ModelFacts,
@@ -81,7 +81,7 @@ class Models:
         engine = self.engine(task)
         return ModelFacts(id=self._names[task], revision=engine.revision, dtype=engine.dtype)
 
-    def framing(self, job: Job) -> "Framing":
+    def framing(self, job: ImageJob) -> "Framing":
         """How a job's image, or each of its regions, becomes the model's pixels.
 
         Raises:
@@ -94,7 +94,7 @@ class Models:
             invalid = ErrorCode.JOB_INVALID
             raise JobFailed(invalid, f"{PUBLIC_TEXT[invalid]} {exc}") from exc
 
-    def items(self, job: Job, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
+    def items(self, job: ImageJob, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
         """A job and its framed images, uint8 [H, W, 3], as the batcher takes them."""
         own = self.engine(job.task).image_size
         resolution = None if own == (job.resolution, job.resolution) else job.resolution

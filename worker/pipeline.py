@@ -11,7 +11,7 @@ from producer.contract import (
     CaptionJob,
     ErrorCode,
     ImageFacts,
-    Job,
+    ImageJob,
     JobFailed,
     RegionCaptions,
     Timings,
@@ -41,6 +41,24 @@ class Product:
     timings: Timings
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A job whose image, or its regions, wait for the device."""
+
+    job: ImageJob
+    futures: "list[Future[Done]]"
+    image: ImageFacts
+    fetched_s: float
+    decoded_s: float
+    give_up_s: float
+    """When the device has had its time, by time.monotonic()."""
+
+    def cancel(self) -> None:
+        """What waits is not waited for any more."""
+        for one in self.futures:
+            one.cancel()
+
+
 class Pipeline:
     """fetch -> decode -> infer, with one deadline over fetching and one over inference.
 
@@ -67,7 +85,7 @@ class Pipeline:
         self._infer_timeout_s = infer_timeout_s
         self._engine_errors = engine_errors
 
-    def run(self, job: Job) -> Product:
+    def run(self, job: ImageJob) -> Product:
         """Take one job through every stage.
 
         The regions of an image are items of one submission: the image is fetched and decoded once,
@@ -78,7 +96,14 @@ class Pipeline:
             JobFailed: job_invalid, saying what the model or the image does not have room for;
                 job_expired, when its time ran out before the device was at it.
         """
-        framing = self._models.framing(job)
+        return self.finish(self.begin(job, self.framing(job)))
+
+    def framing(self, job: ImageJob) -> Framing:
+        """How a job's image is seen. Raises as `run`."""
+        return self._models.framing(job)
+
+    def begin(self, job: ImageJob, framing: Framing) -> Begun:
+        """The stages before the device, which does not keep this thread. Raises as `run`."""
         regions = job.regions if isinstance(job, CaptionJob) else None
         try:
             with self._batcher.admit() as admission:
@@ -92,25 +117,36 @@ class Pipeline:
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        done = self._wait(futures, job)
+        left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
+        return Begun(
+            job,
+            futures,
+            image.facts,
+            fetched_s=fetched_s - began_s,
+            decoded_s=decoded_s - fetched_s,
+            give_up_s=decoded_s + min(self._infer_timeout_s, left_s),
+        )
+
+    def finish(self, begun: Begun, deadline_s: float = math.inf) -> Product:
+        """Wait for the device, until `deadline_s` of time.monotonic() at most. Raises as `run`."""
+        done = self._wait(begun, min(begun.give_up_s, deadline_s))
+        regions = begun.job.regions if isinstance(begun.job, CaptionJob) else None
         return Product(
             outputs=_by_region(regions, done) if regions else done[0].value,
-            image=image.facts,
+            image=begun.image,
             timings=Timings(
-                fetch_ms=_ms(fetched_s - began_s),
-                decode_ms=_ms(decoded_s - fetched_s),
+                fetch_ms=_ms(begun.fetched_s),
+                decode_ms=_ms(begun.decoded_s),
                 infer_ms=_ms(max(one.waited_s + one.ran_s for one in done)),
                 batch_size=max(one.batch_size for one in done),
             ),
         )
 
-    def _wait(self, futures: "Sequence[Future[Done]]", job: Job) -> list[Done]:
-        left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
-        give_up_s = time.monotonic() + min(self._infer_timeout_s, left_s)
+    def _wait(self, begun: Begun, give_up_s: float) -> list[Done]:
         try:
-            return [one.result(max(0.0, give_up_s - time.monotonic())) for one in futures]
+            return [one.result(max(0.0, give_up_s - time.monotonic())) for one in begun.futures]
         except FutureTimeout as exc:
-            if _expired(job):
+            if _expired(begun.job):
                 raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
             detail = f"no answer from the device in {self._infer_timeout_s} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
@@ -118,11 +154,10 @@ class Pipeline:
             code = next(code for kind, code in self._engine_errors.items() if isinstance(exc, kind))
             raise Fault(code, str(exc)) from exc
         finally:
-            for one in futures:
-                one.cancel()
+            begun.cancel()
 
 
-def _expired(job: Job) -> bool:
+def _expired(job: ImageJob) -> bool:
     return job.expires_at is not None and utcnow() >= job.expires_at
 
 

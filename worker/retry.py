@@ -7,6 +7,9 @@ from producer.errors import TRANSIENT, ErrorCode
 MAX_ATTEMPTS = 3
 """Tries a transient error gets, the first included."""
 
+SINK_ATTEMPTS = 8
+"""Tries to write a chunk's shard, two minutes in all: its images are done, and lose nothing."""
+
 SECOND_CHANCE = frozenset({ErrorCode.DECODE_CRASHED, ErrorCode.INTERNAL_ERROR})
 """Permanent at heart, but the fault may have been ours: two tries."""
 
@@ -32,7 +35,7 @@ def delay_s(
     if code is ErrorCode.SCHEMA_UNSUPPORTED:
         return SCHEMA_DELAY_S if attempt < SCHEMA_ATTEMPTS else None
     tries = MAX_ATTEMPTS if code in TRANSIENT else 2 if code in SECOND_CHANCE else 1
-    if attempt >= tries:
+    if attempt >= (SINK_ATTEMPTS if code is ErrorCode.SINK_UNAVAILABLE else tries):
         return None
     backoff_s = BASE_S * 2.0 ** (attempt - 1) * rng.uniform(0.5, 1.0)
     return min(CAP_S, max(backoff_s, retry_after_s or 0.0))

@@ -14,6 +14,7 @@ from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
 from worker.formats import DEFAULT_FORMATS, parse_formats
+from worker.sink_place import check_folder
 
 BUNDLED = "bundled"
 """Value of a model setting that stands for the small checkpoint inside the package."""
@@ -200,6 +201,27 @@ class WorkerSettings(ProducerSettings):
         None,
         description="'requester' to pay for requests to buckets whose owner wants that; empty not",
     )
+    sink_allow: str = Field(
+        "",
+        description="Folders that chunks' shards may be written to or below: comma-separated "
+        "s3://bucket/prefix/ or file:///folder/; empty refuses every sink",
+    )
+    sink_timeout_s: float = Field(
+        30, gt=0, le=300, description="Longest time of one write to a sink, seconds"
+    )
+    chunk_timeout_s: float = Field(
+        600,
+        gt=0,
+        description="Longest time of one attempt at the images of a chunk, seconds; those not "
+        "done then are tried again, as after any transient error",
+    )
+    chunk_threads: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Images of chunks being fetched or decoded at once, of all chunks together; "
+        "when empty as many as CONCURRENCY",
+    )
     user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
         True, description="Refuse images served with X-Robots-Tag: noai or noimageai"
@@ -225,26 +247,38 @@ class WorkerSettings(ProducerSettings):
         if self.longest_job_s >= self.shutdown_timeout_s:
             raise ValueError(
                 f"SHUTDOWN_TIMEOUT_S={self.shutdown_timeout_s:g} must be more than FETCH_TIMEOUT_S "
-                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S + STORE_PATIENCE_S "
+                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S (or SINK_TIMEOUT_S) + STORE_PATIENCE_S "
                 f"= {self.longest_job_s:g}"
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
         parse_formats(self.image_formats)
+        for entry in self.sink_folders:
+            check_folder(entry)
         if self.fetch_proxy is not None:
             parse_proxy(self.fetch_proxy)
         return self
 
     @property
     def longest_job_s(self) -> float:
-        """The most that one attempt at a job takes, if the store is away once."""
+        """The most that one attempt at a job takes once the worker has been told to end, if the
+        store is away once.
+
+        A chunk that is told begins no further image, keeps what is settled and goes back: so it
+        takes as long as one image, or else as the shard that it is writing.
+        """
         stages_s = self.fetch_timeout_s + 2 * self.decode_timeout_s + self.infer_timeout_s
-        return stages_s + self.store_patience_s
+        return max(stages_s, self.sink_timeout_s) + self.store_patience_s
 
     @property
     def fetch_exceptions(self) -> list[str]:
         """The entries of FETCH_ALLOW."""
         return _listed(self.fetch_allow)
+
+    @property
+    def sink_folders(self) -> list[str]:
+        """The entries of SINK_ALLOW."""
+        return _listed(self.sink_allow)
 
     @property
     def s3_places(self) -> list[str] | None:

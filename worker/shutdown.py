@@ -72,6 +72,8 @@ class Shutdown:
         self._renew_every_s = renew_every_s
         self._leave = leave
         self._told_at_once: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self.begun = False
+        """Whether the process has been told to end, in whatever way."""
         self._leaving = threading.Lock()
         self._over = threading.Event()
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
@@ -97,6 +99,7 @@ class Shutdown:
         Celery's own answer to a second SIGINT or SIGQUIT returns messages that run on; here any
         further signal means the same.
         """
+        self.begun = True
         for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(sig, self._at_once)
         self._told_at_once.put(False)
@@ -107,6 +110,7 @@ class Shutdown:
         self._end(EX_SOFTWARE, (self._held.return_all, RETURN_TIMEOUT_S))
 
     def _at_once(self, _signum: int, _frame: FrameType | None) -> None:
+        self.begun = True
         self._told_at_once.put(True)  # reentrant: one signal may interrupt another's handler
 
     def _watch(self) -> None:

@@ -18,7 +18,9 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from producer.contract import (
     Caption,
+    Chunk,
     ErrorCode,
+    ImageJob,
     Job,
     JobError,
     JobFailed,
@@ -30,15 +32,17 @@ from producer.contract import (
     parse_job,
     utcnow,
 )
-from producer.queues import DEFAULT_QUEUE, queue_for
+from producer.queues import DEFAULT_QUEUE, model_task, queue_for
 from producer.store import Record, Store, StoreUnavailable
+from worker.chunk import GoesBack, TryAgain
 from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
-from worker.errors import Fault
+from worker.errors import Fault, public_failure
 from worker.gate import Gate
 from worker.models import Models
 from worker.pipeline import Product
 from worker.publish import Publisher, patiently
+from worker.recorded import looked_up
 from worker.retry import delay_s
 
 log = logging.getLogger(__name__)
@@ -49,7 +53,8 @@ class Shell:
     """Takes one delivery of a job to its end: a stored result, another try, or a failure."""
 
     models: Models
-    run: Callable[[Job], Product]
+    run: Callable[[ImageJob], Product]
+    run_chunk: Callable[[Chunk, Delivery], JobResult]
     store: Store
     publisher: Publisher
     queues: frozenset[str]
@@ -72,6 +77,7 @@ class Shell:
         """
         delivery = Delivery.of(task.request, args, kwargs)
         try:
+            delivery = self._looked_up(kind, delivery)
             if self.gate is not None:
                 delivery = self.gate.admit(kind, delivery)
             result = self._result(task, kind, delivery)
@@ -88,10 +94,11 @@ class Shell:
         """
         failure = JobFailed(ErrorCode.JOB_EXPIRED if expired else ErrorCode.JOB_CANCELLED)
         try:
+            delivery = looked_up(self.store, delivery, patience_s=0)
             if self.gate is not None:
                 self.gate.admit(kind, delivery, patience_s=0)
             self.store.finish(_without_result(kind, delivery, failure, delivery.attempt - 1))
-        except JobFailed:  # it is none of that job's
+        except JobFailed:  # it is none of that job's, or there is none
             return
         except StoreUnavailable as exc:
             log.error("job %s was dropped, and that is not stored: %s", delivery.job_id, exc)
@@ -103,6 +110,21 @@ class Shell:
             if not self._uncount(job_id, attempt):
                 return  # others would wait as long, and the messages have to go back
 
+    def _looked_up(self, kind: str, delivery: Delivery) -> Delivery:
+        """The delivery with its job. One whose record is gone ends as expired: where jobs have to
+        be signed without a record, for nobody knows that it was one.
+
+        Raises:
+            JobFailed: job_expired.
+        """
+        try:
+            return looked_up(self.store, delivery, self.patience_s)
+        except JobFailed as gone:
+            if self.gate is None:
+                ended = _without_result(kind, delivery, gone, delivery.attempt - 1)
+                patiently(lambda: self.store.finish(ended), self.patience_s)
+            raise
+
     def _result(self, task: "Task[Any, Any]", kind: str, delivery: Delivery) -> JobResult:
         try:
             job = parse_job(kind, delivery.payload)
@@ -112,6 +134,13 @@ class Shell:
             return self._run_counted(job, kind, delivery)
         except (Retry, Ignore, Reject, StoreUnavailable):
             raise
+        except TryAgain as again:
+            log.info("job %s: %s; next try in %.1f s", delivery.job_id, again, again.wait_s)
+            raise self._again(task, delivery, JobFailed(again.code), again.wait_s) from again
+        except GoesBack as exc:
+            log.info("job %s goes back: this process ends", delivery.job_id)
+            self._uncount(delivery.job_id, delivery.attempt)
+            raise Reject("this process ends", requeue=True) from exc
         except BaseException as exc:  # noqa: BLE001 - see the module's docstring
             return self._fail(task, kind, delivery, exc)
         finally:
@@ -120,7 +149,7 @@ class Shell:
     def _forward_unless_served(self, task: "Task[Any, Any]", job: Job, delivery: Delivery) -> None:
         """Send a job that came by the shared default queue on to the workers that serve it."""
         if any(
-            kind == job.task and job.model in (None, model_id)
+            kind == model_task(job.task) and job.model in (None, model_id)
             for kind, model_id in self.models.served
         ):
             return
@@ -130,7 +159,7 @@ class Shell:
                 {
                     "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
                     "match": ErrorCode.MODEL_LACKS_MATCHING,
-                }[job.task]
+                }[model_task(job.task)]
             )
         log.info("job %s sent on to queue %s", delivery.job_id, queue)
         task.signature_from_request(task.request, queue=queue).apply_async()
@@ -192,9 +221,12 @@ class Shell:
         started = utcnow()
         if job.expires_at is not None and started >= job.expires_at:
             raise JobFailed(ErrorCode.JOB_EXPIRED)
-        product = self.run(job)
         queue_s = (started - job.submitted_at).total_seconds() if job.submitted_at else None
-        queued = {"queue_ms": round(max(0.0, queue_s) * 1_000, 3)} if queue_s is not None else {}
+        queue_ms = None if queue_s is None else round(max(0.0, queue_s) * 1_000, 3)
+        if isinstance(job, Chunk):
+            timings = Timings(queue_ms=queue_ms)
+            return self.run_chunk(job, delivery).model_copy(update={"timings": timings})
+        product = self.run(job)
         return JobResult(
             job_id=delivery.job_id,
             task=job.task,
@@ -206,7 +238,7 @@ class Shell:
             matches=tuple(o for o in product.outputs if isinstance(o, Match)) or None,
             image=product.image,
             model=self.models.facts(job.task),
-            timings=product.timings.model_copy(update=queued),
+            timings=product.timings.model_copy(update={"queue_ms": queue_ms}),
             finished_at=utcnow(),
         )
 
@@ -214,7 +246,7 @@ class Shell:
         self, task: "Task[Any, Any]", kind: str, delivery: Delivery, exc: BaseException
     ) -> JobResult:
         """Another try (raises Retry), or the failed result, stored."""
-        failure = _failure(exc)
+        failure = public_failure(exc)
         bounced = failure.code is ErrorCode.SCHEMA_UNSUPPORTED
         tries = delivery.bounces + 1 if bounced else delivery.attempt
         retry_after_s = exc.retry_after_s if isinstance(exc, Fault) else None
@@ -242,7 +274,7 @@ class Shell:
         delivery: Delivery,
         failure: JobFailed,
         wait_s: float,
-        bounced: bool,
+        bounced: bool = False,
     ) -> Retry:
         """Send the message again, to a queue that is consumed here; a message that cannot be sent
         stays: Celery would drop it."""
@@ -276,16 +308,3 @@ def _without_result(kind: str, delivery: Delivery, failure: JobFailed, attempts:
         timings=Timings(),
         finished_at=utcnow(),
     )
-
-
-def _failure(exc: BaseException) -> JobFailed:
-    """The public side of whatever ended a job's run."""
-    match exc:
-        case JobFailed():
-            return exc
-        case Fault():
-            return JobFailed(exc.code)
-        case MemoryError():
-            return JobFailed(ErrorCode.OUT_OF_MEMORY)
-        case _:
-            return JobFailed(ErrorCode.INTERNAL_ERROR)

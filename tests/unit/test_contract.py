@@ -428,6 +428,7 @@ def test_a_result_survives_json() -> None:
 def test_the_schema_describes_what_is_on_the_wire() -> None:
     described = schema()
 
-    assert set(described) == {"CaptionJob", "MatchJob", "JobResult"}
+    jobs = {"CaptionJob", "MatchJob", "CaptionChunk", "MatchChunk"}
+    assert set(described) == jobs | {"JobResult"}
     assert described["CaptionJob"]["additionalProperties"] is False
     assert json.loads(json.dumps(described)) == described

@@ -9,8 +9,9 @@ import pytest
 from celery.exceptions import Reject, Retry
 
 from producer.contract import CaptionJob, ErrorCode, JobFailed, JobResult, JobState, utcnow
+from producer.memory_store import MemoryStore
 from producer.signing import Keys, Verifier, new_key
-from producer.store import MemoryStore, StoreUnavailable
+from producer.store import StoreUnavailable
 from producer.submission import prepared
 from worker.delivery import Delivery
 from worker.errors import Fault
@@ -52,6 +53,7 @@ class House:
         self.shell = Shell(
             models=SimpleNamespace(served=(("caption", "tiny"),)),  # type: ignore[arg-type]
             run=self.run,
+            run_chunk=self.run,
             store=self.store,
             publisher=Publisher(self.store, patience_s=0.05),
             queues=frozenset({"celery"}),
@@ -63,7 +65,7 @@ class House:
     def keep(self, fields: Any) -> None:
         self.letters.append(dict(fields))
 
-    def run(self, job: Any) -> Any:
+    def run(self, job: Any, delivery: Any = None) -> Any:
         self.runs.append(job)
         raise Fault(ErrorCode.HTTP_4XX, "404")
 

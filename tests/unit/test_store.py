@@ -14,8 +14,10 @@ import redis
 
 from producer.async_redis_store import AsyncRedisStore
 from producer.contract import (
+    CaptionChunk,
     CaptionJob,
     ErrorCode,
+    ItemResult,
     JobError,
     JobFailed,
     JobResult,
@@ -24,9 +26,11 @@ from producer.contract import (
 from producer.embedded import RedisServer
 from producer.errors import StoreFull, StoreUnavailable
 from producer.ledger import Ledger
+from producer.memory_store import MemoryStore
 from producer.redis_store import RedisStore
-from producer.store import MAX_HISTORY, Delivered, MemoryStore, Record, Store
+from producer.store import MAX_HISTORY, Delivered, Record, Settled, Store
 from producer.waiting import RECHECK_S, Waiting
+from producer.wire import WireJob
 
 MakeStore = Callable[..., Store]
 SUBMITTED = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -556,10 +560,88 @@ def test_a_full_store_says_so_and_still_reads_and_forgets(redis_server: RedisSer
     store.close()
 
 
+def item(index: int, code: ErrorCode | None = None, attempts: int = 1) -> ItemResult:
+    return ItemResult(
+        index=index,
+        state=JobState.FAILED if code else JobState.SUCCEEDED,
+        attempts=attempts,
+        error=JobError.of(JobFailed(code)) if code else None,
+    )
+
+
+def test_given_images_that_settle_then_the_first_end_of_each_is_kept(store: Store) -> None:
+    store.start("a", "caption_chunk", 1, "worker@host")
+    assert store.settle("a") == Settled({})
+
+    first = [item(0), item(2, ErrorCode.HTTP_4XX)]
+    assert store.settle("a", first) == Settled({0: first[0], 2: first[1]})
+    later = [item(1, attempts=2), item(2, attempts=2)]
+
+    kept = Settled({0: first[0], 1: later[0], 2: first[1]})
+    assert store.settle("a", later) == kept
+    assert store.settle("a") == kept
+    assert store.settle("b") == Settled({})
+
+
+def test_given_a_job_without_a_record_then_none_of_its_images_is_kept(store: Store) -> None:
+    assert store.settle("a", [item(0)]) == Settled({})
+    assert store.get("a") is None
+
+
+def test_given_a_chunk_that_has_ended_then_its_images_are_forgotten_and_its_result_is_told(
+    store: Store,
+) -> None:
+    store.start("a", "caption_chunk", 1, "worker@host")
+    store.settle("a", [item(0)])
+    store.finish(ended())
+
+    assert store.settle("a", [item(1)]) == Settled({}, ended())
+
+
+def test_given_a_chunk_that_is_given_up_then_its_images_are_kept_for_its_replay(
+    redis_server: RedisServer,
+) -> None:
+    store = RedisStore(redis_server.url, result_ttl_s=10)
+    chunk = CaptionChunk(job_id="a", images=("https://example.com/cat.jpg",))
+    store.create(chunk)
+    store.settle("a", [item(0)])
+    store.finish(ended(state=JobState.FAILED), {"job_id": "a"})
+    reopen = Ledger(10, 100).reopen(WireJob.of(chunk), "1-1")
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert 0 < client.ttl("captionq:items:a") <= 10
+        assert reopen.read(client.register_script(reopen.script)(reopen.keys, reopen.args))
+        assert client.ttl("captionq:items:a") > 10
+
+    assert store.settle("a") == Settled({0: item(0)})
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "state", "taken"),
+    [
+        pytest.param(0, JobState.FAILED, False, id="nothing was known of it"),
+        pytest.param(1, JobState.FAILED, True, id="it was tried"),
+        pytest.param(0, JobState.CANCELLED, True, id="it was cancelled"),
+    ],
+)
+def test_given_the_record_of_a_message_whose_job_was_gone_then_a_submission_takes_its_place(
+    store: Store, attempts: int, state: JobState, taken: bool
+) -> None:
+    store.finish(ended(state=state, attempts=attempts))
+
+    known = store.create(job())
+
+    assert (known is not None) == taken
+    record = store.get("a")
+    assert record is not None
+    assert record.state is (state if taken else JobState.QUEUED)
+
+
 def test_every_key_in_redis_has_a_bounded_life(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url, result_ttl_s=10, queued_ttl_s=100, prefix="mine:")
     store.create(job("queued"))
     store.start("running", "caption", 1, "worker@host")
+    store.settle("running", [item(0)])
     store.finish(ended("done"))
 
     with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
@@ -569,6 +651,7 @@ def test_every_key_in_redis_has_a_bounded_life(redis_server: RedisServer) -> Non
         "mine:job:queued": True,
         "mine:job:running": True,
         "mine:job:done": False,
+        "mine:items:running": True,
         "mine:open": True,
         "mine:open:captionq.caption": True,
     }

@@ -18,6 +18,7 @@ from producer.contract import (
     ErrorCode,
     ImageFacts,
     JobFailed,
+    JobResult,
     JobState,
     Match,
     ModelFacts,
@@ -25,8 +26,10 @@ from producer.contract import (
     utcnow,
 )
 from producer.embedded import RedisServer
+from producer.memory_store import MemoryStore
 from producer.redis_store import RedisStore
-from producer.store import MemoryStore, StoreUnavailable
+from producer.store import StoreUnavailable
+from tests.stand_in_worker import succeeded
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.pipeline import Product
@@ -94,6 +97,7 @@ class House:
         self.shell = Shell(
             models=FakeModels(),  # type: ignore[arg-type]
             run=self.run,
+            run_chunk=self.run_chunk,
             store=self.store,
             publisher=Publisher(self.store, patience_s=0.05),
             queues=frozenset({"celery", "captionq.match"}),
@@ -109,6 +113,13 @@ class House:
         if callable(outcome):
             outcome()
         return Product((MATCH,), FACTS, Timings(fetch_ms=1.0))
+
+    def run_chunk(self, chunk: Any, delivery: Delivery) -> JobResult:
+        self.runs += 1
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return succeeded(chunk)
 
     def deliver(self, task: FakeTask | None = None, **fields: Any) -> Any:
         job = {"image": IMAGE, "texts": ["a cat"]} | fields

@@ -1,26 +1,20 @@
 """s3://bucket/key from the one S3 service the operator named.
 
-boto3 and botocore are imported here and in `s3_transport` alone. The endpoint is a setting and
-never part of a job, so it is trusted and may lie on a private network; which buckets a job may name
-is the allow-list's say, and whether requests are paid for is the operator's.
+The endpoint is a setting and never part of a job, so it is trusted and may lie on a private
+network; which buckets a job may name is the allow-list's say, and whether requests are paid for is
+the operator's.
 
 Credentials reach no log and no error: what the service says of a request may repeat it, so a Fault
 quotes the status and the service's code alone, and botocore's debugging log is off.
 """
 
-import logging
 import re
-import ssl
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import boto3
-import botocore.session
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -37,7 +31,8 @@ from botocore.exceptions import (
 
 from worker.errors import ErrorCode, Fault
 from worker.fetch.body import check_length, collect
-from worker.fetch.s3_transport import CHUNK_BYTES, S3Transport
+from worker.fetch.s3_client import S3Limits, s3_client
+from worker.fetch.s3_transport import CHUNK_BYTES
 from worker.fetch.s3_uri import check_place, parse_s3_uri
 
 __all__ = ["S3Limits", "S3Source", "parse_s3_uri"]
@@ -55,23 +50,6 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (HTTPClientError, ErrorCode.S3_UNAVAILABLE),
     (BotoCoreError, ErrorCode.S3_UNAVAILABLE),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class S3Limits:
-    """What one fetch may cost. Seconds, bytes, counts.
-
-    Attributes:
-        tries: requests per fetch, the first included; the job's own retries come on top.
-        max_connections: fetches at a time; more wait, their deadline running.
-    """
-
-    connect_s: float = 3
-    idle_s: float = 5
-    total_s: float = 10
-    tries: int = 2
-    max_bytes: int = 20 * 1024 * 1024
-    max_connections: int = 32
 
 
 class S3Source:
@@ -101,37 +79,13 @@ class S3Source:
         self._limits = limits = limits or S3Limits()
         self._allow = allow
         self._payer = {"RequestPayer": request_payer} if request_payer else {}
-        for name in ("boto3", "botocore", "httpcore2"):  # in detail they log signed requests
-            logging.getLogger(name).setLevel(logging.INFO)
-        core = botocore.session.get_session()
-        bundle = core.get_config_variable("ca_bundle")
-        self._transport = S3Transport(
-            connect_s=limits.connect_s,
-            idle_s=limits.idle_s,
-            max_bytes=limits.max_bytes,
-            max_connections=limits.max_connections,
-            ssl_context=ssl.create_default_context(cafile=bundle) if bundle else None,
-        )
-        session = boto3.session.Session(botocore_session=core)
-        self._client: Any = session.client(
-            "s3",
+        self._client, self._transport = s3_client(
+            limits,
             endpoint_url=endpoint_url,
-            region_name=region or session.region_name or "us-east-1",
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            config=Config(
-                signature_version="s3v4",
-                # Other makers' services answer no checksums, or ones botocore cannot check.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                s3={"addressing_style": "path" if endpoint_url else "auto"},
-                connect_timeout=limits.connect_s,
-                read_timeout=limits.idle_s,
-                retries={"mode": "standard", "total_max_attempts": limits.tries},
-                max_pool_connections=limits.max_connections,
-            ),
+            region=region,
+            access_key=access_key,
+            secret_key=secret_key,
         )
-        self._client.meta.events.register("before-send.s3", self._transport.send)  # type: ignore[arg-type]
         # Where credentials come from a service, botocore waits for it as long as it likes: that is
         # waited for outside.
         self._threads = ThreadPoolExecutor(limits.max_connections, thread_name_prefix="s3")

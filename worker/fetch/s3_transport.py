@@ -90,7 +90,7 @@ class S3Transport:
         self._pool.close()
 
     def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        """Answer botocore's `before-send`: requests that read, which have no body.
+        """Answer botocore's `before-send`.
 
         Raises:
             BotoCoreError: as botocore's own client does.
@@ -102,6 +102,7 @@ class S3Transport:
         # The signature is over this Host, as botocore takes it from the URL.
         host = url.netloc if url.port != default else url.netloc.rpartition(":")[0]
         headers = {"Host": host, "Accept-Encoding": "identity"} | dict(request.headers.items())
+        headers.pop("Expect", None)  # what is written is small, and the signature is without it
         sent = httpcore2.Request(
             request.method,
             httpcore2.URL(
@@ -111,6 +112,7 @@ class S3Transport:
                 target=(url.path or "/") + (f"?{url.query}" if url.query else ""),
             ),
             headers=[(_bytes(name), _bytes(value)) for name, value in headers.items()],
+            content=_content(request.body),
             extensions={"timeout": self._waits | {"pool": self._budget.clip(None)}},
         )
         self._budget.grant(MAX_HEAD_BYTES, ErrorCode.S3_UNAVAILABLE)
@@ -124,6 +126,12 @@ class S3Transport:
 
 def _anywhere(_address: str, _port: int) -> None:
     """Every address passes."""
+
+
+def _content(body: Any) -> bytes | None:
+    """A request's body, which botocore has at its beginning, also before another try."""
+    content: bytes | None = body.read() if hasattr(body, "read") else body
+    return content
 
 
 def _bytes(text: str | bytes) -> bytes:

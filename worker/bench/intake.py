@@ -7,25 +7,20 @@ Both fetch the same JPEGs over keep-alive from a server on this machine, and mak
 
 import io
 import json
-import multiprocessing
-import socket
-import socketserver
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from worker.bench.images import jpeg, served
 from worker.blip.framing import Framing
 from worker.flags import AsJson
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -48,9 +43,9 @@ def bench_intake(
     from worker.image import ImageLimits
     from worker.sandbox import Sandbox
 
-    jpeg = _jpeg(kilobytes * 1_000)
+    file = jpeg(kilobytes * 1_000)
     with ExitStack() as stack:
-        port = stack.enter_context(_served(jpeg))
+        port = stack.enter_context(served(file))
         url = f"http://127.0.0.1:{port}/image.jpg"
         source = HttpSource(HttpLimits(), [parse_allow(f"127.0.0.1/32:{port}")])
         stack.callback(source.close)
@@ -66,8 +61,8 @@ def bench_intake(
             "bare": lambda _: _bare_decode(plain(url)),
             "guarded fetch": lambda _: source.fetch(url, time.monotonic() + 60),
             "bare fetch": lambda _: plain(url),
-            "guarded decode": lambda _: sandbox.decode(jpeg, framing),
-            "bare decode": lambda _: _bare_decode(jpeg),
+            "guarded decode": lambda _: sandbox.decode(file, framing),
+            "bare decode": lambda _: _bare_decode(file),
         }
         for way in ways.values():
             list(pool.map(way, range(2 * threads)))
@@ -77,7 +72,7 @@ def bench_intake(
                 began_s = time.perf_counter()
                 list(pool.map(ways[name], range(images)))
                 rates[name].append(images / (time.perf_counter() - began_s))
-    _report(rates, len(jpeg), as_json)
+    _report(rates, len(file), as_json)
 
 
 def _report(rates: "dict[str, list[float]]", size: int, as_json: bool) -> None:
@@ -113,58 +108,3 @@ def _plain_fetch() -> Iterator[Fetch]:
 
     with httpcore2.ConnectionPool(max_connections=64, max_keepalive_connections=64) as pool:
         yield lambda url: pool.request("GET", url).content
-
-
-def _jpeg(size: int) -> bytes:
-    """A JPEG of about so many bytes: smooth noise, as photographs are."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    for scale in count(1):
-        width, height = 40 * scale, 30 * scale
-        coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-        fine = rng.normal(0, 4, (height, width, 3))
-        smooth = np.asarray(Image.fromarray(coarse).resize((width, height)), dtype=float)
-        picture = Image.fromarray(np.clip(smooth + fine, 0, 255).astype(np.uint8))
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=85)
-        if file.tell() >= size:
-            return file.getvalue()
-    raise AssertionError
-
-
-@contextmanager
-def _served(body: bytes) -> Iterator[int]:
-    """The port of a server on this machine that answers every request with `body`."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(body, theirs), daemon=True)
-    process.start()
-    try:
-        yield int(ours.recv())
-    finally:
-        process.kill()
-        process.join()
-
-
-def _serve(body: bytes, told: "Connection[int, int]") -> None:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    answer = head.encode() + body
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            asked = b""
-            while piece := self.request.recv(65_536):
-                asked += piece
-                while b"\r\n\r\n" in asked:
-                    asked = asked.partition(b"\r\n\r\n")[2]
-                    self.request.sendall(answer)
-
-    class Server(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        told.send(server.server_address[1])
-        server.serve_forever()

@@ -1,0 +1,1 @@
+"""What a worker's parts cost, measured: `captionq-worker bench intake` and `bench service`."""

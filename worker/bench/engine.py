@@ -1,0 +1,67 @@
+"""Engines that do not compute: what remains is the plumbing round them."""
+
+import time
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from worker.blip.framing import Framing
+
+__all__ = ["StandInEngine"]
+
+SIDE_PX = 384
+
+
+class StandInEngine:
+    """As worker.blip.Engine, where the worker calls that.
+
+    Args:
+        per_batch_ms, per_image_ms: how long a batch takes; its thread sleeps for so long.
+    """
+
+    device = "cpu"
+    dtype = "float32"
+    revision = "stand-in"
+    image_size = (SIDE_PX, SIDE_PX)
+
+    def __init__(self, per_batch_ms: float = 0, per_image_ms: float = 0) -> None:
+        self._per_batch_ms = per_batch_ms
+        self._per_image_ms = per_image_ms
+
+    def batch_s(self, images: int) -> float:
+        """Seconds that a batch of so many takes."""
+        return (self._per_batch_ms + self._per_image_ms * images) / 1_000
+
+    def framing(self, mode: Any, _resolution: int | None) -> Framing:
+        """That of BLIP's published checkpoints."""
+        return Framing(mode, self.image_size, 16, 3, (123, 117, 104))
+
+    def encode(self, images: Sequence[Any], *_: object) -> Sequence[Any]:
+        """The images."""
+        return images
+
+    def caption(self, images: Sequence[Any], _options: Sequence[Any]) -> list[list[Any]]:
+        """The same caption for each."""
+        if took_s := self.batch_s(len(images)):
+            time.sleep(took_s)
+        return [[_CAPTION] for _ in images]
+
+    def warmup(self, max_batch: int) -> None:
+        """Nothing is cold."""
+
+    def capture(self, max_batch: int) -> None:
+        """Nothing is recorded."""
+
+
+_CAPTION = SimpleNamespace(
+    text="a picture of nothing in particular",
+    tokens=["a", "picture", "of", "nothing", "in", "particular", "[SEP]"],
+    token_logprobs=[-0.5] * 7,
+    processed_token_logprobs=[-0.5] * 7,
+    logprob=-3.5,
+    mean_logprob=-0.5,
+    score=-0.5,
+    finish_reason="stop",
+    seed=None,
+    count=1,
+)

@@ -1,0 +1,99 @@
+"""The processes of a measurement: a worker, and what it said it did."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self
+
+__all__ = ["Count", "Worker"]
+
+READY_S = 600.0
+"""A full-size engine warms up before it takes work."""
+
+
+class Count(NamedTuple):
+    """What the device thread had done at a moment, seconds since 1970."""
+
+    at_s: float
+    batches: int
+    images: int
+    busy_s: float
+
+
+class Worker:
+    """`celery -A MODULE worker -P threads`, ended with the block.
+
+    Args:
+        module: where the Celery app is.
+        folder: for its log and its counts.
+        environment: settings beside those of this process that are not captionq's.
+        options: further words of the command.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self._log = folder / f"{module}.log"
+        self._counts = folder / "counts"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONQ_")}
+        command = [sys.executable, "-m", "celery", "-A", module, "worker", "-P", "threads"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                [*command, "-n", "bench@localhost", "--loglevel", "INFO", *options],
+                env={**kept, "BENCH_COUNTS": str(self._counts), **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Raises: RuntimeError, with the end of its log, when it does not come up."""
+        end_s = time.monotonic() + READY_S
+        while "bench@localhost ready." not in (log := self._log.read_text(errors="replace")):
+            if self._process.poll() is not None or time.monotonic() > end_s:
+                raise RuntimeError(f"the worker does not come up:\n{log[-2_000:]}")
+            time.sleep(0.05)
+
+    def log(self) -> str:
+        """What it printed."""
+        return self._log.read_text(errors="replace")
+
+    def counts(self) -> list[Count]:
+        """What it did so far, a tenth of a second apart."""
+        lines = self._counts.read_text().splitlines() if self._counts.exists() else []
+        return [Count(*json.loads(line)) for line in lines if line.endswith("]")]
+
+    def mebibytes(self) -> float:
+        """Resident memory of the process, without its decoders; 0 where there is no /proc."""
+        status = Path(f"/proc/{self._process.pid}/status")
+        if not status.exists():
+            return 0.0
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+        return int(line.split()[1]) / 1024
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def ready(worker: Worker) -> Iterator[Worker]:
+    """The worker once it takes work."""
+    with worker:
+        worker.wait_until_ready()
+        yield worker

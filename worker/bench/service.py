@@ -1,0 +1,330 @@
+"""`captionq-worker bench service`: a real worker behind a real Redis, and what it gets done.
+
+Everything is on this machine: an embedded Redis, a server of images, a worker process. Rates are
+counted by the worker's device thread between a tenth and nine tenths of the work, all of which
+waits in the queue before; so neither submitting nor reading results is measured with it.
+"""
+
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import redis
+from celery import Celery
+from typer import Option
+
+from producer.client import Client
+from producer.contract import CaptionChunk, CaptionJob, CaptionOptions, Job, JobResult
+from producer.redis_server import RedisServer
+from worker.bench.images import jpeg, served
+from worker.bench.processes import Count, Worker, ready
+from worker.flags import AsJson
+
+__all__ = ["bench_service"]
+
+Engine = Literal["null", "timed", "bundled", "base"]
+Intake = Literal["real", "null"]
+Lane = Literal["interactive", "bulk"]
+URI_CHARS = 80
+PROBES = 40
+IDLE_JOBS = 31
+BEGIN, END = 0.1, 0.9
+"""Parts of the work between which rates are taken."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured."""
+
+    engine: Engine
+    intake: Intake
+    lane: Lane
+    chunk: int
+    images: int
+    max_batch: int
+    rate: float | None
+    seconds: float
+    kilobytes: int
+    beams: int
+    tokens: int
+    dtype: str
+    ratios: bool
+
+
+def bench_service(
+    engine: Annotated[
+        Engine,
+        Option(
+            help="null answers at once; timed sleeps for 20 ms and 0.4 ms an image; bundled; or "
+            "base, BLIP-base with random weights."
+        ),
+    ] = "bundled",
+    intake: Annotated[
+        Intake, Option(help="null: nothing is fetched or decoded: the plumbing alone.")
+    ] = "real",
+    lane: Annotated[Lane, Option(help="Lane of the load.")] = "bulk",
+    chunk: Annotated[int, Option(min=0, max=64, help="Images in one message; 0: single jobs.")] = 0,
+    images: Annotated[int | None, Option(min=100, help="Images of the load.")] = None,
+    max_batch: Annotated[int, Option(min=1, help="As CAPTIONQ_MAX_BATCH.")] = 64,
+    rate: Annotated[
+        float | None,
+        Option(help="Latency at so many single jobs a second; without: of jobs beside the load."),
+    ] = None,
+    seconds: Annotated[float, Option(help="How long latency is measured.")] = 10,
+    kilobytes: Annotated[int, Option(min=10, max=2_000, help="About the size of a JPEG.")] = 100,
+    beams: Annotated[int, Option(min=1)] = 1,
+    tokens: Annotated[int, Option(min=1)] = 12,
+    dtype: Annotated[str, Option(help="As CAPTIONQ_DTYPE.")] = "float32",
+    ratios: Annotated[bool, Option(help="Also what it is compared with.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """A worker behind Redis: images/s, batch fill, occupancy, latency, memory, and ratios.
+
+    engine_ratio: against the engine alone, in batches as large as MAX_BATCH.
+    celery_ratio: messages/s against a bare Celery task that does nothing (engine null).
+    intake_ratio: against fetching and decoding the same images without a queue (engine null).
+    """
+    many = {"null": 20_000, "timed": 20_000, "bundled": 2_000, "base": 300}[engine]
+    few = {"null": 4_000, "timed": 6_000, "bundled": 2_000, "base": 120}[engine]
+    plan = Plan(
+        engine, intake, lane, chunk,
+        images or (many if chunk and intake == "null" else few),
+        max_batch, rate, seconds, kilobytes, beams, tokens, dtype, ratios,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="captionq-bench-") as folder:
+        found = Service(plan, Path(folder)).measure()
+    print(json.dumps(found) if as_json else _report(found))
+
+
+class Service:
+    """One measurement."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._file = jpeg(plan.kilobytes * 1_000)
+        self._number = 0
+
+    def measure(self) -> dict[str, Any]:
+        """Everything, by name."""
+        plan = self._plan
+        with ExitStack() as stack:
+            self._port = stack.enter_context(served(self._file))
+            self._broker = stack.enter_context(RedisServer(self._folder / "redis"))
+            self._client = stack.enter_context(Client(self._broker.url))
+            self._redis = stack.enter_context(redis.Redis.from_url(self._broker.url))
+            before = self._memory()
+            began_s = time.perf_counter()
+            handles = self._client.submit_many(self._load(plan.images))
+            submitted_s = time.perf_counter() - began_s
+            found: dict[str, Any] = {
+                "engine": plan.engine, "intake": plan.intake, "lane": plan.lane,
+                "chunk": plan.chunk, "images": plan.images,
+                "submitted_per_s": plan.images / submitted_s,
+                "redis_bytes_per_image": (self._memory() - before) / plan.images,
+            }  # fmt: skip
+            with ready(self._worker()) as worker:
+                found |= self._saturated(worker)
+                for _ in self._client.as_completed(handles, 600):
+                    pass
+                found |= self._idle()
+                found |= self._latency(worker)
+                found["worker_mib"] = worker.mebibytes()
+            if plan.ratios:
+                found |= self._ratios(found)
+        return found
+
+    def _worker(self) -> Worker:
+        plan = self._plan
+        settings = {
+            "CAPTIONQ_BROKER_URL": self._broker.url,
+            "CAPTIONQ_CAPTION_MODEL": self._checkpoint(),
+            "CAPTIONQ_MATCH_MODEL": "none",
+            "CAPTIONQ_MAX_BATCH": str(plan.max_batch),
+            "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{self._port}",
+            "CAPTIONQ_MAX_PER_HOST": "64",
+            "CAPTIONQ_DTYPE": plan.dtype,
+            "CAPTIONQ_DEVICE": "cpu",
+            "CAPTIONQ_HOME": str(self._folder / "home"),
+            "BENCH_ENGINE": plan.engine,
+            "BENCH_INTAKE": plan.intake,
+        }
+        return Worker("worker.bench.app", self._folder, settings)
+
+    def _checkpoint(self) -> str:
+        if self._plan.engine != "base":
+            return "bundled"
+        folder = self._folder / "base"
+        if not folder.exists():
+            from worker.blip.random_checkpoint import write_random_checkpoint
+
+            folder.mkdir()
+            write_random_checkpoint(folder)
+        return str(folder)
+
+    def _uri(self) -> str:
+        self._number += 1
+        head = f"http://127.0.0.1:{self._port}/"
+        return f"{head}{self._number:0{URI_CHARS - len(head) - 4}d}.jpg"
+
+    def _job(self, lane: Lane) -> CaptionJob:
+        return CaptionJob(image=self._uri(), options=self._options, lane=lane)
+
+    @property
+    def _options(self) -> CaptionOptions:
+        tokens = self._plan.tokens
+        return CaptionOptions(
+            num_beams=self._plan.beams, max_new_tokens=tokens, min_new_tokens=tokens
+        )
+
+    def _load(self, images: int) -> Iterator[Job]:
+        plan = self._plan
+        if not plan.chunk:
+            yield from (self._job(plan.lane) for _ in range(images))
+            return
+        for begin in range(0, images, plan.chunk):
+            uris = tuple(self._uri() for _ in range(min(plan.chunk, images - begin)))
+            yield CaptionChunk(images=uris, options=self._options, lane=plan.lane)
+
+    def _memory(self) -> int:
+        return int(self._redis.info("memory")["used_memory"])
+
+    def _saturated(self, worker: Worker) -> dict[str, Any]:
+        while not (counts := worker.counts()) or counts[-1].images < self._plan.images * END:
+            time.sleep(0.05)
+        first = next(count for count in counts if count.images >= self._plan.images * BEGIN)
+        last = next(count for count in counts if count.images >= self._plan.images * END)
+        wall_s = last.at_s - first.at_s
+        fill = (last.images - first.images) / max(1, last.batches - first.batches)
+        return {
+            "images_per_s": (last.images - first.images) / wall_s,
+            "batch_fill": fill / self._plan.max_batch,
+            "device_occupancy": (last.busy_s - first.busy_s) / wall_s,
+        }
+
+    def _idle(self) -> dict[str, Any]:
+        """What a job takes on an idle system beyond its own fetching, decoding and inference."""
+        beyond = []
+        for _ in range(IDLE_JOBS):
+            began_s, handle = time.time(), self._client.submit(self._job("interactive"))
+            result = handle.result(60)
+            beyond.append(_latency_ms(began_s, result) - _work_ms(result))
+            time.sleep(0.02)
+        return {"idle_overhead_ms": statistics.median(beyond)}
+
+    def _latency(self, worker: Worker) -> dict[str, Any]:
+        """Of single jobs at a rate; without one, of interactive jobs while bulk work waits."""
+        plan = self._plan
+        if plan.rate is not None:
+            pauses, jobs = 1 / plan.rate, int(plan.rate * plan.seconds)
+            lane: Lane = plan.lane
+            behind: list[Any] = []
+        else:
+            pauses, jobs, lane = plan.seconds / PROBES, PROBES, "interactive"
+            counts = worker.counts()
+            behind = self._client.submit_many(self._load(self._enough(counts)))
+        began = worker.counts()[-1]
+        with ThreadPoolExecutor(64) as threads:
+            begun_s, results = time.monotonic(), []
+            for number in range(jobs):
+                time.sleep(max(0.0, begun_s + number * pauses - time.monotonic()))
+                sent_s, handle = time.time(), self._client.submit(self._job(lane))
+                results.append((sent_s, threads.submit(handle.result, 120)))
+            latencies = sorted(_latency_ms(sent_s, one.result()) for sent_s, one in results)
+        ended = worker.counts()[-1]
+        for _ in self._client.as_completed(behind, 600):
+            pass
+        batch_ms = 1_000 * (ended.busy_s - began.busy_s) / max(1, ended.batches - began.batches)
+        return {
+            "p50_ms": _percentile(latencies, 50),
+            "p95_ms": _percentile(latencies, 95),
+            "p99_ms": _percentile(latencies, 99),
+            "batch_ms": batch_ms,
+        }
+
+    def _enough(self, counts: list[Count]) -> int:
+        """Images that keep the worker busy for as long as latency is measured."""
+        half = next(count for count in counts if count.images >= self._plan.images / 2)
+        first = next(count for count in counts if count.images)
+        rate = (half.images - first.images) / max(0.1, half.at_s - first.at_s)
+        return max(64, math.ceil(1.3 * rate * self._plan.seconds))
+
+    def _ratios(self, found: dict[str, Any]) -> dict[str, Any]:
+        from worker.bench import alone
+
+        plan, rate = self._plan, found["images_per_s"]
+        if plan.engine == "timed":
+            return {"engine_ratio": rate / alone.timed_rate(plan.max_batch)}
+        if plan.engine != "null":
+            checkpoint = self._checkpoint()
+            own = alone.engine_rate(
+                checkpoint, plan.max_batch, plan.dtype, plan.beams, plan.tokens, plan.images
+            )
+            return {"engine_per_s": own, "engine_ratio": rate / own}
+        if plan.intake == "real":
+            own = alone.intake_rate(self._port, plan.images)
+            return {"intake_per_s": own, "intake_ratio": rate / own}
+        own = self._noop_rate()
+        return {"celery_per_s": own, "celery_ratio": rate / max(1, plan.chunk) / own}
+
+    def _noop_rate(self) -> float:
+        """Messages per second of a bare Celery worker, in the same number of threads."""
+        from worker.settings import MIN_THREADS
+
+        messages = 6_000
+        with (
+            RedisServer(self._folder / "noop") as broker,
+            redis.Redis.from_url(broker.url) as client,
+            Celery(broker=broker.url, backend="disabled://", set_as_current=False) as app,
+            app.connection_for_write() as connection,
+            connection.Producer() as producer,
+        ):
+            job = {"job": self._job("bulk").model_dump(mode="json")}
+            for _ in range(messages):
+                app.send_task("bench.noop", kwargs=job, producer=producer, ignore_result=True)
+            threads = max(MIN_THREADS, 2 * self._plan.max_batch)
+            worker = Worker(
+                "worker.bench.noop",
+                self._folder,
+                {"BENCH_BROKER": broker.url, "CAPTIONQ_BROKER_URL": broker.url},
+                ("-c", str(threads)),
+            )
+            passed: list[tuple[float, int]] = []
+            with ready(worker):
+                while (left := int(client.llen("celery"))) > messages * (1 - END):
+                    passed.append((time.monotonic(), messages - left))
+                    time.sleep(0.02)
+                passed.append((time.monotonic(), messages - left))
+        first = next(one for one in passed if one[1] >= messages * BEGIN)
+        return (passed[-1][1] - first[1]) / (passed[-1][0] - first[0])
+
+
+def _latency_ms(began_s: float, result: JobResult) -> float:
+    """From before it was submitted to its end, both by this machine's clock."""
+    return 1_000 * (result.raise_for_state().finished_at.timestamp() - began_s)
+
+
+def _work_ms(result: JobResult) -> float:
+    timings = result.timings
+    assert timings is not None  # noqa: S101
+    return sum(part or 0 for part in (timings.fetch_ms, timings.decode_ms, timings.infer_ms))
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return values[min(len(values) - 1, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def _report(found: dict[str, Any]) -> str:
+    rows = []
+    for name, value in found.items():
+        shown = f"{value:,.3f}" if isinstance(value, float) else str(value)
+        rows.append(f"  {name:<24}{shown:>14}")
+    return "\n".join(rows)
