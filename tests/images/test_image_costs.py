@@ -43,9 +43,7 @@ def test_given_too_little_address_space_when_decoded_then_the_image_is_too_large
     assert "image_too_large" in figures("png-rgba", 350)
 
 
-def test_given_tiny_segments_when_metadata_is_left_out_then_it_takes_little_memory() -> (
-    None
-):
+def test_given_tiny_segments_when_metadata_is_left_out_then_it_takes_little_memory() -> None:
     tables = jpeg.segment(jpeg.DHT) * 100_000
     data = jpeg.with_segments(saved(smooth(), "JPEG"), tables, jpeg.segment(jpeg.COM), tables)
     tracemalloc.start()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -412,3 +413,17 @@ def test_given_a_server_when_its_starter_is_killed_then_it_ends_too(tmp_path: Pa
     while not gone(pid) and time.monotonic() < until:
         time.sleep(0.02)
     assert gone(pid)
+
+
+def test_given_a_process_that_can_start_no_thread_when_fetched_then_it_is_overloaded_for_now(
+    source: Callable[..., S3Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ScriptedHttp({"/photos/cat.jpg": [Reply(200, BODY)]}) as server:
+        s3 = source(server)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none_left)
+            assert outcome(s3, "s3://photos/cat.jpg", 3) is ErrorCode.WORKER_OVERLOADED
+        assert outcome(s3, "s3://photos/cat.jpg", 3) == BODY

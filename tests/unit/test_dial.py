@@ -159,3 +159,20 @@ def test_given_a_budget_when_another_thread_asks_then_it_has_its_own() -> None:
         other.start()
         other.join()
     assert found == [None]
+
+
+def test_given_a_process_that_can_start_no_thread_when_asked_then_it_is_overloaded_for_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolver = Resolver(lambda host, port: ["8.8.8.8"])
+
+    def none_left(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        for _ in range(100):  # more than there are lookups at a time
+            with pytest.raises(Fault) as caught:
+                resolver.addresses("cat.example", 443)
+            assert caught.value.code is ErrorCode.WORKER_OVERLOADED
+    assert resolver.addresses("cat.example", 443) == ["8.8.8.8"]
