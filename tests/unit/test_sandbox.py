@@ -1,8 +1,10 @@
 """Decoding in processes that are killed: what they give, what they may do, what they leave."""
 
+import errno
 import gc
 import io
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -27,7 +29,7 @@ from tests.images.jpeg import more_scans
 from worker.blip.framing import Framing
 from worker.errors import ErrorCode, Fault
 from worker.image import Decoded, ImageLimits, decode
-from worker.sandbox import Sandbox, wire
+from worker.sandbox import Sandbox, seccomp, wire
 from worker.sandbox.budget import PixelBudget
 from worker.sandbox.decoder import request
 from worker.sandbox.memory import CAPACITY_BYTES, KEPT_BYTES, SharedMemory
@@ -365,10 +367,17 @@ def test_given_a_decoder_then_it_holds_its_socket_and_its_memory_alone(sandbox: 
 
 
 CONFINED = """
-import os, socket, sys
+import ctypes, os, signal, socket, sys, threading
 from worker.sandbox.decoder import confine
-import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, *args):
+    if getattr(libc, name)(*args) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
 confine(600 * 2**20, os.getppid())
+if libc.prctl(21, 0, 0, 0, 0) != 2:
+    sys.exit("the kernel filters no system calls")
 os.close(0)
 kept = []
 for name, attempt in {
@@ -376,31 +385,74 @@ for name, attempt in {
     "a socket": lambda: socket.socket(),
     "a copy of a descriptor": lambda: os.dup(1),
     "a pipe": lambda: os.pipe(),
+    "its worker signalled": lambda: os.kill(os.getppid(), 0),
+    "its worker traced": lambda: call("ptrace", 16, os.getppid(), 0, 0),
+    "its worker limited": lambda: call("prlimit", os.getppid(), 7, None, None),
+    "a file renamed": lambda: os.rename(sys.argv[1], sys.argv[1] + "2"),
+    "a file removed": lambda: os.unlink(sys.argv[1]),
+    "a process": lambda: os.fork(),
+    "a program": lambda: os.execv("/bin/true", ["true"]),
+    "a system call of tomorrow": lambda: call("syscall", 460),
 }.items():
     try:
         kept.append(attempt())
+        print(name, "done")
     except OSError as exc:
         print(name, exc.errno)
 try:
     bytearray(700 * 2**20)
 except MemoryError:
     print("memory")
-print(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))
+print("no new privileges", libc.prctl(39, 0, 0, 0, 0))
+thread = threading.Thread(target=lambda: print("a thread"))
+thread.start()
+thread.join()
+sys.stdout.flush()
+os.abort()
 """
 
 
-def test_given_a_confined_process_then_it_opens_nothing_and_takes_no_more_memory() -> None:
+def test_given_a_confined_process_then_it_opens_nothing_and_reaches_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
     done = subprocess.run(
-        [sys.executable, "-c", CONFINED], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CONFINED, file], capture_output=True, text=True, check=False
     )
+    if "the kernel filters" in done.stderr:
+        pytest.skip(done.stderr)
     assert done.stdout.splitlines() == [
-        "a file 24",
-        "a socket 24",
-        "a copy of a descriptor 22",
-        "a pipe 24",
+        f"a file {errno.EMFILE}",
+        f"a socket {errno.EMFILE}",
+        f"a copy of a descriptor {errno.EINVAL}",
+        f"a pipe {errno.EMFILE}",
+        f"its worker signalled {errno.EPERM}",
+        f"its worker traced {errno.EPERM}",
+        f"its worker limited {errno.EPERM}",
+        f"a file renamed {errno.EPERM}",
+        f"a file removed {errno.EPERM}",
+        f"a process {errno.EPERM}",
+        f"a program {errno.EPERM}",
+        f"a system call of tomorrow {errno.ENOSYS}",
         "memory",
-        "1",
+        "no new privileges 1",
+        "a thread",
     ]
+    assert done.returncode == -signal.SIGABRT
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_given_a_machine_then_its_filter_ends_with_an_answer_whatever_is_called(
+    machine: str,
+) -> None:
+    steps = seccomp._steps(machine, 4_711)
+    for at, (_, so, not_so, _) in enumerate(steps[:-1], 1):
+        assert at + max(so, not_so) < len(steps)
+    assert steps[-1][0] == 0x06
+
+
+def test_given_another_machine_then_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert not seccomp.forbid()
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])

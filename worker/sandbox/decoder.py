@@ -23,7 +23,7 @@ from producer.errors import JobFailed
 from worker.blip.framing import Framing
 from worker.errors import ErrorCode, Fault
 from worker.image import Decoded, ImageLimits, decode
-from worker.sandbox import wire
+from worker.sandbox import seccomp, wire
 from worker.sandbox.memory import CAPACITY_BYTES, SharedMemory
 
 __all__ = ["FREE_PIXELS", "confine", "request", "serve"]
@@ -44,8 +44,9 @@ def confine(memory_bytes: int, parent_pid: int) -> None:
     """Bound what this process can do, whatever an image makes of it.
 
     No more memory than this, no core, no file or shared memory larger than the pixels' bound, no
-    new program with more rights; and no file or socket opened any more, not even in the place of
-    one that it closes. It ends with its parent, and leaves signals of the terminal to it.
+    new program with more rights; no file or socket opened any more, not even in the place of one
+    that it closes; and what seccomp.py refuses. It ends with its parent, and leaves signals of the
+    terminal to it.
     """
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_IGN)
@@ -63,6 +64,7 @@ def confine(memory_bytes: int, parent_pid: int) -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
             os._exit(0)
+        seccomp.forbid()
 
 
 def request(size: int, framing: Framing | None, regions: Any) -> dict[str, Any]:
