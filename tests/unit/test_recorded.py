@@ -25,9 +25,14 @@ CHUNK = MatchChunk(
 POINTER = {"job": {"recorded": "mine"}}
 
 
+def chunk_task() -> FakeTask:
+    """Chunks are bulk work."""
+    return FakeTask(queue="captionq.match.bulk")
+
+
 def deliver(house: House, task: FakeTask | None = None, job: Any = None) -> Any:
     kwargs = {"job": job} if job else POINTER
-    return house.shell.execute(task or FakeTask(), "match_chunk", (), kwargs)  # type: ignore[arg-type]
+    return house.shell.execute(task or chunk_task(), "match_chunk", (), kwargs)  # type: ignore[arg-type]
 
 
 def test_given_a_recorded_chunk_then_it_runs_under_its_own_id() -> None:
@@ -45,7 +50,7 @@ def test_given_a_chunk_then_its_message_says_where_it_is_and_a_jobs_message_says
 
 
 def test_given_a_chunk_then_neither_messages_nor_results_show_what_is_secret_in_its_urls() -> None:
-    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2")), FakeTask()
+    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2")), chunk_task()
     house.store.create(CHUNK)
     with pytest.raises(Retry):
         deliver(house, task)
@@ -56,7 +61,7 @@ def test_given_a_chunk_then_neither_messages_nor_results_show_what_is_secret_in_
 
 
 def test_given_images_left_then_the_message_is_sent_again_when_they_are_due() -> None:
-    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2"), None), FakeTask()
+    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2"), None), chunk_task()
     house.store.create(CHUNK)
     with pytest.raises(Retry):
         deliver(house, task)
