@@ -69,26 +69,32 @@ def strip(data: bytes) -> Bare:
 def _jpeg(data: bytes) -> Bare:
     """The segments before the first scan, but for applications' and comments (T.81, B.2.4)."""
     view = memoryview(data)
-    kept, exif, xmp, several = [view[:2]], [], b"", False
+    kept: list[memoryview] = []
+    exif, xmp, several = [], b"", False
+    first, last = 0, 2  # of what is kept and not yet noted: a view for each segment takes memory
     position = 2
     while found := JPEG_MARKER.search(data, position):
         marker, start = found[1][0], found.end()
-        if marker == _SOS:
-            kept.append(view[found.start() :])
-            break
         if marker in _ENDS:
             break  # libjpeg reads no further; Pillow would, into segments as well
         # A length too small to hold itself: libjpeg goes on after it.
         position = start + max(2, int.from_bytes(data[start : start + 2]))
         needed = marker in _COLOURS and data.startswith(_COLOURS[marker], start + 2, position)
         if needed or marker not in _APPS_AND_COM:
-            kept.append(view[found.start() : position])
+            if found.start() != last:
+                kept.append(view[first:last])
+                first = found.start()
+            last = position
+            if marker == _SOS:
+                last = len(data)
+                break
         elif marker == 0xE1 and data.startswith(_EXIF, start + 2, position):
             exif.append(view[start + 2 + len(_EXIF) : position])
         elif marker == 0xE1 and data.startswith(_XMP, start + 2, position):
             xmp = data[start + 2 : position]
         elif marker == 0xE2 and data.startswith(_MPF, start + 2, position):
             several = True
+    kept.append(view[first:last])
     return Bare(b"".join(kept), b"".join(exif), xmp, several and _GAIN_MAP not in xmp)
 
 

@@ -255,7 +255,8 @@ class WorkerSettings(ProducerSettings):
         if self.longest_job_s >= self.shutdown_timeout_s:
             raise ValueError(
                 f"SHUTDOWN_TIMEOUT_S={self.shutdown_timeout_s:g} must be more than FETCH_TIMEOUT_S "
-                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S (or SINK_TIMEOUT_S) + STORE_PATIENCE_S "
+                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S (SINK_TIMEOUT_S, if longer) "
+                "+ STORE_PATIENCE_S "
                 f"= {self.longest_job_s:g}"
             )
         for entry in self.fetch_exceptions:
@@ -276,7 +277,8 @@ class WorkerSettings(ProducerSettings):
         takes as long as one image, or else as the shard that it is writing.
         """
         stages_s = self.fetch_timeout_s + 2 * self.decode_timeout_s + self.infer_timeout_s
-        return max(stages_s, self.sink_timeout_s) + self.store_patience_s
+        sink_s = self.sink_timeout_s if self.sink_folders else 0
+        return max(stages_s, sink_s) + self.store_patience_s
 
     @property
     def fetch_exceptions(self) -> list[str]:

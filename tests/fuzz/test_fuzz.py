@@ -35,7 +35,8 @@ def test_given_damaged_images_when_decoded_for_a_while_then_nothing_is_found(
 def test_given_a_decoder_with_a_defect_when_it_is_hunted_then_the_input_is_saved(
     target: str, what: str, tmp_path: Path
 ) -> None:
-    findings = hunt(target, SEED, 5, tmp_path, hang_s=1, max_findings=1)
+    hang_s = 1 if target == "hanging" else 60
+    findings = hunt(target, SEED, 20, tmp_path, hang_s=hang_s, max_findings=1)
     assert findings
     finding = findings[0]
     assert what in finding.what

@@ -107,6 +107,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "jpeg-tiny-segments": lambda: jpeg.with_segments(
         saved(Image.new("RGB", (9, 9)), "JPEG"), jpeg.segment(jpeg.COM) * 5_240_000
     ),
+    "jpeg-tiny-tables": lambda: jpeg.with_segments(
+        saved(Image.new("RGB", (9, 9)), "JPEG"), jpeg.segment(jpeg.DHT) * 5_240_000
+    ),
     "webp-lossy": lambda: saved(noisy("RGB"), "WEBP", quality=50, method=0, exif=TURNED),
     "webp-lossless": lambda: saved(
         noisy("RGB").quantize(16).convert("RGB"),

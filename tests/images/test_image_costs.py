@@ -1,11 +1,15 @@
 """The largest files that the limits let through need no more than a decoder has."""
 
 import re
+import tracemalloc
 
 import pytest
 from PIL import Image
 
+from tests.images import jpeg
 from tests.images.costs import figures
+from tests.images.sample import saved, smooth
+from worker.metadata import strip
 
 SPACE_MIB = 1_100  # of the 1,536 of a decoder, which has more to hold than this
 
@@ -37,3 +41,16 @@ def test_given_too_little_address_space_when_decoded_then_the_image_is_too_large
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert "image_too_large" in figures("png-rgba", 350)
+
+
+def test_given_tiny_segments_when_metadata_is_left_out_then_it_takes_little_memory() -> None:
+    tables = jpeg.segment(jpeg.DHT) * 100_000
+    data = jpeg.with_segments(saved(smooth(), "JPEG"), tables, jpeg.segment(jpeg.COM), tables)
+    tracemalloc.start()
+    try:
+        bare = strip(data)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(bare.data) == len(data) - 4
+    assert peak_bytes < 2 * len(data)

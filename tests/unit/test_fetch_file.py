@@ -1,5 +1,6 @@
 """file:// stays inside its folder, and never waits for what is not a file."""
 
+import errno
 import os
 import socket
 import time
@@ -228,3 +229,15 @@ def test_given_stores_when_an_uri_comes_then_its_scheme_picks_one_and_close_clos
     assert [fetcher.fetch(uri, 0) for uri in uris] == [b"http", b"http", b"s3", b"file"]
     fetcher.close()
     assert (http.closed, s3.closed, file.closed) == (1, 1, 1)
+
+
+def test_given_no_descriptor_left_when_fetched_then_it_may_be_tried_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    source = FileSource(root)
+    monkeypatch.setattr(os, "open", none_left)
+    uri = f"file://{root}/cat.png"
+    assert outcome(source.fetch, uri, time.monotonic() + SOON) is ErrorCode.WORKER_OVERLOADED

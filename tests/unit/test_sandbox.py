@@ -1,7 +1,10 @@
 """Decoding in processes that are killed: what they give, what they may do, what they leave."""
 
+import errno
+import gc
 import io
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -10,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +25,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from producer.errors import JobFailed
+from tests.images.jpeg import more_scans
 from worker.blip.framing import Framing
 from worker.errors import ErrorCode, Fault
 from worker.image import Decoded, ImageLimits, decode
-from worker.sandbox import Sandbox, wire
+from worker.sandbox import Sandbox, seccomp, wire
 from worker.sandbox.budget import PixelBudget
+from worker.sandbox.decoder import request
 from worker.sandbox.memory import CAPACITY_BYTES, KEPT_BYTES, SharedMemory
-from worker.sandbox.nursery import Nursery
-from worker.sandbox.pool import Decoder
+from worker.sandbox.nursery import Nursery, NurseryGone
+from worker.sandbox.process import Decoder
 
 LIMITS = ImageLimits()
 FRAMING = Framing("stretch", (384, 384), 16, 3, (0, 0, 0))
@@ -38,15 +44,16 @@ SLACK_S = 0.5
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    made = Sandbox(LIMITS, decoders=2, timeout_s=20)
+    made = Sandbox(LIMITS, decoders=2, timeout_s=60)
+    made.start()
     yield made
     made.close()
 
 
 @pytest.fixture
-def hurried() -> Iterator[Sandbox]:
-    """One decoder, begun, and half a second for an image."""
-    made = Sandbox(LIMITS, decoders=1, timeout_s=0.5)
+def single() -> Iterator[Sandbox]:
+    """One decoder, begun."""
+    made = Sandbox(LIMITS, decoders=1, timeout_s=60)
     made.start()
     yield made
     made.close()
@@ -80,6 +87,27 @@ def nursery_of(sandbox: Sandbox) -> psutil.Process:
 
 def decoders_of(sandbox: Sandbox) -> list[psutil.Process]:
     return nursery_of(sandbox).children()
+
+
+def end(process: psutil.Process) -> None:
+    """Kill it, and wait until that is done."""
+    process.kill()
+    assert ended(process)
+
+
+def ended(*processes: psutil.Process) -> bool:
+    """Whether they end by themselves, soon. A dead one is there until its parent has noticed."""
+    until_s = time.monotonic() + 20
+    while any(map(alive, processes)) and time.monotonic() < until_s:
+        time.sleep(0.005)
+    return not any(map(alive, processes))
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def same(one: Decoded, other: Decoded) -> bool:
@@ -159,29 +187,35 @@ def test_given_more_pixels_than_the_shared_memory_holds_then_the_image_is_too_la
 
 
 def test_given_a_decoder_that_hangs_then_it_is_killed_at_the_deadline_and_replaced(
-    hurried: Sandbox,
+    single: Sandbox,
 ) -> None:
-    [stopped] = decoders_of(hurried)
-    stopped.suspend()
-    began_s = time.monotonic()
-    assert code(lambda: hurried.decode(picture())) is ErrorCode.DECODE_TIMEOUT
-    assert 0.5 <= time.monotonic() - began_s < 0.5 + SLACK_S
-    assert not stopped.is_running()
-    assert same(hurried.decode(picture()), decode(picture(), LIMITS))
+    took_s = []
+    for _ in range(3):  # the machine may be busy with something else, once or twice
+        [stopped] = decoders_of(single)
+        stopped.suspend()
+        single._timeout_s = 0.5
+        began_s = time.monotonic()
+        assert code(lambda: single.decode(picture())) is ErrorCode.DECODE_TIMEOUT
+        took_s.append(time.monotonic() - began_s)
+        assert ended(stopped)
+        single._timeout_s = 60
+        assert same(single.decode(picture()), decode(picture(), LIMITS))
+    assert 0.5 <= min(took_s) < 0.5 + SLACK_S
 
 
 def test_given_an_image_that_takes_too_long_then_it_alone_fails() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (3_000, 4_000, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "PNG", compress_level=1)
-    slow = Sandbox(LIMITS, decoders=2, timeout_s=0.05)
+    """Inside libjpeg, where no thread could be stopped."""
+    endless = more_scans(picture(4_000, 3_000, format="JPEG", progressive=True), 5_000)
+    slow = Sandbox(ImageLimits(max_jpeg_scans=10_000), decoders=2, timeout_s=3)
     try:
         slow.start()
         with ThreadPoolExecutor(1) as threads:
-            late = threads.submit(slow.decode, file.getvalue())
-            time.sleep(0.01)
+            late = threads.submit(slow.decode, endless)
+            while len(slow._idle) == 2:
+                time.sleep(0.001)
             slow.decode(picture(8, 8))
-            assert code(lambda: late.result(5)) is ErrorCode.DECODE_TIMEOUT
+            assert not late.done()
+            assert code(lambda: late.result(60)) is ErrorCode.DECODE_TIMEOUT
     finally:
         slow.close()
 
@@ -190,59 +224,71 @@ def test_given_an_image_that_takes_too_long_then_it_alone_fails() -> None:
 def test_given_a_decoder_that_crashes_with_an_image_then_that_image_alone_fails(
     sandbox: Sandbox, sig: signal.Signals
 ) -> None:
-    files = [picture(seed=n) for n in range(2)]
-    with ThreadPoolExecutor(2) as threads:
-        for process in decoders_of(sandbox):
-            process.suspend()
-        victims = decoders_of(sandbox)
-        begun = [threads.submit(sandbox.decode, data) for data in files]
-        time.sleep(0.2)
-        victims[0].send_signal(sig)
-        for process in victims:
-            process.resume()
-        faults = [one.exception(10) for one in begun]
-    assert sorted(getattr(fault, "code", "none") for fault in faults) == ["decode_crashed", "none"]
-    assert f"exit status {-sig}" in str(next(fault for fault in faults if fault))
-    assert same(sandbox.decode(files[0]), decode(files[0], LIMITS))
+    data, asked = picture(), request(len(picture()), None, None)
+    with ExitStack() as stack:
+        one, other = (
+            stack.enter_context(sandbox._borrowed(time.monotonic() + 60)) for _ in range(2)
+        )
+        assert one.pid is not None
+        os.kill(one.pid, sig)
+        with pytest.raises(Fault, match=f"decode_crashed: .*exit status {-sig}"):
+            one.decode(data, asked, 60, 60)
+        assert same(other.decode(data, asked, 60, 60), decode(data, LIMITS))
+    assert same(sandbox.decode(data), decode(data, LIMITS))
 
 
-def test_given_a_nursery_that_died_then_the_next_image_has_a_new_one(hurried: Sandbox) -> None:
-    hurried._timeout_s = 20
-    old = nursery_of(hurried)
-    [decoder] = decoders_of(hurried)
-    old.kill()
-    psutil.wait_procs([decoder], timeout=5)
-    assert not decoder.is_running(), "a decoder outlived its nursery"
-    assert code(lambda: hurried.decode(picture())) is ErrorCode.DECODE_CRASHED
-    assert same(hurried.decode(picture()), decode(picture(), LIMITS))
-    assert nursery_of(hurried) != old
+def test_given_a_decoder_that_ended_while_it_was_idle_then_no_image_fails_for_it(
+    single: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever needed memory may have killed it."""
+    [decoder] = decoders_of(single)
+    end(decoder)
+    assert same(single.decode(picture()), decode(picture(), LIMITS))
+    assert caplog.messages == ["a decoder ended without an image: exit status -9"]
+
+
+def test_given_a_nursery_that_died_then_the_next_image_has_a_new_one(single: Sandbox) -> None:
+    old, [decoder] = nursery_of(single), decoders_of(single)
+    end(old)
+    assert ended(decoder), "a decoder outlived its nursery"
+    assert same(single.decode(picture()), decode(picture(), LIMITS))
+    assert nursery_of(single) != old
 
 
 def test_given_a_thousand_kills_then_no_process_file_or_memory_is_left() -> None:
     me = psutil.Process()
-    tortured = Sandbox(LIMITS, decoders=1, timeout_s=20)
+    tortured = Sandbox(LIMITS, decoders=1, timeout_s=60)
+    data, asked = picture(8, 8), request(len(picture(8, 8)), None, None)
     try:
-        tortured.decode(picture())
+        tortured.start()
         nursery = nursery_of(tortured)
 
         def kill(times: int) -> None:
             for _ in range(times):
-                tortured.decode(picture(8, 8))
-                decoders_of(tortured)[0].kill()
-                assert code(lambda: tortured.decode(picture(8, 8))) is ErrorCode.DECODE_CRASHED
+                with tortured._borrowed(time.monotonic() + 60) as decoder:
+                    assert decoder.pid is not None
+                    os.kill(decoder.pid, signal.SIGKILL)
+                    with pytest.raises(Fault) as caught:
+                        decoder.decode(data, asked, 60, 60)
+                    assert caught.value.code is ErrorCode.DECODE_CRASHED
+                tortured.decode(data)
 
         kill(100)
+        gc.collect()
         files, memory = (me.num_fds(), nursery.num_fds()), me.memory_info().rss
         nursery_memory = nursery.memory_info().rss
         kill(1_000)
+        gc.collect()
         assert nursery_of(tortured) == nursery
-        assert len(nursery.children()) <= 1
+        [last] = tortured._idle
+        assert ended(*(process for process in nursery.children() if process.pid != last.pid))
         assert (me.num_fds(), nursery.num_fds()) == files
-        assert me.memory_info().rss - memory < 2 * 2**20
-        assert nursery.memory_info().rss - nursery_memory < 2 * 2**20
+        grown = me.memory_info().rss - memory, nursery.memory_info().rss - nursery_memory
+        print(f"grown by {grown} bytes")
+        assert max(grown) < 2 * 2**20
     finally:
         tortured.close()
-    assert not nursery.is_running()
+    assert ended(nursery)
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -272,8 +318,7 @@ input()
         family = psutil.Process(worker.pid).children(recursive=True)
         worker.kill()
     assert len(family) == 3
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
+    assert ended(*family)
 
 
 def test_given_a_closed_sandbox_then_no_process_is_left_and_an_image_is_refused() -> None:
@@ -281,8 +326,19 @@ def test_given_a_closed_sandbox_then_no_process_is_left_and_an_image_is_refused(
     closed.start()
     family = [nursery_of(closed), *decoders_of(closed)]
     closed.close()
-    assert not any(process.is_running() for process in family)
+    assert ended(*family)
     assert code(lambda: closed.decode(picture())) is ErrorCode.WORKER_OVERLOADED
+    assert closed._nursery._process is None
+
+
+def test_given_a_sandbox_that_is_closed_meanwhile_then_no_nursery_is_begun_for_a_late_image(
+    sandbox: Sandbox,
+) -> None:
+    nursery = Nursery(LIMITS, 2**30)
+    nursery.close()
+    with pytest.raises(NurseryGone):
+        Decoder(nursery, PixelBudget(1))
+    assert nursery._process is None
 
 
 # Confined
@@ -311,41 +367,92 @@ def test_given_a_decoder_then_it_holds_its_socket_and_its_memory_alone(sandbox: 
 
 
 CONFINED = """
-import os, socket, sys
+import ctypes, os, signal, socket, sys, threading
 from worker.sandbox.decoder import confine
-import ctypes
-kept = [open("/dev/null"), open("/dev/null")]  # in the place of its socket and its memory
-confine(600 * 2**20, 5, os.getppid())
+libc = ctypes.CDLL(None, use_errno=True)
+
+def call(name, *args):
+    if getattr(libc, name)(*args) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+confine(600 * 2**20, os.getppid())
+if libc.prctl(21, 0, 0, 0, 0) != 2:
+    sys.exit("the kernel filters no system calls")
+os.close(0)
+kept = []
 for name, attempt in {
     "a file": lambda: open("/etc/passwd"),
     "a socket": lambda: socket.socket(),
     "a copy of a descriptor": lambda: os.dup(1),
     "a pipe": lambda: os.pipe(),
+    "its worker signalled": lambda: os.kill(os.getppid(), 0),
+    "its worker traced": lambda: call("ptrace", 16, os.getppid(), 0, 0),
+    "its worker limited": lambda: call("prlimit", os.getppid(), 7, None, None),
+    "a file renamed": lambda: os.rename(sys.argv[1], sys.argv[1] + "2"),
+    "a file removed": lambda: os.unlink(sys.argv[1]),
+    "a process": lambda: os.fork(),
+    "a program": lambda: os.execv("/bin/true", ["true"]),
+    "a system call of tomorrow": lambda: call("syscall", 460),
 }.items():
     try:
         kept.append(attempt())
+        print(name, "done")
     except OSError as exc:
         print(name, exc.errno)
 try:
     bytearray(700 * 2**20)
 except MemoryError:
     print("memory")
-print(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))
+print("no new privileges", libc.prctl(39, 0, 0, 0, 0))
+thread = threading.Thread(target=lambda: print("a thread"))
+thread.start()
+thread.join()
+sys.stdout.flush()
+os.abort()
 """
 
 
-def test_given_a_confined_process_then_it_opens_nothing_and_takes_no_more_memory() -> None:
+def test_given_a_confined_process_then_it_opens_nothing_and_reaches_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
     done = subprocess.run(
-        [sys.executable, "-c", CONFINED], capture_output=True, text=True, check=True
+        [sys.executable, "-c", CONFINED, file], capture_output=True, text=True, check=False
     )
+    if "the kernel filters" in done.stderr:
+        pytest.skip(done.stderr)
     assert done.stdout.splitlines() == [
-        "a file 24",
-        "a socket 24",
-        "a copy of a descriptor 24",
-        "a pipe 24",
+        f"a file {errno.EMFILE}",
+        f"a socket {errno.EMFILE}",
+        f"a copy of a descriptor {errno.EINVAL}",
+        f"a pipe {errno.EMFILE}",
+        f"its worker signalled {errno.EPERM}",
+        f"its worker traced {errno.EPERM}",
+        f"its worker limited {errno.EPERM}",
+        f"a file renamed {errno.EPERM}",
+        f"a file removed {errno.EPERM}",
+        f"a process {errno.EPERM}",
+        f"a program {errno.EPERM}",
+        f"a system call of tomorrow {errno.ENOSYS}",
         "memory",
-        "1",
+        "no new privileges 1",
+        "a thread",
     ]
+    assert done.returncode == -signal.SIGABRT
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_given_a_machine_then_its_filter_ends_with_an_answer_whatever_is_called(
+    machine: str,
+) -> None:
+    steps = seccomp._steps(machine, 4_711)
+    for at, (_, so, not_so, _) in enumerate(steps[:-1], 1):
+        assert at + max(so, not_so) < len(steps)
+    assert steps[-1][0] == 0x06
+
+
+def test_given_another_machine_then_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert not seccomp.forbid()
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
@@ -408,12 +515,14 @@ class _Impostor:
                 memory.close()
 
 
-def answered(says: Callable[[socket.socket, SharedMemory], None]) -> tuple[Decoder, _Impostor, Any]:
+def answered(
+    says: Callable[[socket.socket, SharedMemory], None], timeout_s: float = 60
+) -> tuple[Decoder, _Impostor, Any]:
     """What becomes of an image whose decoder says this."""
     nursery: Any = _Impostor(says)
     decoder = Decoder(nursery, PixelBudget(100))
     try:
-        outcome: Any = decoder.decode(b"data", {}, 0.2)
+        outcome: Any = decoder.decode(b"data", {}, timeout_s, 0)
     except Fault as fault:
         outcome = fault.code
     decoder.close()
@@ -428,6 +537,7 @@ FACTS = {"format": "PNG", "width": 1, "height": 1, "bytes": 4, "sha256": "0"}
     [
         pytest.param({}, id="nothing"),
         pytest.param({"fault": "no such code", "detail": ""}, id="an unknown code"),
+        pytest.param({"fault": "signature_invalid", "detail": ""}, id="a code of no image"),
         pytest.param({"fault": "image_corrupt"}, id="no detail"),
         pytest.param({"shapes": [], "facts": FACTS}, id="no image"),
         pytest.param({"shapes": [[1, 1, 3]]}, id="no facts"),
@@ -462,16 +572,60 @@ def test_given_an_answer_that_makes_sense_then_it_is_taken() -> None:
 
 @given(said=st.binary(max_size=200) | st.binary(max_size=50).map(lambda b: len(b).to_bytes(4) + b))
 @settings(max_examples=60, deadline=None)
-def test_given_any_bytes_for_an_answer_then_the_fault_is_typed_and_in_time(said: bytes) -> None:
+def test_given_any_bytes_for_an_answer_then_the_fault_is_typed(said: bytes) -> None:
     def say(peer: socket.socket, _: SharedMemory) -> None:
         peer.sendall(said)
         peer.recv(1)  # neither more nor the end
 
-    began_s = time.monotonic()
-    decoder, _, outcome = answered(say)
+    decoder, _, outcome = answered(say, timeout_s=0.2)
     assert outcome in (ErrorCode.DECODE_CRASHED, ErrorCode.DECODE_TIMEOUT)
-    assert time.monotonic() - began_s < 0.2 + SLACK_S
     assert not decoder.usable
+
+
+def test_given_an_answer_that_drips_then_it_is_waited_for_no_longer_than_one_that_does_not() -> (
+    None
+):
+    def say(peer: socket.socket, _: SharedMemory) -> None:
+        peer.sendall((1_000).to_bytes(4))
+        while True:
+            peer.sendall(b" ")
+            time.sleep(0.01)
+
+    took_s = []
+    for _ in range(3):
+        began_s = time.monotonic()
+        _, _, outcome = answered(say, timeout_s=0.2)
+        took_s.append(time.monotonic() - began_s)
+        assert outcome is ErrorCode.DECODE_TIMEOUT
+    assert min(took_s) < 0.2 + SLACK_S
+
+
+def test_given_an_image_that_waited_long_for_its_decoder_then_it_does_not_for_room_as_well() -> (
+    None
+):
+    decoder = Decoder(_Impostor(lambda peer, _: wire.send(peer, {"pixels": 1})), PixelBudget(1))  # type: ignore[arg-type]
+    decoder._budget.take(1, 0)
+    assert code(lambda: decoder.decode(b"data", {}, 60, 0)) is ErrorCode.WORKER_OVERLOADED
+    assert not decoder.usable
+    decoder.close()
+
+
+def test_given_a_decoder_that_speaks_ahead_of_the_next_image_then_it_is_lent_no_more() -> None:
+    def say(peer: socket.socket, _: SharedMemory) -> None:
+        for _ in range(2):
+            wire.send(peer, {"fault": "image_corrupt", "detail": ""})
+        peer.recv(1)
+
+    nursery: Any = _Impostor(say)
+    decoder = Decoder(nursery, PixelBudget(100))
+    assert decoder.silent
+    with pytest.raises(Fault):
+        decoder.decode(b"data", {}, 60, 0)
+    until_s = time.monotonic() + 20
+    while decoder.silent and time.monotonic() < until_s:
+        time.sleep(0.001)
+    assert not decoder.silent
+    decoder.close()
 
 
 def test_given_messages_then_only_those_within_the_bound_are_read() -> None:
@@ -499,25 +653,28 @@ def test_given_room_for_two_then_the_third_waits_and_the_fourth_behind_it() -> N
     budget, order = PixelBudget(100), []
     assert budget.take(60, 0)
     assert budget.take(40, 0)
-    far = time.monotonic() + 10
+    far = time.monotonic() + 60
 
     def wait(pixels: int) -> None:
         assert budget.take(pixels, far)
         order.append(pixels)
 
     threads = []
-    for pixels in (90, 10):
+    for pixels in (95, 10):
         threads.append(threading.Thread(target=wait, args=(pixels,)))
         threads[-1].start()
-        time.sleep(0.05)
+        while len(budget._waiting) < len(threads):
+            time.sleep(0.001)
     budget.give_back(40)
     time.sleep(0.05)
     assert order == [], "a small one went past a large one"
     budget.give_back(60)
-    for thread in threads:
-        thread.join(5)
-    assert order == [90, 10]
-    assert budget.left == 0
+    threads[0].join(20)
+    assert order == [95]
+    budget.give_back(95)
+    threads[1].join(20)
+    assert order == [95, 10]
+    assert budget.left == 90
 
 
 def test_given_no_room_in_time_then_nothing_is_held() -> None:
@@ -530,40 +687,38 @@ def test_given_no_room_in_time_then_nothing_is_held() -> None:
 
 
 def test_given_many_large_images_at_once_then_few_are_decoded_at_a_time() -> None:
-    """Two decoders could hold 100 MP; they are given room for one image of 50."""
-    large = flat(7_071, 7_071)
-    bounded = Sandbox(LIMITS, decoders=3, timeout_s=60, pixels_in_flight=50_000_000)
-    most_bytes, over = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most_bytes
-        while not over.wait(0.005):
-            for process in decoders_of(bounded):
-                with_memory = process.memory_info().rss
-                most_bytes = max(most_bytes, with_memory)
-            held.append(sum(p.memory_info().rss > 200 * 2**20 for p in decoders_of(bounded)))
-
+    """Three decoders could hold 75 MP; they are given room for one image of 25."""
+    large = flat(5_000, 5_000)
+    bounded = Sandbox(LIMITS, decoders=3, timeout_s=150, pixels_in_flight=25_000_000)
+    over = threading.Event()
     held: list[int] = []
+
+    def watch(decoders: list[psutil.Process], held_bytes: int) -> None:
+        while not over.wait(0.01):
+            held.append(sum(process.memory_info().rss > held_bytes for process in decoders))
+
     try:
         bounded.start()
-        watcher = threading.Thread(target=watch)
+        decoders = decoders_of(bounded)
+        # Half of what the pixels take, beside what a decoder takes.
+        half = max(process.memory_info().rss for process in decoders) + 50 * 2**20
+        watcher = threading.Thread(target=watch, args=(decoders, half))
         watcher.start()
-        with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda _: bounded.decode(large, FRAMING), range(8)))
+        with ThreadPoolExecutor(6) as threads:
+            found = list(threads.map(lambda _: bounded.decode(large, FRAMING), range(6)))
     finally:
         over.set()
         watcher.join()
         bounded.close()
-    assert len(found) == 8
-    assert most_bytes > 200 * 2**20, "nothing was seen"
+    assert len(found) == 6
     assert max(held) == 1
-    assert bounded._budget.left == 50_000_000
+    assert bounded._budget.left == 25_000_000
 
 
 def test_given_a_large_image_then_its_memory_is_given_back() -> None:
     memory = SharedMemory()
     memory.write(bytes(50 * 2**20))
-    memory.trim(50 * 2**20)
+    memory.trim()
     assert os.fstat(memory.descriptor).st_blocks * 512 <= KEPT_BYTES
     memory.write(b"abc")
     assert memory.read(3) == b"abc"
@@ -574,6 +729,7 @@ def test_given_no_descriptors_left_then_an_image_is_refused_for_now_and_nothing_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     full = Sandbox(LIMITS, decoders=1)
+    gc.collect()
     before = psutil.Process().num_fds()
 
     def none_left() -> tuple[socket.socket, socket.socket]:

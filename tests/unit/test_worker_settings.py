@@ -43,7 +43,11 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param({"MAX_PER_HOST": "0"}, "MAX_PER_HOST", id="nothing from any host"),
         pytest.param({"S3_REQUEST_PAYER": "me"}, "S3_REQUEST_PAYER", id="no one who pays"),
         pytest.param({"SINK_ALLOW": "s3://bucket/prefix"}, "SINK_ALLOW", id="no folder of a sink"),
-        pytest.param({"SINK_TIMEOUT_S": "140"}, "or SINK_TIMEOUT_S", id="no time for a last shard"),
+        pytest.param(
+            {"SINK_ALLOW": "s3://bucket/", "SINK_TIMEOUT_S": "140"},
+            "SINK_TIMEOUT_S, if longer",
+            id="no time for a last shard",
+        ),
         pytest.param({"VISIBILITY_TIMEOUT_S": "1"}, "VISIBILITY_TIMEOUT_S", id="a hasty lease"),
     ],
 )

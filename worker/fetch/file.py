@@ -23,6 +23,7 @@ CHUNK_BYTES = 1024 * 1024
 _URI = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.IGNORECASE | re.ASCII | re.DOTALL)
 # What opening says when a step turned into a link or into no folder since it was resolved.
 _SWAPPED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 def parse_file_uri(uri: str) -> str:
@@ -63,7 +64,8 @@ class FileSource:
 
         Raises:
             Fault: url_invalid, file_not_allowed (outside the folder, whether it exists or not;
-                not a regular file; not readable), file_not_found, body_too_large, fetch_timeout.
+                not a regular file; not readable), file_not_found, body_too_large, fetch_timeout,
+                worker_overloaded (no descriptor is left).
         """
         root, resolved = self.place(uri)
         descriptor = _open_under(root, resolved)
@@ -111,8 +113,11 @@ def _open_under(root: Path, resolved: Path) -> int:
             folder = inner
         return os.open(name, final, dir_fd=folder)
     except OSError as exc:
-        refused = isinstance(exc, PermissionError) or exc.errno in _SWAPPED
-        code = ErrorCode.FILE_NOT_ALLOWED if refused else ErrorCode.FILE_NOT_FOUND
+        code = ErrorCode.FILE_NOT_FOUND
+        if exc.errno in _EXHAUSTED:
+            code = ErrorCode.WORKER_OVERLOADED
+        elif isinstance(exc, PermissionError) or exc.errno in _SWAPPED:
+            code = ErrorCode.FILE_NOT_ALLOWED
         raise Fault(code, f"{resolved}: {exc}") from exc
     finally:
         if folder >= 0:

@@ -47,7 +47,7 @@ class Resolver:
             timeout_s: a shorter limit than the resolver's own.
 
         Raises:
-            Fault: dns_failed.
+            Fault: dns_failed; worker_overloaded, when this process can start no thread.
         """
         try:
             return [str(ip_address(host))]
@@ -60,9 +60,14 @@ class Resolver:
         # getaddrinfo takes no timeout, so it runs where it can be left behind, also by a process
         # that ends: pools of concurrent.futures are waited for.
         answer: Future[list[str]] = Future()
-        threading.Thread(
+        asking = threading.Thread(
             target=self._answer, args=(answer, host, port), name="dns", daemon=True
-        ).start()
+        )
+        try:
+            asking.start()
+        except RuntimeError as exc:  # a container's limit of threads and processes
+            self._free.release()
+            raise Fault(ErrorCode.WORKER_OVERLOADED, f"{host} is not looked up: {exc}") from exc
         try:
             found = answer.result(max(0, until - time.monotonic()))
         except TimeoutError as exc:

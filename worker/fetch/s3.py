@@ -100,7 +100,10 @@ class S3Source:
         bucket, key, version = parse_s3_uri(uri)
         check_place(bucket, key, self._allow)
         deadline = min(deadline, time.monotonic() + self._limits.total_s)
-        got = self._threads.submit(self._get, bucket, key, version, deadline)
+        try:
+            got = self._threads.submit(self._get, bucket, key, version, deadline)
+        except RuntimeError as exc:  # a container's limit of threads, or the source is closed
+            raise Fault(ErrorCode.WORKER_OVERLOADED, f"s3://{bucket}/{key}: {exc}") from exc
         try:
             return got.result(deadline - time.monotonic())
         except TimeoutError as exc:

@@ -18,7 +18,7 @@ from worker.sandbox.warm_up import warm_up
 
 END_WAIT_S = 0.1
 DECODER_FILES = 5
-"""Standard streams, socket and memory: a decoder opens no more."""
+"""Standard streams, socket and memory."""
 
 
 def nurse(control: socket.socket, limits: ImageLimits, memory_bytes: int) -> None:
@@ -77,12 +77,13 @@ def _be_a_decoder(
 ) -> None:
     status = 1
     try:
-        control.close()
         # Copied first: one of them may stand where the other has to be.
-        for position, descriptor in enumerate([os.dup(fd) for fd in descriptors], 3):
+        copies = [os.dup(fd) for fd in descriptors]
+        held = max(control.detach(), *descriptors, *copies)
+        for position, descriptor in enumerate(copies, 3):
             os.dup2(descriptor, position)
-        os.closerange(DECODER_FILES, os.sysconf("SC_OPEN_MAX"))
-        confine(memory_bytes, DECODER_FILES, parent_pid)
+        os.closerange(DECODER_FILES, held + 1)  # not up to their bound, which may be a billion
+        confine(memory_bytes, parent_pid)
         serve(socket.socket(fileno=3), SharedMemory(4), limits)
         status = 0
     except (BrokenPipeError, ConnectionResetError):

@@ -4,7 +4,7 @@ in    {"bytes": 102400, "framing": {...}, "regions": [...]}     the file lies in
 out   {"pixels": 12000000}       only for large images; then waits for {}
 out   {"shapes": [[384, 384, 3]], "facts": {...}}               the pixels lie in the memory
    or {"fault": "image_corrupt", "detail": "..."}
-   or {"failed": "job_invalid", "message": "..."}
+   or {"invalid": "..."}                                        the job, and why
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from producer.errors import JobFailed
 from worker.blip.framing import Framing
 from worker.errors import ErrorCode, Fault
 from worker.image import Decoded, ImageLimits, decode
-from worker.sandbox import wire
+from worker.sandbox import seccomp, wire
 from worker.sandbox.memory import CAPACITY_BYTES, SharedMemory
 
 __all__ = ["FREE_PIXELS", "confine", "request", "serve"]
@@ -40,12 +40,13 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)  # glibc's
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # prctl(2)
 
 
-def confine(memory_bytes: int, files: int, parent_pid: int) -> None:
+def confine(memory_bytes: int, parent_pid: int) -> None:
     """Bound what this process can do, whatever an image makes of it.
 
     No more memory than this, no core, no file or shared memory larger than the pixels' bound, no
-    new program with more rights; and no file or socket opened any more, since descriptors from
-    `files` on are refused. It ends with its parent, and leaves signals of the terminal to it.
+    new program with more rights; no file or socket opened any more, not even in the place of one
+    that it closes; and what seccomp.py refuses. It ends with its parent, and leaves signals of the
+    terminal to it.
     """
     for sig in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sig, signal.SIG_IGN)
@@ -54,7 +55,7 @@ def confine(memory_bytes: int, files: int, parent_pid: int) -> None:
     for bound, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, CAPACITY_BYTES),
-        (resource.RLIMIT_NOFILE, files),
+        (resource.RLIMIT_NOFILE, 0),  # those that are open stay usable
     ):
         resource.setrlimit(bound, (value, value))
     if sys.platform.startswith("linux"):
@@ -63,6 +64,7 @@ def confine(memory_bytes: int, files: int, parent_pid: int) -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:
             os._exit(0)
+        seccomp.forbid()
 
 
 def request(size: int, framing: Framing | None, regions: Any) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def _answer(
     except Fault as exc:
         return {"fault": exc.code, "detail": exc.detail[:MAX_DETAIL_CHARS]}
     except JobFailed as exc:
-        return {"failed": exc.code, "message": exc.message[:MAX_DETAIL_CHARS]}
+        return {"invalid": exc.message[:MAX_DETAIL_CHARS]}
     except MemoryError:
         return {"fault": ErrorCode.IMAGE_TOO_LARGE, "detail": "more memory than a decoder has"}
 

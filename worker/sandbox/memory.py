@@ -62,9 +62,9 @@ class SharedMemory:
             at, rest = at + len(piece), rest[len(piece) :]
         return pixels
 
-    def trim(self, used: int) -> None:
-        """Give back what was used beyond what is kept. OSError is not raised."""
-        if used > KEPT_BYTES:
+    def trim(self) -> None:
+        """Give back what is beyond what is kept, whoever wrote it."""
+        if os.fstat(self.descriptor).st_size > KEPT_BYTES:
             os.ftruncate(self.descriptor, KEPT_BYTES)
 
     def close(self) -> None:

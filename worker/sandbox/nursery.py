@@ -33,6 +33,8 @@ ANSWER = struct.Struct("=i")
 FORK, END = b"f", b"e"
 UNKNOWN = -(2**31)
 ANSWER_WAIT_S = 10.0
+START_WAIT_S = 60.0
+"""Of the first answer: what is imported before it takes its time on a busy machine."""
 
 
 class NurseryGone(Exception):  # noqa: N818 - it says what happened
@@ -52,6 +54,8 @@ class Nursery:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._pids: set[int] = set()  # of its decoders that nobody has ended
+        self._closed = False
 
     def fork(self, peer: socket.socket, memory: SharedMemory) -> int:
         """Fork a decoder that serves the other side of `peer` and shares `memory`; its pid.
@@ -77,13 +81,14 @@ class Nursery:
         return None if status == UNKNOWN else status
 
     def close(self) -> None:
-        """End the nursery; decoders end with it."""
+        """End the nursery, for good; decoders end with it."""
         with self._lock:
+            self._closed = True
             self._end()
 
     def _asked(self, what: bytes, pid: int, descriptors: list[int], tries: int) -> int:
         with self._lock:
-            for _ in range(tries):
+            for _ in range(0 if self._closed else tries):
                 try:
                     return self._answer(what, pid, descriptors)
                 except OSError:
@@ -91,14 +96,20 @@ class Nursery:
         raise NurseryGone("the process that makes decoders is gone")
 
     def _answer(self, what: bytes, pid: int, descriptors: list[int]) -> int:
-        if self._socket is None and what == END:
-            raise OSError("it went with its nursery")
+        if what == END and pid not in self._pids:  # it went with its nursery
+            return UNKNOWN
         control = self._socket or self._started()
         socket.send_fds(control, [REQUEST.pack(what, pid)], descriptors)
         answer = control.recv(ANSWER.size, socket.MSG_WAITALL)
         if len(answer) < ANSWER.size:
             raise OSError("the nursery ended")
-        return int(ANSWER.unpack(answer)[0])
+        control.settimeout(ANSWER_WAIT_S)
+        told = int(ANSWER.unpack(answer)[0])
+        if what == END:
+            self._pids.remove(pid)
+        else:
+            self._pids.add(told)
+        return told
 
     def _started(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -122,11 +133,12 @@ class Nursery:
             except BaseException:
                 ours.close()
                 raise
-        ours.settimeout(ANSWER_WAIT_S)
+        ours.settimeout(START_WAIT_S)
         self._socket = ours
         return ours
 
     def _end(self) -> None:
+        self._pids.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
