@@ -136,7 +136,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
         for queue in self.active_queues:
             of_lane[BULK if is_bulk(queue) else INTERACTIVE].append(queue)
         lists = [name for lane in self._lanes for name in self._lists(of_lane[lane])]
-        if not lists:
+        if not lists or self.leases.closed:
             return
         connection = self.client.connection
         if self._tracked is not connection._sock:
@@ -144,6 +144,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
         self._tag = uuid()
         script = ("EVALSHA", _TAKE_SHA) if self._known_to_redis else ("EVAL", TAKE)
         self._brpop_sent_at = self._taken_s = monotonic()
+        self.leases.asked(self._tag)
         connection.send_command(*script, len(lists), *lists, *self._take_args(self._tag))
         self._in_poll, self._listening = connection, False
 
@@ -179,14 +180,20 @@ class _Channel(_Kombu):  # type: ignore[misc]
         except self.connection_errors:
             connection.disconnect()
             self._in_poll = self._listening = False
+            self.leases.answered(self._tag)  # never: the lease ends
             raise
+        if taken is None:
+            self.leases.answered(self._tag)
         if taken is None and not news:
             self._listening, self._brpop_sent_at = True, None
             raise Empty
         self._in_poll = self._listening = False
         self._flush_brpop_reauth()
         if taken is not None:
-            self._deliver(self._tag, *taken)
+            try:
+                self._deliver(self._tag, *taken)
+            finally:
+                self.leases.answered(self._tag)
         return True
 
     def overheard(self) -> None:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 VISIBILITY_TIMEOUT_S = 20.0
 SWEEP_EVERY_S = 2.0
 SWEEP_LIMIT = 100
+TAKE_LAG_S = 0.02
 """Messages queued again by one script, so that Redis is never held."""
 SWEEP_SCRIPTS = 20
 """Scripts in one sweep, so that the event loop is not held either; the rest waits for the next."""
@@ -80,6 +81,7 @@ class Leases:
         self._lock = threading.Lock()
         self._held: dict[str, weakref.ref[Any]] = {}
         self._bulk: set[str] = set()
+        self._asked: set[str] = set()
         self._done: set[str] = set()
         self.slots: float = math.inf
         """Most messages that may be held."""
@@ -130,6 +132,14 @@ class Leases:
         """How many of them came from bulk lanes."""
         return len(self._bulk)
 
+    def asked(self, tag: str) -> None:
+        """A take was sent: from when Redis has it on, a message may be ours under this tag."""
+        self._asked.add(tag)
+
+    def answered(self, tag: str) -> None:
+        """The take found nothing, or what it found is held or dealt with."""
+        self._asked.discard(tag)
+
     def hold(self, tag: str, message: Any, bulk: bool = False) -> None:
         """From now on the lease is renewed, for as long as anybody keeps `message`."""
         with self._lock:
@@ -177,7 +187,8 @@ class Leases:
         return int(self._run(RETURN, "RPUSH" if first else "LPUSH", *tags)) if tags else 0
 
     def return_all(self) -> int:
-        """Put back all that this process holds, and take nothing more; returns how many.
+        """Put back all that this process holds, or has asked for and may get without looking at it
+        any more, and take nothing more; returns how many.
 
         One step: each message is returned once, and later acknowledgements find nothing.
         Raises: redis.RedisError.
@@ -186,7 +197,12 @@ class Leases:
         self.flush()
         with self._lock:
             tags = list(self._held)
-        return self.give_back(*reversed(tags))
+        asked = list(self._asked - set(tags))
+        returned = self.give_back(*reversed(tags), *asked)
+        if asked:  # Redis may have read this sooner than the take, which came by another way
+            time.sleep(TAKE_LAG_S)
+            returned += self.give_back(*asked)
+        return returned
 
     def postpone(self, tag: str, name: str, due_ms: int) -> None:
         """Keep a message that was taken too early until `due_ms` (Redis' clock)."""
