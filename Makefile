@@ -1,4 +1,4 @@
-# make demo | test | parity | check | bench | chaos | train-bundled: each sets up what it needs, once.
+# make demo | test | parity | check | bench | chaos | fuzz | train-bundled: each sets up what it needs, once.
 
 # The first that runs and fits: a command of pyenv or conda may be there and start nothing.
 FITS   := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -14,7 +14,7 @@ BENCH  ?= --table
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test parity check format bench chaos train-bundled clean
+.PHONY: help setup demo test parity check format bench chaos fuzz train-bundled clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -55,6 +55,12 @@ bench: $(READY) ## The engine against transformers, side by side (BENCH="--size 
 chaos: $(READY) ## Faults of all kinds for 20 minutes, and an account (SHORT=1, SEED=, JOBS=, MINUTES=, WORKERS=)
 	$(BIN)/python -m tests.chaos run $(if $(SHORT),--short) $(if $(SEED),--seed $(SEED)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(WORKERS),--workers $(WORKERS))
+
+fuzz: $(READY) ## Damaged images through the decoder for five minutes (SECONDS=, SEED=, TARGET=in_a_sandbox)
+	$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(TARGET),--target $(TARGET))
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/python -m pytest -q -n 0 $(if $(SEED),--hypothesis-seed=$(SEED)) \
+		tests/fuzz/test_parsers.py
 
 train-bundled: $(READY) ## Train the bundled checkpoint anew (an hour on two cores)
 	$(BIN)/python -m worker.training.pretrain -o worker/checkpoints/scenes

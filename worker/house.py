@@ -19,6 +19,7 @@ from worker.fetch.file import FileSource
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
+from worker.formats import parse_formats
 from worker.gate import Gate
 from worker.image import ImageLimits
 from worker.leases import Leases
@@ -171,7 +172,14 @@ def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Re
 def make_sandbox(settings: WorkerSettings) -> Sandbox:
     """What decodes images, not started yet."""
     return Sandbox(
-        ImageLimits(max_pixels=settings.max_pixels),
+        ImageLimits(
+            formats=parse_formats(settings.image_formats),
+            max_pixels=settings.max_pixels,
+            max_side=settings.max_side,
+            max_jpeg_scans=settings.max_jpeg_scans,
+            draft=settings.draft,
+            alpha=settings.alpha,
+        ),
         decoders=settings.decoders,
         timeout_s=settings.decode_timeout_s,
         memory_bytes=settings.decoder_memory_bytes,

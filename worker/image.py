@@ -7,39 +7,34 @@ plain values, to be run in a process that can be killed; nothing heavy is import
 
 import hashlib
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from producer.contract import ImageFacts
 from producer.errors import PUBLIC_TEXT, JobFailed
 from worker.blip.framing import Framing, cut
 from worker.blip.geometry import Box
+from worker.bmp import mend_palette
+from worker.colour import Alpha, mend_transparency, to_rgb
+from worker.draft import Draft, draft_px
 from worker.errors import ErrorCode, Fault
+from worker.formats import DEFAULT_FORMATS, begins_as, enable
+from worker.metadata import JPEG_MARKER, exif_orientation, strip
 
 __all__ = ["Decoded", "ImageLimits", "count_scans", "decode"]
 
-# Pillow's own guards, for the whole process. A compressed text or profile is inflated on opening.
+# Pillow's own guards, for the whole process, behind worker.metadata.
 PngImagePlugin.MAX_TEXT_CHUNK = 256 * 1024
 PngImagePlugin.MAX_TEXT_MEMORY = 1024 * 1024
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 warnings.filterwarnings("ignore", module=r"PIL\.")  # odd metadata is the sender's affair
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
-# How a file of each format begins: it tells a damaged image from something else altogether.
-_BEGINNINGS = {
-    "JPEG": re.compile(rb"\xff\xd8\xff"),
-    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
-    "GIF": re.compile(rb"GIF8[79]a"),
-    "BMP": re.compile(rb"BM"),
-}
 # The transposition that undoes each EXIF orientation (Exif 2.32, 4.6.4 A); from 5 on sides swap.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,16 +45,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG marker (ITU-T T.81, B.1.1): not a stuffed zero, a restart or TEM, which stand alone. Only
-# the last of several fill bytes is matched: `\xff+` would take quadratic time over a run of them.
-_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SOFS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all but DHT, JPG and DAC
-
-# At 384 px the result of a draft differs by 0.15 of 255 on average, 4 at most, and an image of
-# 12 MP decodes in a third of the time. A draft of 384 would be too coarse; so larger pictures are
-# drafted at twice the side that is wanted.
-DRAFT_PX = 768
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +54,22 @@ class ImageLimits:
     """What an image may be.
 
     Attributes:
-        formats: Pillow's names. JPEG takes in MPO, a JPEG with further pictures behind it.
+        formats: Pillow's names, out of those of worker.formats. JPEG takes in MPO, a JPEG with
+            further pictures behind it.
         max_pixels: width x height.
         max_side: the longer side in pixels.
         max_jpeg_scans: 400 scans in 231 KB cost 12.8 s; real progressive files have about ten.
-        draft_from_px: JPEGs whose shorter side has at least this, and twice the draft's, are
-            decoded at reduced size when they are framed as a whole.
+        draft: which large JPEGs are decoded at reduced size when they are framed as a whole.
         alpha: lay transparent images on white, or drop the channel as BLIP's own code does,
             which shows colours nobody was meant to see.
     """
 
-    formats: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
     max_pixels: int = 50_000_000
     max_side: int = 16_383
     max_jpeg_scans: int = 64
-    draft_from_px: int = 1_536
-    alpha: Literal["white", "drop"] = "white"
+    draft: Draft = "close"
+    alpha: Alpha = "white"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +118,7 @@ def decode(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as exc:
         raise Fault(ErrorCode.IMAGE_TOO_LARGE, f"{type(exc).__name__}: {exc}") from exc
     except UnidentifiedImageError as exc:
-        begun = any(
-            form.match(data) for name, form in _BEGINNINGS.items() if name in limits.formats
-        )
+        begun = begins_as(data, limits.formats)
         code = ErrorCode.IMAGE_CORRUPT if begun else ErrorCode.IMAGE_UNSUPPORTED_FORMAT
         raise Fault(code, f"begins with {data[:16]!r}") from exc
     except Exception as exc:
@@ -150,28 +135,39 @@ def _decode(
     make_room: Callable[[int], None],
 ) -> Decoded:
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
-    with Image.open(io.BytesIO(data), formats=limits.formats) as image:
+    enable(limits.formats)
+    bare = strip(data)
+    with Image.open(io.BytesIO(bare.data), formats=limits.formats) as image:
         width, height = image.size
         _check_size(image, limits)
-        is_jpeg = image.format in ("JPEG", "MPO")
-        if is_jpeg and (scans := count_scans(data, limits.max_jpeg_scans)) > limits.max_jpeg_scans:
+        is_jpeg = image.format == "JPEG"
+        if (
+            is_jpeg
+            and (scans := count_scans(bare.data, limits.max_jpeg_scans)) > limits.max_jpeg_scans
+        ):
             raise Fault(ErrorCode.IMAGE_TOO_COMPLEX, f"{scans} scans or more")
         if is_jpeg and framing is not None and not regions:
-            draft_px = max(DRAFT_PX, 2 * max(framing.place(width, height).resized))
-            if min(image.size) >= max(limits.draft_from_px, 2 * draft_px):
-                image.draft(None, (draft_px, draft_px))
+            wanted = max(framing.place(width, height).resized)
+            sampling = None if image.mode == "L" else JpegImagePlugin.get_sampling(image)
+            if least := draft_px(limits.draft, image.size, sampling, wanted):
+                image.draft(None, (least, least))
+        mend_palette(image, data)
         make_room(image.width * image.height)
         image.load()
         _check_size(image, limits)
-        orientation = _orientation(image)
-        upright: Image.Image = _rgb(image, limits.alpha)
+        exif, xmp = (image.info.get(name) or b"" for name in ("exif", "xmp"))
+        orientation = exif_orientation(bare.exif or exif, bare.xmp or xmp)
+        mend_transparency(image, data)
+        upright = to_rgb(image, limits.alpha)
         if orientation in _UPRIGHT:
+            if upright is not image:
+                image.close()  # its pixels; of the three pictures two are held at a time
             upright = upright.transpose(_UPRIGHT[orientation])
         parts = _cut(upright, regions) if regions else iter([upright])
         if orientation >= 5:
             width, height = height, width
         facts = ImageFacts(
-            format=image.format or "",
+            format="MPO" if bare.several else image.format or "",
             width=width,
             height=height,
             bytes=len(data),
@@ -198,29 +194,6 @@ def _check_size(image: Image.Image, limits: ImageLimits) -> None:
         raise Fault(ErrorCode.IMAGE_TOO_LARGE, f"{width} x {height} pixels")
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - damaged metadata does not damage the picture
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-
-
-def _rgb(image: Image.Image, alpha: Literal["white", "drop"]) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Sixteen bits of grey, which convert("RGB") would clip to white.
-        grey = np.clip(np.asarray(image).astype(np.float32), 0, 65_535) / 257
-        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data and alpha == "white":
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the palette's colours; straight to RGB Pillow warns
-    return image.convert("RGB")
-
-
 def count_scans(data: bytes, limit: int) -> int:
     """Count the scans of a JPEG's first picture, stopping once there are more than `limit`.
 
@@ -228,7 +201,7 @@ def count_scans(data: bytes, limit: int) -> int:
     anything, such as a thumbnail with scans of its own in the EXIF data.
     """
     scans, position, framed = 0, 0, False
-    while scans <= limit and (found := _MARKER.search(data, position)):
+    while scans <= limit and (found := JPEG_MARKER.search(data, position)):
         marker, position = found[1][0], found.end()
         if marker == _SOI:
             continue
@@ -236,8 +209,6 @@ def count_scans(data: bytes, limit: int) -> int:
             break
         framed = framed or marker in _SOFS
         scans += framed and marker == _SOS
-        length = int.from_bytes(data[position : position + 2])
-        if length < 2:
-            break  # no decoder reads on
-        position += length
+        # A length too small to hold itself: libjpeg goes on after it, and so may hidden scans.
+        position += max(2, int.from_bytes(data[position : position + 2]))
     return scans

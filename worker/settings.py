@@ -9,9 +9,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from producer.settings import ProducerSettings
 from producer.signing import MAX_AGE_S, Verifier
+from worker.draft import Draft
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
+from worker.formats import DEFAULT_FORMATS, parse_formats
 from worker.lanes import slots
 
 BUNDLED = "bundled"
@@ -175,7 +177,28 @@ class WorkerSettings(ProducerSettings):
         "never used",
     )
     max_bytes: int = Field(20 * 2**20, ge=1, description="Largest image file, bytes")
+    image_formats: str = Field(
+        ",".join(DEFAULT_FORMATS),
+        description="Formats images may have, comma-separated; AVIF and HEIF (with the extra "
+        "'heic') may be added",
+    )
     max_pixels: int = Field(50_000_000, ge=1, description="Largest image, pixels")
+    max_side: int = Field(
+        16_383, ge=1, le=65_535, description="Longest side of the largest image, pixels"
+    )
+    max_jpeg_scans: int = Field(
+        64, ge=1, description="Most scans of a JPEG; more cost time, and no camera writes them"
+    )
+    draft: Draft = Field(
+        "close",
+        description="Which large JPEGs are decoded at reduced size. close: those whose pixels "
+        "differ by 4 of 255 at most; fast: those of cameras too, in 40 % of the time; off: none",
+    )
+    alpha: Literal["white", "drop"] = Field(
+        "white",
+        description="What becomes of transparency: pictures are laid on white, or its channel is "
+        "dropped, which shows hidden colours, as BLIP's own code does",
+    )
     s3_allow: str = Field(
         "",
         description="Buckets or bucket/prefix that s3:// images may come from, comma-separated; "
@@ -215,6 +238,7 @@ class WorkerSettings(ProducerSettings):
             )
         for entry in self.fetch_exceptions:
             parse_allow(entry)
+        parse_formats(self.image_formats)
         if self.fetch_proxy is not None:
             parse_proxy(self.fetch_proxy)
         return self

@@ -300,12 +300,13 @@ def test_given_a_gif_whose_frame_is_larger_than_its_screen_when_decoded_then_the
     ],
     ids=["iCCP", "zTXt", "iTXt"],
 )
-def test_given_metadata_that_inflates_without_end_when_decoded_then_it_is_refused(
-    bomb: bytes,
+def test_given_metadata_that_inflates_without_end_when_decoded_then_nothing_inflates_it(
+    bomb: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = zlib.compress(b"\0\0")
-    assert code(png(1, 1, idat=rows)) is None
-    assert code(png(1, 1, bomb, idat=rows)) is ErrorCode.IMAGE_CORRUPT
+    inflated: list[int] = []
+    monkeypatch.setattr(PngImagePlugin, "_safe_zlib_decompress", inflated.append)
+    assert code(png(1, 1, bomb, idat=zlib.compress(b"\0\0"))) is None
+    assert not inflated
 
 
 def test_given_memory_runs_out_when_decoding_then_the_image_is_too_large(
@@ -352,7 +353,7 @@ def test_given_a_jpeg_when_its_scans_are_counted_then_only_its_own_picture_count
         (plain[:2] + segment(0xDA, b"no frame yet") + plain[2:], 1),
         (plain[:100], 0),
         (b"", 0),
-        (b"\xff\xc0\x00\x00\xff\xda", 0),
+        (b"\xff\xc0\x00\x00\xff\xda", 1),  # libjpeg goes on after a length too small for itself
         (segment(0xC0, b"") + segment(0xDA, b"") + b"\xff" * 5_000_000 + b"\0", 1),  # in no time
     ]
     assert [count_scans(data, 64) for data, _ in cases] == [count for _, count in cases]
@@ -414,15 +415,15 @@ def test_given_a_size_and_an_orientation_when_decoded_then_it_is_turned_before_i
 
 
 def test_given_a_large_jpeg_when_decoded_to_a_size_then_a_draft_changes_it_hardly() -> None:
-    image = picture(2_400, 1_600)
-    data = encode(image, "JPEG", quality=95)
+    image = picture(3_000, 2_900)
+    data = encode(image, "JPEG", quality=95, subsampling="4:4:4")
     drafted = decode(data, LIMITS, to(384, 384))
-    full = decode(data, ImageLimits(draft_from_px=10_000), to(384, 384))
+    full = decode(data, ImageLimits(draft="off"), to(384, 384))
     difference = np.abs(drafted.images[0].astype(int) - full.images[0])
-    assert 0 < difference.max() <= 8
-    assert difference.mean() < 1
-    assert (drafted.facts.width, drafted.facts.height) == (2_400, 1_600)
-    assert decode(data, LIMITS).images[0].shape == (1_600, 2_400, 3)
+    assert 0 < difference.max() <= 4
+    assert difference.mean() <= 0.2
+    assert (drafted.facts.width, drafted.facts.height) == (3_000, 2_900)
+    assert decode(data, LIMITS).images[0].shape == (2_900, 3_000, 3)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -440,12 +441,12 @@ def test_given_a_wide_image_and_a_mode_when_decoded_then_it_is_framed_as_the_eng
 
 def test_given_a_larger_resolution_when_a_large_jpeg_is_decoded_then_its_draft_is_larger() -> None:
     image = picture(3_400, 3_200)
-    data = encode(image, "JPEG", quality=95)
-    for side in (768, 1_024):
+    data = encode(image, "JPEG", quality=95, subsampling="4:4:4")
+    for side in (384, 768):
         [drafted] = decode(data, LIMITS, to(side, side)).images
-        [full] = decode(data, ImageLimits(draft_from_px=10_000), to(side, side)).images
+        [full] = decode(data, ImageLimits(draft="off"), to(side, side)).images
         assert np.abs(drafted.astype(int) - full).mean() < 1
-        assert np.array_equal(drafted, full) is (side == 1_024)
+        assert np.array_equal(drafted, full) is (side == 768)
 
 
 # Regions

@@ -32,6 +32,13 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param(
             {"BATCH_TIMEOUT_S": "90"}, "less than INFER_TIMEOUT_S", id="jobs give up a hang first"
         ),
+        pytest.param(
+            {"IMAGE_FORMATS": "JPEG,TIFF"}, "TIFF is not accepted; .*JPEG, PNG", id="TIFF"
+        ),
+        pytest.param({"IMAGE_FORMATS": " ,"}, "nothing is not accepted", id="no format"),
+        pytest.param({"ALPHA": "black"}, "CAPTIONQ_ALPHA", id="no such ground"),
+        pytest.param({"MAX_SIDE": "0"}, "CAPTIONQ_MAX_SIDE", id="no side"),
+        pytest.param({"MAX_JPEG_SCANS": "0"}, "CAPTIONQ_MAX_JPEG_SCANS", id="no scan"),
         pytest.param({"FETCH_PROXY": "proxy:3128"}, "FETCH_PROXY", id="no proxy's URL"),
         pytest.param({"MAX_PER_HOST": "0"}, "MAX_PER_HOST", id="nothing from any host"),
         pytest.param({"S3_REQUEST_PAYER": "me"}, "S3_REQUEST_PAYER", id="no one who pays"),

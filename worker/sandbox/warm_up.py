@@ -5,6 +5,7 @@ import io
 from PIL import Image
 
 from worker.blip.framing import Framing
+from worker.formats import enable
 from worker.image import ImageLimits, decode
 
 __all__ = ["warm_up"]
@@ -14,6 +15,7 @@ def warm_up(limits: ImageLimits) -> None:
     """Decode one small file of each format, turned and with text, framed: modules that are
     imported late are in place then. A decoder can open no file, so it could not import them."""
     Image.init()
+    enable(limits.formats)
     framing = Framing("pad", (32, 32), 16, Image.Resampling.BICUBIC, (0, 0, 0))
     exif = Image.Exif()
     exif[0x0112] = 6
