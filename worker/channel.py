@@ -69,6 +69,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
+        self._known_lists: dict[tuple[Lane, ...], list[str]] = {}
         super().__init__(*args, **kwargs)
         if self.leases is None:
             self.leases, self.owns_leases = Leases(self.visibility_timeout), True
@@ -126,16 +127,29 @@ class _Channel(_Kombu):  # type: ignore[misc]
         """The queues that are consumed, in the order they were subscribed to; kombu's is a set."""
         return [queue for queue in self._active_queues if queue not in self.active_fanout_queues]
 
+    def _update_queue_cycle(self) -> None:
+        """kombu calls this whenever a queue is subscribed to or cancelled."""
+        self._known_lists.clear()
+        super()._update_queue_cycle()
+
+    def _lists_of_lanes(self, lanes: tuple[Lane, ...]) -> list[str]:
+        if lanes not in self._known_lists:
+            self._known_lists[lanes] = [
+                name
+                for lane in lanes
+                for name in self._lists(
+                    [queue for queue in self.active_queues if is_bulk(queue) == (lane == BULK)]
+                )
+            ]
+        return self._known_lists[lanes]
+
     def _lanes_now(self) -> tuple[Lane, ...]:
         return offered(self.leases.bulk_held(), self.leases.bulk_slots, self._in_a_row)
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002
         """Send a take."""
         self._lanes = self._lanes_now()
-        of_lane: dict[Lane, list[str]] = {INTERACTIVE: [], BULK: []}
-        for queue in self.active_queues:
-            of_lane[BULK if is_bulk(queue) else INTERACTIVE].append(queue)
-        lists = [name for lane in self._lanes for name in self._lists(of_lane[lane])]
+        lists = self._lists_of_lanes(self._lanes)
         if not lists or self.leases.closed:
             return
         connection = self.client.connection

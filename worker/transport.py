@@ -13,7 +13,6 @@ What kombu 5.7 does, and what this does instead (tests/integration/test_transpor
 - it leaves a callback of every connection that was lost in the event loop; here it is taken away.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import redis as typed_stock
@@ -31,11 +30,19 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     timer: Any = None
     """The event loop's entry for `take_again`, so that it is there once."""
 
-    wake: Callable[[], object] = staticmethod(lambda: None)
-    """Makes the event loop, where there is one, turn at once, whatever thread asks."""
+    loop: Any = None
+    """The event loop, where there is one."""
+    _woken = False
+
+    def wake(self) -> None:
+        """Make the event loop turn at once, whatever thread asks."""
+        if self.loop is not None and not self._woken:
+            self._woken = True
+            self.loop.call_soon(_turn)
 
     def on_poll_start(self) -> None:
         """Once per turn of the event loop: tell what is done, then ask for more."""
+        self._woken = False
         for channel in self._channels:
             channel.leases.on_room = self.wake
             channel.leases.flush_softly()
@@ -77,7 +84,7 @@ class _Transport(_Kombu):  # type: ignore[misc]
         if self.cycle.timer is not None:
             self.cycle.timer.cancel()
         self.cycle.timer = loop.call_repeatedly(POLL_S, self.cycle.take_again)
-        self.cycle.wake = lambda: loop.call_soon(_turn)
+        self.cycle.loop = loop
 
     def close_connection(self, connection: Any) -> None:
         """Close; the event loop, which outlives connections, forgets this one."""
