@@ -1,43 +1,45 @@
 """`captionq`: submit images, follow their jobs, from the command line."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from producer import contract
 from producer.client import Client
-from producer.contract import (
-    CaptionJob,
-    CaptionOptions,
-    Job,
-    JobFailed,
-    JobResult,
-    JobState,
-    MatchJob,
+from producer.contract import CaptionJob, Job, JobResult, JobState, MatchJob
+from producer.errors import BrokerUnavailable, UnknownJob
+from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
+from producer.flags import (
+    AsJson,
+    Beams,
+    Count,
+    InLane,
+    JobId,
+    MaxTokens,
+    Mode,
+    ModelId,
+    Prompt,
+    Resolution,
+    Sample,
+    Seed,
+    Task,
+    TimeoutS,
+    View,
+    caption_options,
 )
-from producer.embedded import EmbeddedUnavailable
-from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.framing import box_of
+from producer.manifest.command import EXAMPLES, caption
 from producer.settings import ProducerSettings
 from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import Uploader, local_path
-
-JOB_FAILED, USAGE, UNREACHABLE, TIMED_OUT, UNKNOWN_JOB = 1, 2, 3, 4, 5
-
-EXIT_CODES = """
-Exit codes: 0 all went well; 1 a job ended without a result; 2 wrong usage or input; 3 the broker
-or the results store cannot be reached or is full; 4 not ended in time; 5 unknown job.
-"""
 
 app = typer.Typer(
     name="captionq",
@@ -51,31 +53,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Task(StrEnum):
-    """The kinds of job."""
-
-    CAPTION = "caption"
-    MATCH = "match"
-
-
-class View(StrEnum):
-    """The resolution modes."""
-
-    STRETCH = "stretch"
-    PAD = "pad"
-    CROP = "crop"
-    NATIVE = "native"
-
-
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")
-]
-TimeoutS = Annotated[
-    float, typer.Option("--timeout", min=0, metavar="SECONDS", help="Longest time to wait.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -96,6 +73,7 @@ def _captionq(
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
+    "captionq submit photos/*.jpg --lane bulk\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     + EXIT_CODES
 )
@@ -114,58 +92,42 @@ def submit(
     text: Annotated[
         list[str] | None, typer.Option(help="A text to match with the images; may be repeated.")
     ] = None,
-    beams: Annotated[
-        int | None,
-        typer.Option(min=1, max=10, help="1 is greedy search. By default 3, or 1 with --sample."),
-    ] = None,
-    count: Annotated[
-        int,
-        typer.Option("--count", "-n", min=1, max=10, help="Captions, of the beams, or samples."),
-    ] = 1,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Draw each token instead of searching.")
-    ] = False,
-    seed: Annotated[
-        int | None, typer.Option(help="With --sample: determines what is drawn.")
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of a caption.")] = 20,
-    prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None,
-    mode: Annotated[
-        View, typer.Option(help="How an image that is not square is seen; docs/model.md.")
-    ] = View.STRETCH,
-    resolution: Annotated[
-        int | None, typer.Option(metavar="PIXELS", help="Side of the square seen: finer detail.")
-    ] = None,
+    beams: Beams = None,
+    count: Count = 1,
+    sample: Sample = False,
+    seed: Seed = None,
+    max_tokens: MaxTokens = 20,
+    prompt: Prompt = None,
+    mode: Mode = View.STRETCH,
+    resolution: Resolution = None,
     region: Annotated[
         list[str] | None,
         typer.Option(metavar="L,T,R,B", help="Caption this part alone; may be repeated."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Only workers that serve this model take the jobs.")
-    ] = None,
+    model: ModelId = None,
+    lane: Annotated[
+        InLane, typer.Option(help="bulk gives way to interactive jobs.")
+    ] = InLane.INTERACTIVE,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results.")] = False,
     timeout_s: TimeoutS = 300,
     as_json: AsJson = False,
 ) -> None:
     """Submit images, one job each, and print the jobs' ids, or with --wait their results."""
-    with _exit_codes():
-        settings = _settings()
+    with exit_codes():
+        settings = read_settings()
         if (task is Task.MATCH) != bool(text):
             raise ValueError("--task match and --text TEXT go together.")
         if task is Task.MATCH and region:
             raise ValueError("--region is for captions.")
         boxes = tuple(box_of(given) for given in region) if region else None
-        seen: dict[str, Any] = {"model": model, "mode": mode.value, "resolution": resolution}
+        seen: dict[str, Any] = {
+            "model": model,
+            "lane": lane.value,
+            "mode": mode.value,
+            "resolution": resolution,
+        }
 
-        named: dict[str, Any] = {} if beams is None else {"num_beams": beams}
-        options = CaptionOptions(
-            **named,
-            num_return_sequences=count,
-            do_sample=sample,
-            seed=seed,
-            max_new_tokens=max_tokens,
-            prompt=prompt,
-        )
+        options = caption_options(beams, count, sample, seed, max_tokens, prompt)
 
         def job(uri: str) -> Job:
             if text:
@@ -190,10 +152,13 @@ def submit(
             raise typer.Exit(JOB_FAILED)
 
 
+caption_many = app.command("caption", epilog=EXAMPLES)(caption)
+
+
 @app.command(epilog=EXIT_CODES)
 def status(job_id: JobId, as_json: AsJson = False) -> None:
     """Print where a job stands."""
-    with _exit_codes(), Client(settings=_settings()) as client:
+    with exit_codes(), Client(settings=read_settings()) as client:
         record = _known(client, job_id)
         show(record, standing(record), as_json)
 
@@ -206,7 +171,7 @@ def result(
     as_json: AsJson = False,
 ) -> None:
     """Print a job's result. Without --wait, a job that has not ended is a time-out (4)."""
-    with _exit_codes(), Client(settings=_settings()) as client:
+    with exit_codes(), Client(settings=read_settings()) as client:
         found = client.result(job_id, timeout_s) if wait else _ended(client, job_id)
         show(found, outcome(found), as_json)
         if found.state is not JobState.SUCCEEDED:
@@ -216,7 +181,7 @@ def result(
 @app.command(epilog=EXIT_CODES)
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """End a job that is queued or running; one that has ended stays as it is."""
-    with _exit_codes(), Client(settings=_settings()) as client:
+    with exit_codes(), Client(settings=read_settings()) as client:
         kept = client.cancel(job_id)
         show(kept, kept.state.value, as_json)
 
@@ -233,7 +198,7 @@ def make_key(
     ] = None,
 ) -> None:
     """Print a new secret key that jobs can be signed with, for CAPTIONQ_SIGNING_KEYS."""
-    with _exit_codes():
+    with exit_codes():
         typer.echo(new_key(f"{datetime.now(UTC):%Y%m%d}" if key_id is None else key_id))
 
 
@@ -246,19 +211,6 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     app()
-
-
-def _settings() -> ProducerSettings:
-    try:
-        return ProducerSettings()
-    except ValidationError as exc:
-        prefix = str(ProducerSettings.model_config["env_prefix"])
-        raise ValueError(_fault(exc, lambda field: prefix + field.upper())) from exc
-
-
-def _fault(exc: ValidationError, name: Callable[[str], str] = str) -> str:
-    first = exc.errors(include_url=False, include_input=False)[0]
-    return f"{name('.'.join(map(str, first['loc'])))}: {first['msg']}."
 
 
 def _uris(images: list[str], settings: ProducerSettings) -> list[str]:
@@ -298,34 +250,6 @@ def _naming_the_rest(names: dict[str, str]) -> Iterator[None]:
         for job_id, image in names.items():
             typer.echo(f"not ended: {job_id}  {image}", err=True)
         raise
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """End with one sentence and the documented code instead of a traceback."""
-    try:
-        yield
-    except BrokenPipeError:  # the reader of our output has gone: typer ends quietly
-        raise
-    except BrokerFull as exc:
-        _fail(UNREACHABLE, f"{exc} Try again when workers have taken some of it.")
-    except EmbeddedUnavailable as exc:
-        _fail(UNREACHABLE, str(exc))
-    except BrokerUnavailable as exc:
-        _fail(UNREACHABLE, f"{exc} Is it running, and is CAPTIONQ_BROKER_URL right?")
-    except UnknownJob as exc:
-        _fail(UNKNOWN_JOB, str(exc))
-    except TimeoutError as exc:
-        _fail(TIMED_OUT, f"{exc} Is a worker running? See: captionq status ID")
-    except ValidationError as exc:
-        _fail(USAGE, _fault(exc))
-    except (JobFailed, ValueError, OSError) as exc:
-        _fail(USAGE, str(exc))
-
-
-def _fail(code: int, sentence: str) -> NoReturn:
-    typer.echo(f"captionq: {sentence}", err=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

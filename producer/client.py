@@ -15,6 +15,7 @@ from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, Store
 from producer.submission import Unsent, cancellation, chunks, to_send
+from producer.watch import Watch
 
 __all__ = [
     "BrokerFull",
@@ -137,6 +138,10 @@ class Client:
         """
         ids = [job.job_id if isinstance(job, JobHandle) else job for job in jobs]
         return self._store.wait(ids, timeout_s)
+
+    def watch(self) -> Watch:
+        """Results of jobs that go on being submitted, as they end, over one subscription."""
+        return self._store.watch()
 
     def status(self, job_id: str) -> Record | None:
         """What is known of a job; None for an unknown one."""

@@ -96,7 +96,7 @@ class Ledger:
         """See `Store.create`."""
         job_id = checked_id(job)
         created_at = (job.submitted_at or utcnow()).isoformat()
-        queue = queue_for(job.task, job.model)
+        queue = queue_for(job.task, job.model, job.lane)
         args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue)
         return Call(CREATE, self._keys(job_id), args, _record_reader(job_id))
 

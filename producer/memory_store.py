@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -175,6 +175,16 @@ class MemoryStore:
                 del missing[result.job_id]
                 yield result
 
+    def watch(self) -> "MemoryWatch":
+        """See `Store.watch`."""
+        return MemoryWatch(self)
+
+    def ended(self, job_ids: Collection[str], timeout_s: float) -> list[JobResult]:
+        """The results that these jobs have; waits for the first one for so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._done(job_ids), timeout_s)
+            return self._done(job_ids)
+
     def close(self) -> None:
         """See `Store.close`."""
 
@@ -198,3 +208,27 @@ class MemoryStore:
 def _of_nothing_known(record: Record) -> bool:
     failed = record.state is JobState.FAILED
     return failed and record.attempt == 0 and record.job is None
+
+
+class MemoryWatch:
+    """A `Watch` (producer/watch.py) on a MemoryStore."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self._missing: dict[str, None] = {}
+
+    def add(self, job_ids: Iterable[str]) -> None:
+        """See `Watch.add`."""
+        self._missing |= dict.fromkeys(job_ids)
+
+    def next(self, timeout_s: float) -> list[JobResult]:
+        """See `Watch.next`."""
+        if not self._missing:
+            return []
+        results = self._store.ended(self._missing, timeout_s)
+        for result in results:
+            del self._missing[result.job_id]
+        return results
+
+    def close(self) -> None:
+        """See `Watch.close`."""

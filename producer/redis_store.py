@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,6 +26,7 @@ from producer.ledger import (
 )
 from producer.store import Record, Settled
 from producer.waiting import Waiting
+from producer.watch import RedisWatch, messages
 
 T = TypeVar("T")
 
@@ -118,16 +119,22 @@ class RedisStore:
             except StoreUnavailable as exc:
                 time.sleep(waiting.interrupted(exc))
 
+    def watch(self) -> RedisWatch:
+        """See `Store.watch`."""
+        return RedisWatch(
+            self._ledger,
+            self._redis.pubsub,
+            lambda ids: self._run_all([self._ledger.result(job_id) for job_id in ids]),
+        )
+
     def close(self) -> None:
         """See `Store.close`."""
         self._redis.close()
 
     def _next(self, waiting: Waiting, channels: PubSub) -> list[JobResult]:
         with typed_errors():
-            message: dict[str, Any] | None = channels.get_message(timeout=waiting.patience_s())
-            while message is not None:
+            for message in messages(channels, waiting.patience_s()):
                 waiting.hear(message)
-                message = channels.get_message(timeout=0)
         for result in self._run_all([self._ledger.result(job_id) for job_id in waiting.due()]):
             waiting.found(result)
         return waiting.arrived()

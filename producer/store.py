@@ -6,13 +6,16 @@ ends. producer/memory_store.py is the twin of producer/redis_store.py; one suite
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from producer.contract import ItemResult, Job, JobResult, JobState
 from producer.errors import StoreFull, StoreUnavailable
 from producer.wire import WireJob
+
+if TYPE_CHECKING:
+    from producer.watch import Watch
 
 __all__ = [
     "Delivered",
@@ -150,6 +153,9 @@ class Store(Protocol):
             TimeoutError: some are missing after `timeout_s` seconds (math.inf: never).
             StoreUnavailable: the store was not there to begin with; later outages are waited out.
         """
+
+    def watch(self) -> "Watch":
+        """Results of a set of jobs that grows."""
 
     def close(self) -> None:
         """Release the connections."""

@@ -48,7 +48,7 @@ class Uploader:
     def __init__(self, upload_url: str, endpoint_url: str | None = None) -> None:
         parts = urlsplit(upload_url)
         self._bucket, self._prefix = parts.netloc, parts.path
-        self._s3 = _client(endpoint_url)
+        self._s3 = s3_client(endpoint_url, "Uploading to S3")
 
     def upload(self, path: Path) -> str:
         """Copy a file and return its s3:// URI.
@@ -68,14 +68,17 @@ class Uploader:
         return f"s3://{self._bucket}/{quote(key)}"
 
 
-def _client(endpoint_url: str | None) -> "S3Client":
+def s3_client(endpoint_url: str | None, purpose: str) -> "S3Client":
+    """An S3 client with time-outs, for a purpose that is named where boto3 is missing.
+
+    Raises:
+        UploadFailed: it is.
+    """
     try:
         import boto3
         from botocore.config import Config
     except ModuleNotFoundError as exc:
-        raise UploadFailed(
-            "Uploading to S3 needs boto3: pip install 'captionq[manifests]'"
-        ) from exc
+        raise UploadFailed(f"{purpose} needs boto3: pip install 'captionq[manifests]'") from exc
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"})
     client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
     return client

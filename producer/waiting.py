@@ -30,6 +30,7 @@ class Waiting:
     ) -> None:
         self._ledger = ledger
         self._missing = dict.fromkeys(job_ids)
+        self._added: dict[str, None] = {}
         self._timeout_s = timeout_s
         self._clock_s = clock_s
         self._deadline_s = clock_s() + timeout_s
@@ -42,9 +43,25 @@ class Waiting:
         """Whether any result is missing."""
         return bool(self._missing)
 
+    def add(self, job_ids: Iterable[str]) -> None:
+        """Wait for these too; `added` then has what to subscribe to."""
+        new = dict.fromkeys(job_ids)
+        self._missing |= new
+        self._added |= new
+
+    def added(self) -> list[str]:
+        """What to subscribe to since the last call."""
+        channels = [self._ledger.channel(j) for j in self._added if j in self._missing]
+        self._added.clear()
+        return channels
+
     def channels(self) -> list[str]:
         """What to subscribe to."""
-        return [self._ledger.channel(job_id) for job_id in self._missing]
+        return self.channels_of(self._missing)
+
+    def channels_of(self, job_ids: Iterable[str]) -> list[str]:
+        """Where the results of these jobs are published."""
+        return [self._ledger.channel(job_id) for job_id in job_ids]
 
     def patience_s(self) -> float:
         """How long to listen before the next step is due, in seconds."""
@@ -52,10 +69,8 @@ class Waiting:
             return 0.0
         return max(0.0, min(self._deadline_s, self._recheck_at_s) - self._clock_s())
 
-    def hear(self, message: dict[str, Any] | None) -> None:
-        """Take what the subscription said: a confirmation, a result or nothing."""
-        if message is None:
-            return
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take what the subscription said: a confirmation or a result."""
         self._reached = True
         job_id = self._ledger.job_id(message["channel"])
         if message["type"] == "subscribe":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from producer.contract import ErrorCode, Job, JobFailed, images_shown, parse_job
+from producer.contract import JOB_MODELS, ErrorCode, Job, JobFailed, images_shown, parse_job
 from producer.queues import TASK_NAMES, queue_for
 
 RECORDED = "recorded"
@@ -52,8 +52,9 @@ class WireJob:
 
     @property
     def queue(self) -> str:
-        """Where its producer sent it."""
-        return queue_for(self.task, self.body.get("model"))
+        """Where its producer sent it: the queue of its lane, also for producers that name none."""
+        lane = self.body.get("lane", JOB_MODELS[self.task].model_fields["lane"].default)
+        return queue_for(self.task, self.body.get("model"), lane)
 
     @property
     def message(self) -> Mapping[str, Any]:

@@ -153,6 +153,7 @@ def _open(sender: Any = None, **_: Any) -> None:
         refuse(f"cannot start: {exc}")
     if getattr(sender, "concurrency", None) == "auto":  # no -c; the pool is not made yet
         sender.concurrency = house.threads
+    house.share(int(getattr(sender, "concurrency", None) or house.threads))
 
 
 @worker_process_init.connect

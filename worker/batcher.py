@@ -1,8 +1,6 @@
 """Dynamic batching: many threads submit items, one device thread runs them together.
 
-The policy is mosec's: wait for the first item without a timer, then gather until the batch is
-full or the oldest item has waited `max_wait_s`. One refinement: it waits only while admitted
-items are still on their way (being fetched or decoded), so an idle system pays no wait at all.
+Which batch is run next is the policy's (worker/batching.py) to say.
 
 Every future is resolved, whatever happens: a batch that fails is bisected, so that one poison
 item fails alone and running out of memory only halves the batch, and those that follow; a lost
@@ -13,118 +11,25 @@ import logging
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from functools import partial
+from typing import Any, Generic
+
+from producer.queues import BULK, INTERACTIVE, Lane
+from worker.admission import Admission
+from worker.batching import Key, Take, Wait, decide
+from worker.lines import Done, Item, Lines
 
 log = logging.getLogger(__name__)
 
-Key = TypeVar("Key", bound=Hashable)
-"""What separates batches: items of one key have the same computation shape."""
-
 
 class QueueFull(Exception):  # noqa: N818 - named as queue.Full is
-    """The batcher holds `max_queue` items already."""
+    """The batcher holds `max_queue` items of this lane already."""
 
 
 class BatcherClosed(Exception):  # noqa: N818
     """The batcher takes no more items."""
-
-
-class Waiting(NamedTuple):
-    """How much of one key waits, and since when (seconds of the batcher's clock)."""
-
-    items: int
-    oldest_s: float
-
-
-class Take(NamedTuple, Generic[Key]):
-    """Run the oldest items of `key` now."""
-
-    key: Key
-
-
-class Wait(NamedTuple):
-    """Nothing to run yet: wait this long, or without a timer when None."""
-
-    timeout_s: float | None
-
-
-def decide(
-    waiting: Mapping[Key, Waiting],
-    now_s: float,
-    on_the_way: int,
-    max_batch: int,
-    max_wait_s: float,
-) -> Take[Key] | Wait:
-    """The batching policy: which key to run now, or how long to wait.
-
-    The key of the oldest item goes first once its batch is full, has waited long enough, or has
-    nobody left to wait for. Until then another key that is full already may use the device.
-    """
-    if not waiting:
-        return Wait(None)
-    by_age = sorted(waiting, key=lambda key: waiting[key].oldest_s)
-    oldest = waiting[by_age[0]]
-    left_s = oldest.oldest_s + max_wait_s - now_s
-    if on_the_way == 0 or left_s <= 0:
-        return Take(by_age[0])
-    for key in by_age:
-        if waiting[key].items >= max_batch:
-            return Take(key)
-    return Wait(left_s)
-
-
-@dataclass(frozen=True)
-class Done:
-    """An item's result, and how it came to it."""
-
-    value: Any
-    batch_size: int
-    waited_s: float
-    ran_s: float
-
-
-@dataclass(frozen=True)
-class _Item:
-    payload: Any
-    future: "Future[Done]"
-    since_s: float
-
-
-class Admission(Generic[Key]):
-    """Items on their way; leaving the block without submitting them gives up their place."""
-
-    def __init__(self, batcher: "Batcher[Key]") -> None:
-        self._batcher = batcher
-        self._pending = True
-
-    def submit(self, key: Key, payload: Any) -> "Future[Done]":
-        """Hand one item over. Raises: QueueFull, BatcherClosed, RuntimeError when called twice."""
-        return self.submit_all(key, [payload])[0]
-
-    def submit_all(self, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
-        """Hand all items over at once: into one batch where it has room. Raises as `submit`."""
-        if not self._pending:
-            raise RuntimeError("an admission is used once")
-        self._pending = False
-        return self._batcher._arrive(key, payloads)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._pending:
-            self._pending = False
-            self._batcher._give_up()
 
 
 class Batcher(Generic[Key]):
@@ -163,8 +68,9 @@ class Batcher(Generic[Key]):
         self._on_hang = on_hang
         self._clock = clock
         self._changed = threading.Condition()
-        self._queues: dict[Key, deque[_Item]] = {}
-        self._on_the_way = 0
+        self._lines: Lines[Key] = Lines()
+        self._on_the_way: dict[Lane, int] = {INTERACTIVE: 0, BULK: 0}
+        self._passed_over = 0
         self._closed = False
         self._began_s: float | None = None
         self._thread = threading.Thread(target=self._loop, name="device", daemon=True)
@@ -177,17 +83,17 @@ class Batcher(Generic[Key]):
         """Most items of a batch, as far as memory allowed so far."""
         return self._max_batch
 
-    def admit(self) -> Admission[Key]:
+    def admit(self, lane: Lane = INTERACTIVE) -> Admission[Key]:
         """Announce an item that is being fetched or decoded. Raises: BatcherClosed."""
         with self._changed:
             if self._closed:
                 raise BatcherClosed
-            self._on_the_way += 1
-        return Admission(self)
+            self._on_the_way[lane] += 1
+        return Admission(partial(self._arrive, lane), partial(self._give_up, lane))
 
-    def submit(self, key: Key, payload: Any) -> "Future[Done]":
+    def submit(self, key: Key, payload: Any, lane: Lane = INTERACTIVE) -> "Future[Done]":
         """Hand an item over at once. Raises: QueueFull, BatcherClosed."""
-        with self.admit() as admission:
+        with self.admit(lane) as admission:
             return admission.submit(key, payload)
 
     def close(self, timeout_s: float | None = None) -> bool:
@@ -198,22 +104,22 @@ class Batcher(Generic[Key]):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _arrive(self, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
+    def _arrive(self, lane: Lane, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
         with self._changed:
-            self._on_the_way -= 1
+            self._on_the_way[lane] -= 1
             self._changed.notify_all()
             if self._closed:
                 raise BatcherClosed
-            if sum(map(len, self._queues.values())) + len(payloads) > self._max_queue:
+            if self._lines.length(lane) + len(payloads) > self._max_queue:
                 raise QueueFull
             since_s = self._clock()
-            items = [_Item(payload, Future(), since_s) for payload in payloads]
-            self._queues.setdefault(key, deque()).extend(items)
+            items = [Item(payload, Future(), since_s) for payload in payloads]
+            self._lines.add(key, lane, items)
         return [item.future for item in items]
 
-    def _give_up(self) -> None:
+    def _give_up(self, lane: Lane) -> None:
         with self._changed:
-            self._on_the_way -= 1
+            self._on_the_way[lane] -= 1
             self._changed.notify_all()
 
     def _loop(self) -> None:
@@ -245,32 +151,34 @@ class Batcher(Generic[Key]):
                 self._on_hang(f"the device has been at one batch for {self._batch_timeout_s:g} s")
                 return
 
-    def _gather(self) -> tuple[Key, list[_Item]] | None:
+    def _gather(self) -> tuple[Key, list[Item]] | None:
         """The next batch, without its cancelled items; None when closed and drained."""
         with self._changed:
             while True:
-                waiting = {k: Waiting(len(q), q[0].since_s) for k, q in self._queues.items()}
-                if self._closed and not waiting:
+                if self._closed and not self._lines:
                     return None
-                on_the_way = 0 if self._closed else self._on_the_way
-                match decide(waiting, self._clock(), on_the_way, self._max_batch, self._max_wait_s):
-                    case Take(key):
-                        return key, self._take(key)
+                match self._decide():
+                    case Take(key, first):
+                        longest = self._lines.longest_waiting_bulk()
+                        items = self._lines.take(key, first, self._max_batch)
+                        passed = longest is self._lines.longest_waiting_bulk() is not None
+                        self._passed_over = self._passed_over + 1 if passed else 0
+                        return key, items
                     case Wait(timeout_s):
                         self._changed.wait(timeout_s)
 
-    def _take(self, key: Key) -> list[_Item]:
-        queue = self._queues[key]
-        items: list[_Item] = []
-        while queue and len(items) < self._max_batch:
-            item = queue.popleft()
-            if item.future.set_running_or_notify_cancel():
-                items.append(item)
-        if not queue:
-            del self._queues[key]
-        return items
+    def _decide(self) -> Take[Key] | Wait:
+        return decide(
+            self._lines.waiting(),
+            self._clock(),
+            0 if self._closed else self._on_the_way[INTERACTIVE],
+            self._max_batch,
+            self._max_wait_s,
+            bulk_on_the_way=0 if self._closed else self._on_the_way[BULK],
+            passed_over=self._passed_over,
+        )
 
-    def _run_batch(self, key: Key, items: list[_Item]) -> int:
+    def _run_batch(self, key: Key, items: list[Item]) -> int:
         """Run items, in parts if need be. Returns the largest part that memory allowed, and 0 when
         an item did not fit even alone: that says nothing of batches."""
         began_s = self._clock()
@@ -294,7 +202,7 @@ class Batcher(Generic[Key]):
             item.future.set_result(Done(value, len(items), began_s - item.since_s, ran_s))
         return len(items)
 
-    def _attempt(self, key: Key, items: list[_Item]) -> tuple[Sequence[Any] | None, bool]:
+    def _attempt(self, key: Key, items: list[Item]) -> tuple[Sequence[Any] | None, bool]:
         """(results, False), or (None, whether memory was short); a lone item gets its exception."""
         self._began_s = self._clock()
         try:
@@ -311,14 +219,10 @@ class Batcher(Generic[Key]):
             self._began_s = None
         return values, False
 
-    def _fail_all(self, items: list[_Item], exc: BaseException) -> None:
+    def _fail_all(self, items: list[Item], exc: BaseException) -> None:
         with self._changed:
             self._closed = True
-            left = [item for queue in self._queues.values() for item in queue]
-            self._queues.clear()
-        for item in left:
-            if item.future.set_running_or_notify_cancel():
-                items = [*items, item]
-        for item in items:
+            left = self._lines.take_all()
+        for item in [*items, *left]:
             if not item.future.done():
                 item.future.set_exception(exc)

@@ -20,7 +20,9 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from kombu.utils.uuid import uuid
 
+from producer.queues import BULK, INTERACTIVE, Lane, is_bulk
 from worker.inflight import DELAY, TAKE, Keys, entry
+from worker.lanes import in_a_row, offered
 from worker.leases import VISIBILITY_TIMEOUT_S, Leases
 from worker.message import due_ms, name_of, opened, text
 from worker.qos import QoS
@@ -58,6 +60,12 @@ class _Channel(_Kombu):  # type: ignore[misc]
     _rest_s = POLL_S
     _known_to_redis = False
     _attached = False
+    _lanes: tuple[Lane, ...] = (INTERACTIVE, BULK)
+    """What the last take was to look through."""
+    _in_a_row = 0
+    """See worker/lanes.py."""
+    taken_from = ""
+    """The queue of the message that is being delivered."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
@@ -80,6 +88,7 @@ class _Channel(_Kombu):  # type: ignore[misc]
         payload = self._opened(tag, *taken)
         if payload is None:
             return None
+        self.taken_from = queue
         message = self.Message(payload, channel=self)
         self.qos.append(message, tag)
         if no_ack:
@@ -112,16 +121,27 @@ class _Channel(_Kombu):  # type: ignore[misc]
         keys = Keys(self.global_keyprefix)
         return [keys.inflight, keys.leases, tag, self.leases.lease_ms]
 
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues that are consumed, in the order they were subscribed to; kombu's is a set."""
+        return [queue for queue in self._active_queues if queue not in self.active_fanout_queues]
+
+    def _lanes_now(self) -> tuple[Lane, ...]:
+        return offered(self.leases.bulk_held(), self.leases.bulk_slots, self._in_a_row)
+
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002
         """Send a take."""
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
+        self._lanes = self._lanes_now()
+        of_lane: dict[Lane, list[str]] = {INTERACTIVE: [], BULK: []}
+        for queue in self.active_queues:
+            of_lane[BULK if is_bulk(queue) else INTERACTIVE].append(queue)
+        lists = [name for lane in self._lanes for name in self._lists(of_lane[lane])]
+        if not lists:
             return
         connection = self.client.connection
         if self._tracked is not connection._sock:
             self._track(connection)
         self._tag = uuid()
-        lists = self._lists(queues)
         script = ("EVALSHA", _TAKE_SHA) if self._known_to_redis else ("EVAL", TAKE)
         self._brpop_sent_at = self._taken_s = monotonic()
         connection.send_command(*script, len(lists), *lists, *self._take_args(self._tag))
@@ -143,6 +163,11 @@ class _Channel(_Kombu):  # type: ignore[misc]
     def rested(self) -> None:
         """Let the next turn send a take, if this channel has listened long enough."""
         if self._listening and monotonic() - self._taken_s >= self._rest_s:
+            self._in_poll = self._listening = False
+
+    def roomier(self) -> None:
+        """Let the next turn send a take, if it may look through a lane that the last could not."""
+        if self._listening and len(self._lanes_now()) > len(self._lanes):
             self._in_poll = self._listening = False
 
     def _brpop_read(self, **_: Any) -> bool:
@@ -204,6 +229,9 @@ class _Channel(_Kombu):  # type: ignore[misc]
         payload = self._opened(tag, list_key, message, now_ms)
         if payload is None:
             return
+        self.taken_from = queue
+        lane = BULK if is_bulk(queue) else INTERACTIVE
+        self._in_a_row = in_a_row(self._in_a_row, self._lanes, lane)
         try:
             callback(payload)
         except (redis.RedisError, OSError):

@@ -62,6 +62,7 @@ class House:
         models = Models(load_engines(settings), settings.models, CaptionOptions)
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
+        self._settings, self._leases, self._max_batch = settings, leases, max_batch
         self._batcher: Batcher[BatchKey] = Batcher(
             models.run,
             max_batch=max_batch,
@@ -134,6 +135,12 @@ class House:
             timeout_s=settings.shutdown_timeout_s,
             renew_every_s=settings.visibility_timeout_s / 4,
         )
+
+    def share(self, threads: int) -> None:
+        """Leave so many of the pool's threads to interactive jobs as the settings say."""
+        slots = self._settings.bulk_slots_of(threads, self._max_batch)
+        self._leases.bulk_slots = slots
+        log.info("%d jobs at a time, %d of them of bulk lanes", threads, slots)
 
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""

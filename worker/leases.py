@@ -12,6 +12,7 @@ forgets what it had not begun when a connection breaks) is noticed by its being 
 """
 
 import logging
+import math
 import threading
 import time
 import weakref
@@ -78,7 +79,14 @@ class Leases:
         self._scripts: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._held: dict[str, weakref.ref[Any]] = {}
+        self._bulk: set[str] = set()
         self._done: set[str] = set()
+        self.slots: float = math.inf
+        """Most messages that may be held."""
+        self.bulk_slots: float = math.inf
+        """Most messages of bulk lanes among them."""
+        self.on_room: Callable[[], object] = lambda: None
+        """Called, from whatever thread, when a message may be taken that had no room before."""
         self.closed = False
         self._renewed_s = self._swept_s = self._sweep_from_s = clock()
         self._last_sweep_ms: tuple[float, float] | None = None
@@ -86,7 +94,11 @@ class Leases:
 
     def __json__(self) -> dict[str, float]:
         """What Celery's `inspect stats` shows of it; kombu's JSON asks for this."""
-        return {"visibility_timeout_s": self.visibility_timeout_s, "held": self.held()}
+        return {
+            "visibility_timeout_s": self.visibility_timeout_s,
+            "held": self.held(),
+            "bulk_held": self.bulk_held(),
+        }
 
     @property
     def lease_ms(self) -> int:
@@ -114,16 +126,31 @@ class Leases:
         """How many messages this process holds."""
         return len(self._held)
 
-    def hold(self, tag: str, message: Any) -> None:
+    def bulk_held(self) -> int:
+        """How many of them came from bulk lanes."""
+        return len(self._bulk)
+
+    def hold(self, tag: str, message: Any, bulk: bool = False) -> None:
         """From now on the lease is renewed, for as long as anybody keeps `message`."""
         with self._lock:
             self._held[tag] = weakref.ref(message)
+            if bulk:
+                self._bulk.add(tag)
+
+    def _let_go(self, *tags: str, done: bool = False) -> None:
+        with self._lock:
+            full = len(self._held) >= self.slots or len(self._bulk) >= self.bulk_slots
+            for tag in tags:
+                self._held.pop(tag, None)
+            self._bulk.difference_update(tags)
+            if done:
+                self._done.update(tags)
+        if full:
+            self.on_room()
 
     def release(self, tag: str) -> None:
         """The message is done with. Redis is told by the next `flush`, which outlives outages."""
-        with self._lock:
-            self._held.pop(tag, None)
-            self._done.add(tag)
+        self._let_go(tag, done=True)
 
     def flush(self) -> None:
         """Tell Redis what was released. Raises: redis.RedisError; the tags are kept then."""
@@ -146,9 +173,7 @@ class Leases:
 
         Returns how many were. Raises: redis.RedisError; their leases end by themselves then.
         """
-        with self._lock:
-            for tag in tags:
-                self._held.pop(tag, None)
+        self._let_go(*tags)
         return int(self._run(RETURN, "RPUSH" if first else "LPUSH", *tags)) if tags else 0
 
     def return_all(self) -> int:
@@ -182,8 +207,7 @@ class Leases:
             self.bury(message, queue, reason)
         except Exception:
             log.exception("a message of %s could not be buried (%s)", queue, reason)
-            with self._lock:
-                self._held.pop(tag, None)
+            self._let_go(tag)
         else:
             self.release(tag)
 

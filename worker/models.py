@@ -1,7 +1,8 @@
 """The models a worker serves: loaded once, called by batch key.
 
 The batcher sees keys and payloads; here they become calls of the engine, and its answers become
-the contract's. Two tasks on the same checkpoint share one engine, hence one vision encoder.
+the contract's: `run` alone is called by the device thread, and does nothing that a job's own thread
+can do. Two tasks on the same checkpoint share one engine, hence one vision encoder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,28 +97,30 @@ class Models:
 
     def items(self, job: ImageJob, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
         """A job and its framed images, uint8 [H, W, 3], as the batcher takes them."""
-        own = self.engine(job.task).image_size
-        resolution = None if own == (job.resolution, job.resolution) else job.resolution
+        size = self.engine(job.task).image_size
+        resolution = None if size == (job.resolution, job.resolution) else job.resolution
         match job:
             case CaptionJob(options=options):
                 samples = options.num_return_sequences if options.do_sample else 1
                 key = BatchKey("caption", options.num_beams, samples, resolution)
-                return key, [(pixels, options) for pixels in images]
+                wanted: Any = self._engine_options(options)
             case MatchJob(texts=texts):
-                return BatchKey("match", resolution=resolution), [
-                    (pixels, texts) for pixels in images
-                ]
+                key, wanted = BatchKey("match", resolution=resolution), list(texts)
+        return key, [(pixels, wanted) for pixels in images]
 
     def run(self, key: BatchKey, payloads: Sequence[Any]) -> Sequence[Any]:
-        """Run one batch on the device: a tuple of Caption or of Match for each payload."""
+        """Run one batch on the device: what the engine says of each payload; see `outputs`."""
         engine = self.engine(key.task)
         # Native mode leaves images as they are that any mode has framed at this resolution.
         images = engine.encode([pixels for pixels, _ in payloads], "native", key.resolution)
+        wanted = [wanted for _, wanted in payloads]
         if key.task == "caption":
-            options = [self._engine_options(options) for _, options in payloads]
-            return [tuple(map(_caption, row)) for row in engine.caption(images, options)]
-        texts = [list(texts) for _, texts in payloads]
-        return [tuple(map(_match, row)) for row in engine.match(images, texts)]
+            return engine.caption(images, wanted)
+        return engine.match(images, wanted)
+
+    def outputs(self, task: str, row: Sequence[Any]) -> tuple[Caption | Match, ...]:
+        """What `run` gave for one payload, in the contract's words."""
+        return tuple(map(_caption if task == "caption" else _match, row))
 
     def warm_up(self, max_batch: int) -> None:
         """Run the worst-case batch of this size on every engine once, before any work is taken."""

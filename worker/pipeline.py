@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from typing import Any
 
 from producer.contract import (
     CaptionJob,
@@ -17,11 +18,12 @@ from producer.contract import (
     Timings,
     utcnow,
 )
-from worker.batcher import Batcher, BatcherClosed, Done, QueueFull
+from worker.batcher import Batcher, BatcherClosed, QueueFull
 from worker.blip.framing import Framing
 from worker.blip.geometry import Box
 from worker.errors import Fault
 from worker.image import Decoded
+from worker.lines import Done
 from worker.models import BatchKey, Models
 
 Fetch = Callable[[str, float], bytes]
@@ -106,12 +108,13 @@ class Pipeline:
         """The stages before the device, which does not keep this thread. Raises as `run`."""
         regions = job.regions if isinstance(job, CaptionJob) else None
         try:
-            with self._batcher.admit() as admission:
+            with self._batcher.admit(job.lane) as admission:
                 began_s = time.monotonic()
                 data = self._fetch(job.image, began_s + self._fetch_timeout_s)
                 fetched_s = time.monotonic()
                 image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
+                del data  # the file, which would be kept while its pixels wait
                 if _expired(job):
                     raise JobFailed(ErrorCode.JOB_EXPIRED)
                 futures = admission.submit_all(*self._models.items(job, image.images))
@@ -131,8 +134,9 @@ class Pipeline:
         """Wait for the device, until `deadline_s` of time.monotonic() at most. Raises as `run`."""
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
         regions = begun.job.regions if isinstance(begun.job, CaptionJob) else None
+        found = [self._models.outputs(begun.job.task, one.value) for one in done]
         return Product(
-            outputs=_by_region(regions, done) if regions else done[0].value,
+            outputs=_by_region(regions, found) if regions else found[0],
             image=begun.image,
             timings=Timings(
                 fetch_ms=_ms(begun.fetched_s),
@@ -161,9 +165,10 @@ def _expired(job: ImageJob) -> bool:
     return job.expires_at is not None and utcnow() >= job.expires_at
 
 
-def _by_region(regions: Sequence[Box], done: Sequence[Done]) -> tuple[RegionCaptions, ...]:
+def _by_region(regions: Sequence[Box], found: Sequence[Any]) -> tuple[RegionCaptions, ...]:
     return tuple(
-        RegionCaptions(box=box, captions=one.value) for box, one in zip(regions, done, strict=True)
+        RegionCaptions(box=box, captions=captions)
+        for box, captions in zip(regions, found, strict=True)
     )
 
 

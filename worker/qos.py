@@ -1,9 +1,11 @@
 """kombu's "quality of service" of a channel: how many messages it may hold, and which it holds."""
 
+import math
 from typing import Any
 
 from kombu.transport import redis as typed_stock
 
+from producer.queues import is_bulk
 from worker.leases import Leases
 
 stock: Any = typed_stock
@@ -15,11 +17,12 @@ class QoS(stock.QoS):  # type: ignore[misc]
     def can_consume(self) -> bool:
         """Whether there is room for one more message."""
         leases: Leases = self.channel.leases
-        return not leases.closed and not (0 < self.prefetch_count <= leases.held())
+        leases.slots = self.prefetch_count or math.inf
+        return not leases.closed and leases.held() < leases.slots
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message."""
-        self.channel.leases.hold(delivery_tag, message)
+        self.channel.leases.hold(delivery_tag, message, is_bulk(self.channel.taken_from))
 
     def ack(self, delivery_tag: str) -> None:
         """The message is done with."""

@@ -14,6 +14,7 @@ from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
 from worker.formats import DEFAULT_FORMATS, parse_formats
+from worker.lanes import slots
 from worker.sink_place import check_folder
 
 BUNDLED = "bundled"
@@ -80,8 +81,15 @@ class WorkerSettings(ProducerSettings):
         None,
         ge=1,
         le=512,
-        description="Jobs in progress at once; when empty twice the batch, and at least 32: most "
-        "of them may be waiting for slow hosts",
+        description="Jobs in progress at once; when empty two batches of either lane, and at least "
+        "32: most of them may be waiting for slow hosts",
+    )
+    bulk_slots: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Jobs of bulk lanes among them, so that an interactive job finds a free place; "
+        "when empty two batches, and at most half of CONCURRENCY",
     )
     decoders: int | None = Field(
         None,
@@ -247,7 +255,8 @@ class WorkerSettings(ProducerSettings):
         if self.longest_job_s >= self.shutdown_timeout_s:
             raise ValueError(
                 f"SHUTDOWN_TIMEOUT_S={self.shutdown_timeout_s:g} must be more than FETCH_TIMEOUT_S "
-                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S (or SINK_TIMEOUT_S) + STORE_PATIENCE_S "
+                "+ 2 x DECODE_TIMEOUT_S + INFER_TIMEOUT_S (SINK_TIMEOUT_S, if longer) "
+                "+ STORE_PATIENCE_S "
                 f"= {self.longest_job_s:g}"
             )
         for entry in self.fetch_exceptions:
@@ -268,7 +277,8 @@ class WorkerSettings(ProducerSettings):
         takes as long as one image, or else as the shard that it is writing.
         """
         stages_s = self.fetch_timeout_s + 2 * self.decode_timeout_s + self.infer_timeout_s
-        return max(stages_s, self.sink_timeout_s) + self.store_patience_s
+        sink_s = self.sink_timeout_s if self.sink_folders else 0
+        return max(stages_s, sink_s) + self.store_patience_s
 
     @property
     def fetch_exceptions(self) -> list[str]:
@@ -291,9 +301,14 @@ class WorkerSettings(ProducerSettings):
         return Verifier(self.keys, self.signature_max_age_s) if self.keys else None
 
     def threads(self, max_batch: int) -> int:
-        """Jobs in progress at once: while one batch runs, the next is fetched and decoded; and
-        hosts that drip their images hold up others only when there are MIN_THREADS of them."""
-        return self.concurrency or min(512, max(MIN_THREADS, 2 * max_batch))
+        """Jobs in progress at once: while one batch runs, the next is fetched and decoded, in
+        either lane; and hosts that drip their images hold up others only when there are MIN_THREADS
+        of them."""
+        return self.concurrency or min(512, max(MIN_THREADS, 4 * max_batch))
+
+    def bulk_slots_of(self, threads: int, max_batch: int) -> int:
+        """Bulk jobs in progress at once: BULK_SLOTS, or else what worker/lanes.py says."""
+        return slots(self.bulk_slots, threads, max_batch)
 
     @property
     def models(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ from producer.contract import (
     parse_job,
     utcnow,
 )
-from producer.queues import DEFAULT_QUEUE, model_task, queue_for
+from producer.queues import BULK, DEFAULT_QUEUE, is_bulk, model_task, queue_for
 from producer.store import Record, Store, StoreUnavailable
 from worker.chunk import GoesBack, TryAgain
 from worker.deadletter import letter
@@ -128,7 +128,7 @@ class Shell:
     def _result(self, task: "Task[Any, Any]", kind: str, delivery: Delivery) -> JobResult:
         try:
             job = parse_job(kind, delivery.payload)
-            self._forward_unless_served(task, job, delivery)
+            self._forward_unless_in_place(task, job, delivery)
             if unpublished := self.publisher.unpublished(delivery.job_id):
                 return self.publisher.publish(*unpublished)
             return self._run_counted(job, kind, delivery)
@@ -146,14 +146,18 @@ class Shell:
         finally:
             self._running.discard((delivery.job_id, delivery.attempt))
 
-    def _forward_unless_served(self, task: "Task[Any, Any]", job: Job, delivery: Delivery) -> None:
-        """Send a job that came by the shared default queue on to the workers that serve it."""
-        if any(
+    def _forward_unless_in_place(
+        self, task: "Task[Any, Any]", job: Job, delivery: Delivery
+    ) -> None:
+        """Send a job that came by the shared default queue on to the workers that serve it, or to
+        wait in its lane: bulk jobs take no places of interactive ones."""
+        served = any(
             kind == model_task(job.task) and job.model in (None, model_id)
             for kind, model_id in self.models.served
-        ):
+        )
+        queue = queue_for(job.task, job.model, job.lane)
+        if served and (job.lane != BULK or is_bulk(delivery.queue or queue)):
             return
-        queue = queue_for(job.task, job.model)
         if queue == delivery.queue:
             raise JobFailed(
                 {

@@ -13,6 +13,7 @@ What kombu 5.7 does, and what this does instead (tests/integration/test_transpor
 - it leaves a callback of every connection that was lost in the event loop; here it is taken away.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import redis as typed_stock
@@ -30,10 +31,15 @@ class Poller(stock.MultiChannelPoller):  # type: ignore[misc]
     timer: Any = None
     """The event loop's entry for `take_again`, so that it is there once."""
 
+    wake: Callable[[], object] = staticmethod(lambda: None)
+    """Makes the event loop, where there is one, turn at once, whatever thread asks."""
+
     def on_poll_start(self) -> None:
         """Once per turn of the event loop: tell what is done, then ask for more."""
         for channel in self._channels:
+            channel.leases.on_room = self.wake
             channel.leases.flush_softly()
+            channel.roomier()
         super().on_poll_start()
 
     def on_readable(self, fileno: int) -> None:
@@ -71,6 +77,7 @@ class _Transport(_Kombu):  # type: ignore[misc]
         if self.cycle.timer is not None:
             self.cycle.timer.cancel()
         self.cycle.timer = loop.call_repeatedly(POLL_S, self.cycle.take_again)
+        self.cycle.wake = lambda: loop.call_soon(_turn)
 
     def close_connection(self, connection: Any) -> None:
         """Close; the event loop, which outlives connections, forgets this one."""
@@ -89,6 +96,10 @@ class SentinelTransport(_Transport, stock.SentinelTransport):  # type: ignore[mi
     """For sentinel://."""
 
     Channel = SentinelChannel
+
+
+def _turn() -> None:
+    """Nothing: that it is called makes the event loop turn at once."""
 
 
 def transport_for(broker_url: str) -> str | None:

@@ -163,7 +163,7 @@ def test_given_a_chunk_of_our_client_then_its_images_are_in_the_record_and_not_i
     chunk = CaptionChunk(images=("https://example.com/a.png", "https://example.com/b.png"))
     with Client(redis_server.url) as client, redis.Redis.from_url(redis_server.url) as broker:
         handle = client.submit(chunk)
-        (message,) = messages(broker, "captionq.caption")
+        (message,) = messages(broker, "captionq.caption.bulk")
         record = client.status(handle.job_id)
     assert message["kwargs"] == {"job": {"recorded": handle.job_id}}
     assert "2 images from https://example.com/a.png" in message["headers"]["kwargsrepr"]
@@ -378,7 +378,7 @@ def test_given_a_chunk_that_the_broker_lost_then_it_is_found_by_its_record_and_r
         now: Any = client.time()
         then_ms = (now[0] - 300) * 1_000
         client.hset("captionq:job:lost", "opened_ms", then_ms)
-        client.zadd("captionq:open:captionq.caption", {"captionq:job:lost": then_ms})
+        client.zadd("captionq:open:captionq.caption.bulk", {"captionq:job:lost": then_ms})
         (result,) = store.wait(["lost"], TIMEOUT_S)
     assert result.counts == {"succeeded": 1}
 

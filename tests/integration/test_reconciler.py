@@ -18,6 +18,7 @@ from producer.contract import CaptionJob, Job, JobResult, JobState, utcnow
 from producer.embedded import RedisServer
 from producer.ledger import Ledger
 from producer.publisher import Publisher
+from producer.queues import Lane, queue_for
 from producer.redis_store import RedisStore
 from producer.wire import WireJob
 from tests.house import PNG
@@ -94,21 +95,24 @@ class World:
         self.publisher = Publisher(url, 10)
         self.sent: list[tuple[str, str, int]] = []
 
-    def submit(self, *names: str, minutes_ago: float, sent: bool = True) -> None:
+    def submit(
+        self, *names: str, minutes_ago: float, sent: bool = True, lane: Lane = "interactive"
+    ) -> None:
+        image = "https://example.com/a.png"
         jobs: list[Job] = [
-            CaptionJob(job_id=name, image="https://example.com/a.png", submitted_at=utcnow())
-            for name in names
+            CaptionJob(job_id=name, image=image, submitted_at=utcnow(), lane=lane) for name in names
         ]
         self.store.create_many(jobs)
         if sent:
             self.publisher.publish(jobs, time.monotonic() + 10)
-        self.age(*names, minutes=minutes_ago)
+        self.age(*names, minutes=minutes_ago, lane=lane)
 
-    def age(self, *names: str, minutes: float) -> None:
+    def age(self, *names: str, minutes: float, lane: Lane = "interactive") -> None:
+        queue = queue_for("caption", lane=lane)
         then = round(self.redis.time()[0] * 1_000 - minutes * MINUTE_MS)
         keys = [f"captionq:job:{name}" for name in names]
         with self.redis.pipeline() as pipeline:
-            pipeline.zadd(f"captionq:open:{QUEUE}", dict.fromkeys(keys, then))
+            pipeline.zadd(f"captionq:open:{queue}", dict.fromkeys(keys, then))
             for key in keys:
                 pipeline.hset(key, "opened_ms", then)
             pipeline.execute()
@@ -151,6 +155,18 @@ def test_given_a_job_whose_message_was_never_sent_then_it_is_sent_at_the_second_
     world.submit("a", minutes_ago=5, sent=False)
     assert world.passes(3) == [0, 1, 0]
     assert world.sent == [("a", QUEUE, 1)]
+
+
+def test_given_a_backlog_in_each_lane_then_what_is_missing_is_sent_to_its_own_lane(
+    world: World,
+) -> None:
+    """A lane's jobs are judged by their own queue: the other may be empty, or far older."""
+    world.submit("bulk-lost", minutes_ago=300, sent=False, lane="bulk")
+    world.submit("bulk-waiting", minutes_ago=200, lane="bulk")
+    world.submit("lost", minutes_ago=5, sent=False)
+    world.submit("waiting", minutes_ago=2)
+    assert world.passes(3) == [0, 2, 0]
+    assert sorted(world.sent) == [("bulk-lost", f"{QUEUE}.bulk", 1), ("lost", QUEUE, 1)]
 
 
 def test_given_several_lost_jobs_then_the_oldest_is_sent_first(world: World) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
+from producer.contract import utcnow
 from producer.queues import DEFAULT_QUEUE
 from tests.house import PNG, SCENE, House, picture
 from tests.servers import Reply
@@ -96,6 +97,36 @@ def test_given_many_jobs_at_once_they_share_batches(house: House) -> None:
     assert {result.job_id for result in results} == {handle.job_id for handle in handles}
     assert {result.state for result in results} == {JobState.SUCCEEDED}
     assert max(result.timings.batch_size for result in results) > 1
+
+
+def test_given_a_bulk_backlog_then_interactive_jobs_overtake_it_and_all_of_it_is_done(
+    house: House,
+) -> None:
+    (house.files / "ok.png").write_bytes(PNG)
+    image = (house.files / "ok.png").as_uri()
+    bulk = house.client.submit_many(CaptionJob(image=image, lane="bulk") for _ in range(400))
+    quick = []
+    for _ in range(5):
+        submitted_at = utcnow()
+        ended = wait(CaptionJob(image=image), house.client).raise_for_state()
+        quick.append((submitted_at, ended.finished_at))
+    results = list(house.client.as_completed(bulk, RESULT_TIMEOUT_S))
+    assert {result.state for result in results} == {JobState.SUCCEEDED}
+    assert len(results) == 400
+    ends = sorted(result.finished_at for result in results)
+    assert quick[-1][1] < ends[-1], "the backlog was gone too soon to say anything"
+    # The batch that runs, bulk's turn, and what fills its own: 24; and those that are stored late.
+    overtaken_by = [sum(begin < end < over for end in ends) for begin, over in quick]
+    assert max(overtaken_by) <= 48, overtaken_by
+
+
+def test_given_a_bulk_job_of_a_celery_client_then_it_waits_in_its_lane_and_brings_its_result(
+    house: House, celery_client: Celery
+) -> None:
+    job = {"image": house.web.url("/ok.png"), "lane": "bulk"}
+    sent = celery_client.send_task("captionq.caption", kwargs={"job": job})
+    assert sent.get(timeout=RESULT_TIMEOUT_S)["state"] == "succeeded"
+    assert f"job {sent.id} sent on to queue captionq.caption.bulk" in house.worker.log
 
 
 def test_given_a_source_that_is_busy_twice_when_it_recovers_the_job_took_three_attempts(

@@ -8,14 +8,19 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.batcher import Batcher, BatcherClosed, Done, QueueFull, Take, Wait, Waiting, decide
+from producer.queues import BULK, INTERACTIVE, Lane
+from worker.batcher import Batcher, BatcherClosed, QueueFull
+from worker.batching import BATCHES_IN_A_ROW, Take, Wait, Waiting, decide
+from worker.lines import Done
 
 A, B = "a", "b"
+LANES: tuple[Lane, ...] = (INTERACTIVE, BULK)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +216,7 @@ def test_given_a_lost_device_every_future_fails_and_the_process_is_told() -> Non
     futures = [batcher.submit(A, 666)]
     while not futures[0].running():
         pass
-    futures += [batcher.submit(key, n) for key, n in ((A, 1), (B, 2), (A, 3))]
+    futures += [batcher.submit(A, 1), batcher.submit(B, 2), batcher.submit(A, 3, BULK)]
     device.gate.set()
     assert [value(f) for f in futures] == [DeviceGoneError] * 4
     assert ended.wait(5)
@@ -361,12 +366,14 @@ def test_given_waiting_items_when_closed_they_are_run_first() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    items=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=60),
+    items=st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.sampled_from(LANES)), max_size=60
+    ),
     max_batch=st.integers(1, 9),
     capacity=st.integers(1, 9),
 )
 def test_given_any_items_from_many_threads_every_future_resolves_rightly(
-    items: list[tuple[str, int]], max_batch: int, capacity: int
+    items: list[tuple[str, int, Lane]], max_batch: int, capacity: int
 ) -> None:
     device = Device(capacity)
     batcher = Batcher(device, max_batch=max_batch, max_wait_s=0.001)
@@ -383,7 +390,7 @@ def test_given_any_items_from_many_threads_every_future_resolves_rightly(
         thread.join()
     assert batcher.close(10)
     expected = {13: ValueError, 7: RuntimeError}
-    assert [value(f) for f in futures if f] == [expected.get(n, 2 * n) for _, n in items]
+    assert [value(f) for f in futures if f] == [expected.get(n, 2 * n) for _, n, _ in items]
     assert all(len(batch) <= max_batch for batch in device.batches)
 
 
@@ -416,3 +423,124 @@ def test_given_room_for_some_items_of_an_admission_alone_then_none_is_taken() ->
     device.gate.set()
     assert batcher.close(5)
     assert device.batches == [[1], [2], [6], [7]]
+
+
+def blocked(device: Device, batcher: Batcher[str]) -> "Future[Done]":
+    """A batch that runs until the device's gate is opened."""
+    device.gate.clear()
+    first = batcher.submit(A, 0)
+    while not first.running():
+        threading.Event().wait(0.001)
+    return first
+
+
+def test_given_bulk_that_waits_then_interactive_overtakes_it_and_bulk_fills_what_is_left() -> None:
+    device = Device()
+    batcher: Batcher[str] = Batcher(device, max_batch=4, max_wait_s=5)
+    blocked(device, batcher)
+    bulk = [batcher.submit(A, n, BULK) for n in range(1, 6)]
+    other = batcher.submit(B, 8)
+    quick = [batcher.submit(A, n) for n in (11, 12)]
+    device.gate.set()
+    assert [value(f) for f in [*bulk, other, *quick]] == [2, 4, 6, 8, 10, 16, 22, 24]
+    assert device.batches == [[0], [8], [11, 12, 1, 2], [3, 4, 5]]
+    assert batcher.close(5)
+
+
+def test_given_bulk_on_its_way_then_an_interactive_item_does_not_wait_for_it() -> None:
+    batcher: Batcher[str] = Batcher(Device(), max_batch=4, max_wait_s=30)
+    with batcher.admit(BULK) as admission:
+        assert value(batcher.submit(A, 1)) == 2
+        late = admission.submit(A, 2)
+    assert value(late) == 4
+    with batcher.admit():
+        waiting = batcher.submit(A, 3, BULK)
+        time.sleep(0.02)
+        assert not waiting.done(), "bulk does wait for interactive items"
+    assert value(waiting) == 6
+    assert batcher.close(5)
+
+
+def test_given_a_lane_that_is_full_then_the_other_is_not() -> None:
+    device = Device()
+    batcher: Batcher[str] = Batcher(device, max_batch=1, max_wait_s=0, max_queue=2)
+    blocked(device, batcher)
+    with batcher.admit(BULK) as admission:
+        bulk = admission.submit_all(A, [1, 2])
+    with pytest.raises(QueueFull):
+        batcher.submit(A, 3, BULK)
+    quick = batcher.submit(A, 4)
+    device.gate.set()
+    assert [value(f) for f in [*bulk, quick]] == [2, 4, 8]
+    assert batcher.close(5)
+    assert device.batches == [[0], [4], [1], [2]]
+
+
+def test_given_bulk_that_waits_when_closed_then_it_is_run_first() -> None:
+    device = Device()
+    batcher: Batcher[str] = Batcher(device, max_batch=2, max_wait_s=30)
+    blocked(device, batcher)
+    futures = [batcher.submit(A, n, BULK) for n in (1, 2, 3)]
+    device.gate.set()
+    assert batcher.close(5)
+    assert [value(f) for f in futures] == [2, 4, 6]
+
+
+def test_given_interactive_that_saturates_then_bulk_runs_every_ninth_batch() -> None:
+    batcher: Batcher[str]
+    batches: list[int] = []
+    begin = threading.Event()
+
+    def run(key: str, payloads: Sequence[int]) -> Sequence[int]:
+        begin.wait(10)
+        batches.append(payloads[0])
+        if len(batches) < 40:  # so that one always waits
+            batcher.submit(A, 1)
+        return payloads
+
+    batcher = Batcher(run, max_batch=1, max_wait_s=0)
+    batcher.submit(A, 1)
+    for _ in range(3):
+        batcher.submit(B, 2, BULK)
+    begin.set()
+    deadline_s = time.monotonic() + 10
+    while len(batches) < 40 and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    assert batcher.close(5)
+    turns = [place for place, lane in enumerate(batches) if lane == 2]
+    assert [after - before for before, after in pairwise(turns)] == [BATCHES_IN_A_ROW + 1] * 2
+
+
+def test_given_bulk_that_saturates_the_device_then_interactive_p95_is_within_three_batches() -> (
+    None
+):
+    """In real time, with a device that takes 50 ms for a batch, however many are in it."""
+    batch_s, over = 0.05, threading.Event()
+
+    def run(key: str, payloads: Sequence[int]) -> Sequence[int]:
+        time.sleep(batch_s)
+        return payloads
+
+    batcher: Batcher[str] = Batcher(run, max_batch=8, max_wait_s=0.01)
+
+    def saturate(key: str) -> None:
+        while not over.is_set():
+            with batcher.admit(BULK) as admission:
+                futures = admission.submit_all(key, [1] * 16)
+            for future in futures:
+                future.result(10)
+
+    threads = [threading.Thread(target=saturate, args=(key,)) for key in (A, A, B, B)]
+    for thread in threads:
+        thread.start()
+    waits_s: list[float] = []
+    for n in range(40):
+        time.sleep(0.007 * (n % 7))
+        began_s = time.monotonic()
+        batcher.submit((A, B)[n % 2], 2).result(10)
+        waits_s.append(time.monotonic() - began_s)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert batcher.close(5)
+    assert sorted(waits_s)[int(0.95 * len(waits_s))] <= 3 * batch_s, waits_s

@@ -64,6 +64,20 @@ def test_options_reach_the_job(captionq: Captionq, broker: redis.Redis) -> None:
     assert message["kwargs"]["job"]["options"]["prompt"] == "a picture of"
 
 
+def test_the_lane_reaches_the_job_and_chooses_its_queue(
+    captionq: Captionq, broker: redis.Redis
+) -> None:
+    captionq("submit", IMAGE, "--lane", "bulk")
+    captionq("submit", IMAGE, "--task", "match", "--text", "a", "--lane", "interactive")
+
+    (message,) = messages(broker, "captionq.caption.bulk")
+    assert message["kwargs"]["job"]["lane"] == "bulk"
+    assert captionq("status", message["headers"]["id"]).exit_code == 0
+    (message,) = messages(broker, "captionq.match")
+    assert message["kwargs"]["job"]["lane"] == "interactive"
+    assert captionq("submit", IMAGE, "--lane", "fast").exit_code == 2
+
+
 def test_how_the_image_is_seen_reaches_the_job(captionq: Captionq, broker: redis.Redis) -> None:
     regions = ("--region", "0,0,10,20", "--region", "5,5,6,6")
     captionq("submit", IMAGE, "--mode", "native", "--resolution", "576", *regions)

@@ -449,6 +449,16 @@ def test_given_ids_when_replayed_then_their_messages_are_in_the_queue(
     assert store.get("b").state is JobState.FAILED  # type: ignore[union-attr]
 
 
+def test_given_bulk_jobs_when_replayed_then_they_wait_in_their_lane_and_its_index(
+    dead: Any, store: RedisStore, plain: "redis.Redis"
+) -> None:
+    give_up(store, JOB.model_copy(update={"lane": "bulk"}))
+    assert dead("replay", "a").stdout == "1 replayed\n"
+    assert plain.llen("captionq.caption.bulk") == 1
+    assert plain.zcard("captionq:open:captionq.caption.bulk") == 1
+    assert plain.llen("captionq.caption") == 0
+
+
 def test_given_a_letter_named_twice_when_replayed_then_its_job_is_sent_once(
     dead: Any, store: RedisStore, letters: DeadLetters, plain: "redis.Redis"
 ) -> None:

@@ -66,7 +66,8 @@ def test_given_every_mode_and_shape_in_one_batch_each_is_captioned_as_alone(
     batch = [models.items(job, [pixels(models, job, image)]) for job, image in jobs]
     [key] = {key for key, _ in batch}
     found = models.run(key, [payload for _, [payload] in batch])
-    for (job, image), [caption] in zip(jobs, found, strict=True):
+    for (job, image), row in zip(jobs, found, strict=True):
+        [caption] = models.outputs("caption", row)
         [[alone]] = engine.caption(image, mode=job.mode, resolution=resolution)
         assert caption.text == alone.text
         assert caption.logprob == pytest.approx(alone.logprob, abs=1e-4)
@@ -82,7 +83,8 @@ def test_given_match_jobs_of_several_modes_each_is_matched_as_alone(
     for job, row in zip(jobs, found, strict=True):
         [alone] = engine.match(image, list(job.texts), mode=job.mode)
         expected = [match.itm_logit for match in alone]
-        assert [match.itm_logit for match in row] == pytest.approx(expected, abs=1e-4)
+        given = models.outputs("match", row)
+        assert [match.itm_logit for match in given] == pytest.approx(expected, abs=1e-4)
 
 
 def test_given_a_resolution_the_model_cannot_take_the_job_is_invalid_and_says_what_it_can(
@@ -137,7 +139,8 @@ def test_given_jobs_of_one_key_when_run_then_the_contract_has_all_that_the_engin
         models.items(job, [pixels(models, job, image)])
         for job, image in zip(jobs, images, strict=True)
     ]
-    answers = models.run(items[0][0], [payload for _, [payload] in items])
+    rows = models.run(items[0][0], [payload for _, [payload] in items])
+    answers = [models.outputs("caption", row) for row in rows]
     for row, image, answer in zip(options, images, answers, strict=True):
         seed = answer[0].seed
         assert row.seed in (seed, None)

@@ -25,9 +25,13 @@ CHUNK = MatchChunk(
 POINTER = {"job": {"recorded": "mine"}}
 
 
+def bulk(retries: int = 0) -> FakeTask:
+    return FakeTask(retries, queue="captionq.match.bulk")
+
+
 def deliver(house: House, task: FakeTask | None = None, job: Any = None) -> Any:
     kwargs = {"job": job} if job else POINTER
-    return house.shell.execute(task or FakeTask(), "match_chunk", (), kwargs)  # type: ignore[arg-type]
+    return house.shell.execute(task or bulk(), "match_chunk", (), kwargs)  # type: ignore[arg-type]
 
 
 def test_given_a_recorded_chunk_then_it_runs_under_its_own_id() -> None:
@@ -45,7 +49,7 @@ def test_given_a_chunk_then_its_message_says_where_it_is_and_a_jobs_message_says
 
 
 def test_given_a_chunk_then_neither_messages_nor_results_show_what_is_secret_in_its_urls() -> None:
-    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2")), FakeTask()
+    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2")), bulk()
     house.store.create(CHUNK)
     with pytest.raises(Retry):
         deliver(house, task)
@@ -56,12 +60,12 @@ def test_given_a_chunk_then_neither_messages_nor_results_show_what_is_secret_in_
 
 
 def test_given_images_left_then_the_message_is_sent_again_when_they_are_due() -> None:
-    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2"), None), FakeTask()
+    house, task = House(TryAgain(ErrorCode.HTTP_5XX, 7.0, "1 of 2"), None), bulk()
     house.store.create(CHUNK)
     with pytest.raises(Retry):
         deliver(house, task)
     assert task.retried == [7.0]
-    assert deliver(house, task.again())["state"] == "succeeded"
+    assert deliver(house, bulk(task.request.retries))["state"] == "succeeded"
 
 
 def test_given_a_process_that_ends_then_the_message_goes_back_and_was_not_delivered() -> None:
@@ -78,7 +82,7 @@ def test_given_a_process_that_ends_then_the_message_goes_back_and_was_not_delive
 def test_given_a_record_that_is_gone_then_the_job_ends_as_expired(retries: int) -> None:
     house = House()
     with pytest.raises(JobFailed) as failure:
-        deliver(house, FakeTask(retries))
+        deliver(house, bulk(retries))
     assert failure.value.code is ErrorCode.JOB_EXPIRED
     result = house.store.get("mine").result
     assert (result.error.code, result.attempts) == (ErrorCode.JOB_EXPIRED, retries)

@@ -295,6 +295,11 @@ def test_open_jobs_are_in_the_index_of_their_queue_until_they_end(
             "captionq.caption",
             "captionq.caption.org-large",
         }
+        later = CaptionJob(job_id="later", image="https://example.com/cat.jpg", lane="bulk")
+        store.create(later)
+        assert list(indexed("captionq.caption.bulk")) == ["captionq:job:later"]
+        store.finish(ended("later"))
+        assert indexed("captionq.caption.bulk") == {}
         created = indexed()["captionq:job:a"]
         assert float(client.hget("captionq:job:a", "opened_ms") or 0) == created
         time.sleep(0.01)
@@ -612,7 +617,11 @@ def test_given_a_chunk_that_is_given_up_then_its_images_are_kept_for_its_replay(
         assert reopen.read(client.register_script(reopen.script)(reopen.keys, reopen.args))
         assert client.ttl("captionq:items:a") > 10
 
-    assert store.settle("a") == Settled({0: item(0)})
+        assert store.settle("a") == Settled({0: item(0)})
+        client.delete("captionq:job:a")
+        store.create(chunk)  # another submission under this id
+
+    assert store.settle("a") == Settled({})
     store.close()
 
 
@@ -642,6 +651,8 @@ def test_every_key_in_redis_has_a_bounded_life(redis_server: RedisServer) -> Non
     store.create(job("queued"))
     store.start("running", "caption", 1, "worker@host")
     store.settle("running", [item(0)])
+    store.start("done", "caption", 1, "worker@host")
+    store.settle("done", [item(0)])
     store.finish(ended("done"))
 
     with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:

@@ -100,7 +100,7 @@ class House:
             run_chunk=self.run_chunk,
             store=self.store,
             publisher=Publisher(self.store, patience_s=0.05),
-            queues=frozenset({"celery", "captionq.match"}),
+            queues=frozenset({"celery", "captionq.match", "captionq.match.bulk"}),
             patience_s=0.05,
             rng=random.Random(0),
         )
@@ -316,6 +316,7 @@ def test_given_a_retry_that_cannot_be_sent_the_message_stays() -> None:
     ("came_by", "goes_to"),
     [
         pytest.param("captionq.match", "captionq.match", id="a queue consumed here"),
+        pytest.param("captionq.match.bulk", "captionq.match.bulk", id="one of bulk's"),
         pytest.param("elsewhere", "celery", id="a routing key that leads nowhere"),
         pytest.param(None, "celery", id="no routing key"),
     ],
@@ -397,6 +398,50 @@ def test_given_a_job_for_another_model_it_is_sent_on_to_that_models_queue() -> N
     with pytest.raises(JobFailed) as failure:
         house.deliver(FakeTask(queue="captionq.match.org-large"), model="org/large")
     assert failure.value.code is ErrorCode.MODEL_LACKS_MATCHING
+
+
+@pytest.mark.parametrize(
+    ("queue", "fields", "sent_on"),
+    [
+        pytest.param("celery", {}, None, id="interactive: it is where it belongs"),
+        pytest.param("captionq.match", {}, None, id="interactive, by its own queue"),
+        pytest.param("captionq.match.bulk", {}, None, id="interactive, though it came by bulk's"),
+        pytest.param("captionq.match.bulk", {"lane": "bulk"}, None, id="bulk, by its own queue"),
+        pytest.param("captionq.match.tiny.bulk", {"lane": "bulk"}, None, id="bulk, of one model"),
+        pytest.param("celery", {"lane": "bulk"}, "captionq.match.bulk", id="bulk, of a client"),
+        pytest.param(
+            "captionq.match",
+            {"lane": "bulk", "model": "tiny"},
+            "captionq.match.tiny.bulk",
+            id="bulk, where interactive jobs wait",
+        ),
+        pytest.param(
+            "celery",
+            {"lane": "bulk", "model": "org/large"},
+            "captionq.match.org-large.bulk",
+            id="bulk, for another model",
+        ),
+    ],
+)
+def test_given_a_job_then_it_runs_or_is_sent_on_to_wait_in_its_lane(
+    queue: str, fields: dict[str, str], sent_on: str | None
+) -> None:
+    house, task = House(None), FakeTask(queue=queue)
+    if sent_on is None:
+        assert house.deliver(task, **fields)["state"] == "succeeded"
+    else:
+        with pytest.raises(Ignore):
+            house.deliver(task, **fields)
+        assert house.runs == 0
+    assert task.sent_on == ([sent_on] if sent_on else [])
+
+
+def test_given_a_bulk_job_for_a_model_that_is_nowhere_then_it_does_not_go_in_circles() -> None:
+    task = FakeTask(queue="captionq.match.org-large.bulk")
+    with pytest.raises(JobFailed) as failure:
+        House().deliver(task, model="org/large", lane="bulk")
+    assert failure.value.code is ErrorCode.MODEL_LACKS_MATCHING
+    assert task.sent_on == []
 
 
 class FlakyStore(MemoryStore):

@@ -43,7 +43,11 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
         pytest.param({"MAX_PER_HOST": "0"}, "MAX_PER_HOST", id="nothing from any host"),
         pytest.param({"S3_REQUEST_PAYER": "me"}, "S3_REQUEST_PAYER", id="no one who pays"),
         pytest.param({"SINK_ALLOW": "s3://bucket/prefix"}, "SINK_ALLOW", id="no folder of a sink"),
-        pytest.param({"SINK_TIMEOUT_S": "140"}, "or SINK_TIMEOUT_S", id="no time for a last shard"),
+        pytest.param(
+            {"SINK_ALLOW": "s3://bucket/", "SINK_TIMEOUT_S": "140"},
+            "SINK_TIMEOUT_S, if longer",
+            id="no time for a last shard",
+        ),
         pytest.param({"VISIBILITY_TIMEOUT_S": "1"}, "VISIBILITY_TIMEOUT_S", id="a hasty lease"),
     ],
 )
@@ -61,12 +65,26 @@ def test_given_none_for_a_model_its_task_is_not_served(monkeypatch: pytest.Monke
     assert set(load_settings().models) == {"caption"}
 
 
-def test_given_no_concurrency_it_is_twice_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_no_concurrency_it_is_two_batches_of_either_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert load_settings().threads(4) == 32
-    assert load_settings().threads(24) == 48
+    assert load_settings().threads(24) == 96
     assert load_settings().threads(1024) == 512
     monkeypatch.setenv("CAPTIONQ_CONCURRENCY", "7")
     assert load_settings().threads(24) == 7
+
+
+def test_given_no_bulk_slots_they_are_two_batches_and_at_most_half_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = load_settings()
+    assert settings.bulk_slots_of(settings.threads(24), 24) == 48
+    assert settings.bulk_slots_of(settings.threads(4), 4) == 8
+    assert settings.bulk_slots_of(9, 24) == 4
+    assert settings.bulk_slots_of(1, 24) == 1
+    monkeypatch.setenv("CAPTIONQ_BULK_SLOTS", "7")
+    assert load_settings().bulk_slots_of(9, 24) == 7
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "auto"), ("auto", "auto"), ("24", 24)])

@@ -22,6 +22,7 @@ from worker.blip.results import Caption, Match, matches
 from worker.blip.results import captions as captions_of
 from worker.blip.rows import groups, rows_of
 from worker.blip.sampling import seeded
+from worker.blip.staging import Staging
 from worker.blip.steps import Steps, row_sizes
 from worker.blip.tokenizer import Text, texts_per_image
 
@@ -65,6 +66,7 @@ class Engine:
         if dtype == "float16" and device.type == "cpu":
             raise ValueError("float16 is for a GPU: take float32 or bfloat16 on a CPU")
         self._device = device
+        self._staging = Staging(device)
         with device_errors(device):
             self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
         decoder = self._modules.decoder
@@ -297,7 +299,8 @@ class Engine:
 
     def _groups(self, images: Images, mode: Mode, resolution: int | None) -> list[Group]:
         """Images framed and normalised, on the device, those of one size together."""
-        groups = frame(images, self.framing(mode, resolution), self.image_size)
+        framing = self.framing(mode, resolution)
+        groups = frame(images, framing, self.image_size, self._staging.stack)
         with device_errors(self._device):
             return [
                 Group(g.rows, normalise(g.pixels.to(self._device), self._preprocessing))

@@ -7,7 +7,7 @@ without.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -52,18 +52,29 @@ def framing(
     )
 
 
-def frame(images: Images, framing: Framing, own_size: tuple[int, int]) -> list[Group]:
+def stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Images of one size, uint8 [H, W, 3], as uint8 [N, 3, H, W]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def frame(
+    images: Images,
+    framing: Framing,
+    own_size: tuple[int, int],
+    stack: Callable[[Sequence[NDArray[np.uint8]]], Tensor] = stacked,
+) -> list[Group]:
     """Images at their places, those of one size together; one group in all modes but native.
 
     One image or a sequence of images: paths (EXIF orientation applied), PIL images, uint8 arrays
     [H, W], [H, W, 3] or [H, W, 4]. A uint8 array [N, H, W, 3] or tensor [N, 3, H, W] is a batch.
     A float tensor [N, 3, H, W] is taken as framed and normalised already, as BlipProcessor's
     `pixel_values` are: of any size that patches tile, up to MAX_PATCHES times the patches of
-    `own_size`, the checkpoint's (height, width). Raises ValueError for another shape or dtype, and
-    what Pillow raises (OSError, DecompressionBombError) for a file that is no image.
+    `own_size`, the checkpoint's (height, width). `stack` makes one tensor of the framed images of a
+    size, as `stacked` does. Raises ValueError for another shape or dtype, and what Pillow raises
+    (OSError, DecompressionBombError) for a file that is no image.
     """
     if isinstance(images, Tensor):
-        return _tensor(images, framing, own_size)
+        return _tensor(images, framing, own_size, stack)
     from PIL import Image
 
     if isinstance(images, str | os.PathLike | Image.Image):
@@ -76,10 +87,7 @@ def frame(images: Images, framing: Framing, own_size: tuple[int, int]) -> list[G
     shapes: dict[tuple[int, ...], list[int]] = {}
     for row, pixels in enumerate(framed):
         shapes.setdefault(pixels.shape, []).append(row)
-    return [
-        Group(rows, _channels_first(np.stack([framed[row] for row in rows])))
-        for rows in shapes.values()
-    ]
+    return [Group(rows, stack([framed[row] for row in rows])) for rows in shapes.values()]
 
 
 def crop(image: ImageLike, regions: Sequence[Box]) -> "list[Image.Image]":
@@ -135,11 +143,12 @@ def _framed(image: ImageLike, framing: Framing) -> NDArray[np.uint8]:
     return framing.frame(open_rgb(image))
 
 
-def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-
-
-def _tensor(pixels: Tensor, framing: Framing, own_size: tuple[int, int]) -> list[Group]:
+def _tensor(
+    pixels: Tensor,
+    framing: Framing,
+    own_size: tuple[int, int],
+    stack: Callable[[Sequence[NDArray[np.uint8]]], Tensor],
+) -> list[Group]:
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"an image tensor is [N, 3, H, W], not {list(pixels.shape)}")
     height, width = pixels.shape[2:]
@@ -149,5 +158,5 @@ def _tensor(pixels: Tensor, framing: Framing, own_size: tuple[int, int]) -> list
         raise ValueError(f"an image tensor is uint8 or float, not {pixels.dtype}")
     elif not framing.leaves(width, height):
         rows = [row.permute(1, 2, 0).cpu().numpy() for row in pixels]
-        return frame(rows, framing, own_size)
+        return frame(rows, framing, own_size, stack)
     return [Group(list(range(len(pixels))), pixels)]

@@ -1,0 +1,277 @@
+"""A run from its beginning, or from where an earlier process left it, to its end."""
+
+import contextlib
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from producer.contract import MAX_CHUNK, CaptionChunk
+from producer.manifest.append import AppendFile
+from producer.manifest.beside import Beside
+from producer.manifest.chunks import in_chunks
+from producer.manifest.feed import Feed
+from producer.manifest.interrupt import Interrupt
+from producer.manifest.journal import CannotResume, Journal, Past
+from producer.manifest.outputs import (
+    CSV_HEAD,
+    Failures,
+    Output,
+    Stream,
+    TextFile,
+    csv_lines,
+    json_lines,
+)
+from producer.manifest.parts import Parts
+from producer.manifest.prepare import Preparer, remaining
+from producer.manifest.progress import Progress
+from producer.manifest.run import NoNotes, Run, Service
+from producer.manifest.sources import Identity, Sources
+from producer.settings import ProducerSettings
+from producer.upload import Uploader
+
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+BESIDE_JOURNAL = Path("captionq.journal")
+RUN_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be captioned, how, and where that goes.
+
+    `chunk` is how images are captioned: a chunk whose images are replaced. `output` is None for
+    standard output; `journal` None for the usual place. Times are in seconds.
+    """
+
+    sources: tuple[str, ...]
+    chunk: CaptionChunk
+    column: str | None = None
+    base: Path | None = None
+    output: Path | None = None
+    beside: bool = False
+    skip_existing: bool = False
+    journal: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    size: int = MAX_CHUNK
+    in_flight: int = 64
+    ordered: bool = False
+    patience_s: float = float("inf")
+
+    def plan(self) -> dict[str, Any]:
+        """All that a run which goes on has to have in common with the one that began."""
+        own = {"images", "job_id", "submitted_at", "signature", "schema_version", "task"}
+        return {
+            "sources": list(self.sources),
+            "column": self.column,
+            "base": str(self.base) if self.base else None,
+            "format": self.format,
+            "beside": self.beside,
+            "skip_existing": self.skip_existing,
+            "chunk": self.size,
+            "ordered": self.ordered,
+            **self.chunk.model_dump(mode="json", exclude=own),
+        }
+
+    @property
+    def format(self) -> str | None:
+        """The kind of output; None without.
+
+        Raises:
+            ValueError: the file's suffix says none.
+        """
+        if self.output is None:
+            return None
+        kind = FORMATS.get(self.output.suffix.lower())
+        if kind is None:
+            raise ValueError(f"{self.output}: the output is one of {', '.join(FORMATS)}.")
+        return kind
+
+    @property
+    def journal_path(self) -> Path | None:
+        """Where the journal is; None where nothing is kept."""
+        if self.journal is not None:
+            return self.journal
+        if self.output is not None:
+            return self.output.with_name(f"{self.output.name}.journal")
+        return BESIDE_JOURNAL if self.beside else None
+
+    def check(self) -> None:
+        """Check what goes together.
+
+        Raises:
+            ValueError: saying what does not.
+        """
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with what is there, --overwrite starts anew.")
+        if self.skip_existing and not self.beside:
+            raise ValueError("--skip-existing goes with --beside.")
+        if self.beside and self.chunk.sink is not None:
+            raise ValueError("With --sink the captions are in shards: --beside has none to write.")
+        if (self.resume or self.journal) and self.output is None and not self.beside:
+            raise ValueError("Only a run with -o or --beside can be resumed.")
+        _ = self.format
+
+
+class Session:
+    """An open run. Nothing is sent before `run`.
+
+    Raises:
+        ValueError: the sources, the output or the journal are not what the request says.
+        OSError: a file cannot be read or written, or a library is not installed.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        settings: ProducerSettings,
+        open_file: Callable[[Path], AppendFile] = AppendFile,
+    ) -> None:
+        request.check()
+        self._open_file = open_file
+        self._request = request
+        self._settings = settings
+        self._sources = Sources(
+            request.sources, request.column, request.base, settings.s3_endpoint_url
+        )
+        identities = self._sources.identities()
+        totals = [one.total for one in identities]
+        self.total = None if None in totals else sum(total or 0 for total in totals)
+        with contextlib.ExitStack() as opened:
+            self._journal = self._open_journal(opened, identities)
+            self.past = self._journal.past if self._journal else Past(_new_id())
+            self._opened = opened.pop_all()
+        self.counts = Counter(self.past.counts)
+        self.flying = 0
+        self.seconds = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.past.ended
+
+    @property
+    def kept(self) -> bool:
+        """Whether the run can be resumed."""
+        return self._journal is not None
+
+    def run(self, service: Service, progress: Progress, interrupt: Interrupt) -> None:
+        """Run to the end.
+
+        Raises:
+            See `Run.go`.
+        """
+        began_s = time.monotonic()
+        request, settings = self._request, self._settings
+        upload = None
+        if settings.upload_url:
+            upload = Uploader(settings.upload_url, settings.s3_endpoint_url).upload
+        with contextlib.ExitStack() as opened:
+            output = self._output(progress)
+            opened.callback(output.close)
+            output.cut(self.past.end)
+            preparer = Preparer(upload, request.beside, request.skip_existing)
+            opened.callback(preparer.close)
+            chunks = in_chunks(self._sources, request.size)
+            feed = Feed(remaining(chunks, self.past, preparer))
+            opened.callback(feed.close)
+            run = Run(
+                service,
+                feed,
+                output,
+                self._journal or NoNotes(),
+                self.past,
+                self._job,
+                in_flight=request.in_flight,
+                ordered=request.ordered,
+                progress=progress,
+                interrupt=interrupt,
+                patience_s=request.patience_s,
+            )
+            try:
+                run.go()
+            finally:
+                self.counts, self.flying = run.counts, run.flying
+                self.seconds = time.monotonic() - began_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def _job(self, job_id: str, images: tuple[str, ...]) -> CaptionChunk:
+        return self._request.chunk.model_copy(update={"job_id": job_id, "images": images})
+
+    def _open_journal(
+        self, opened: contextlib.ExitStack, identities: list[Identity]
+    ) -> Journal | None:
+        request, path = self._request, self._request.journal_path
+        if path is None:
+            return None
+        journal = opened.enter_context(Journal(path, self._open_file(path)))
+        prints = [one.fingerprint for one in identities]
+        if request.resume and journal.begun:
+            _same_plan(request.plan(), journal.past.plan)
+            _same_sources(request.sources, prints, journal.past.sources)
+            return journal
+        if not request.overwrite:
+            self._refuse_to_overwrite(journal)
+        journal.begin(_new_id(), request.plan(), prints)
+        return journal
+
+    def _refuse_to_overwrite(self, journal: Journal) -> None:
+        output = self._request.output
+        there = output is not None and _holds_something(output)
+        if there and self._request.resume:
+            raise CannotResume(f"{output} has no journal beside it: there is no run to resume.")
+        if there or (journal.past.sent and not journal.past.ended):
+            what = output if there else "An interrupted run"
+            raise ValueError(f"{what} is there: --resume goes on with it, --overwrite starts anew.")
+
+    def _output(self, progress: Progress) -> Output:
+        request = self._request
+        output: Output
+        if request.output is None:
+            output = Failures(progress.say) if request.beside else Stream(sys.stdout.buffer)
+        elif request.format == "parquet":
+            output = Parts(request.output)
+        elif request.format == "csv":
+            file = self._open_file(request.output)
+            output = TextFile(request.output, csv_lines, CSV_HEAD, file)
+        else:
+            file = self._open_file(request.output)
+            output = TextFile(request.output, json_lines, file=file)
+        return Beside(output) if request.beside else output
+
+
+def _new_id() -> str:
+    return secrets.token_hex(RUN_BYTES)
+
+
+def _holds_something(output: Path) -> bool:
+    if output.is_dir():
+        return next(output.iterdir(), None) is not None
+    return output.exists() and output.stat().st_size > 0
+
+
+def _same_plan(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+    differing = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
+    if differing:
+        raise CannotResume(
+            f"The run began with other options ({', '.join(differing)}): resume it with the same, "
+            "or start anew with --overwrite."
+        )
+
+
+def _same_sources(words: tuple[str, ...], now: list[str | None], then: list[str | None]) -> None:
+    for word, one, other in zip(words, now, then, strict=True):
+        if one != other:
+            raise CannotResume(
+                f"{word} has changed since the run began: which of its images are done is not "
+                "known any more. Start anew with --overwrite."
+            )

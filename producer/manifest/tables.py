@@ -1,0 +1,184 @@
+"""Lists and tables of references as text: a reference a line, CSV, JSONL. Read as streams.
+
+A row that cannot be read is a `Reference` with a fault, and the next one is read. What cannot be
+a table of references at all is a ValueError. Lines are bounded, so memory is.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from producer.manifest.reference import Reference
+
+MAX_LINE_BYTES = 1_048_576
+"""A longer line is a bad row, whatever it holds."""
+
+GUESSES = ("image", "url", "image_url", "uri", "path", "file_name", "filename", "file")
+"""Names of the column with the references, tried in this order when none is given."""
+
+TOO_LONG = f"The line is longer than {MAX_LINE_BYTES} bytes."
+BOM = b"\xef\xbb\xbf"
+
+
+def lines(file: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
+    """Each line with its number, from 1 on, its end included; None for one that is too long."""
+    number = 0
+    while line := file.readline(max_bytes + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if len(line) <= max_bytes or line.endswith(b"\n"):
+            yield number, line
+            continue
+        while (rest := file.readline(max_bytes)) and not rest.endswith(b"\n"):
+            pass
+        yield number, None
+
+
+def read_list(file: BinaryIO, name: str, folder: Path) -> Iterator[Reference]:
+    """A reference a line; blank lines and those that begin with `#` say nothing."""
+    for number, line in lines(file):
+        position = f"{name}:{number}"
+        if line is None:
+            yield Reference(position, "", folder, TOO_LONG)
+        elif (given := _text(line).strip()) and not given.startswith("#"):
+            yield Reference(position, given, folder)
+
+
+def read_csv(
+    file: BinaryIO, name: str, folder: Path, column: str | None, delimiter: str | None = None
+) -> Iterator[Reference]:
+    """The references of one column of a CSV file (RFC 4180) whose first line names the columns.
+
+    Unless a delimiter is given, it is the one of `,;\\t|` that comes most in that line.
+
+    Raises:
+        ValueError: it has no such column, or no line at all.
+    """
+    rows = _CsvLines(file)
+    header = rows.header(name)
+    if delimiter is None:
+        delimiter = max(",;\t|", key=header.count)
+    names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), [])]
+    chosen = chosen_column(name, names, column)
+    place = names.index(chosen)
+    reader = csv.reader(rows, delimiter=delimiter)
+    while True:
+        first_line = rows.number + 1
+        fault = None
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            row, fault = [], f"The row is not CSV: {exc}."
+        if rows.cut_short():
+            row, fault = [], TOO_LONG
+        position = f"{name}:{first_line}"
+        if fault is None and len(row) > place:
+            yield Reference(position, row[place].strip(), folder)
+        elif fault is not None or row:  # else a blank line
+            yield Reference(position, "", folder, fault or f"The row has no column {chosen}.")
+
+
+def read_jsonl(file: BinaryIO, name: str, folder: Path, column: str | None) -> Iterator[Reference]:
+    """The references of one field of the objects of a JSON Lines file; blank lines say nothing.
+
+    Raises:
+        ValueError: no field is named, and the first object has none of the usual names.
+    """
+    for number, line in lines(file):
+        position = f"{name}:{number}"
+        if line is None:
+            yield Reference(position, "", folder, TOO_LONG)
+        elif line.strip():
+            row = _object(line)
+            if row is None:
+                yield Reference(position, "", folder, "The line is not a JSON object.")
+                continue
+            column = column or chosen_column(name, list(row), None)
+            given = row.get(column)
+            if isinstance(given, str):
+                yield Reference(position, given.strip(), folder)
+            else:
+                yield Reference(position, "", folder, f"The object has no text in {column}.")
+
+
+def chosen_column(name: str, names: Sequence[str], column: str | None) -> str:
+    """The column to read, of those there are: the one asked for, or one that is usual.
+
+    Raises:
+        ValueError: naming those there are.
+    """
+    there = ", ".join(shortened(one) for one in names[:20]) or "none"
+    if column is not None:
+        if column not in names:
+            raise ValueError(f"{name} has no column {column!r}. Its columns: {there}.")
+        return column
+    by_lower_case = {one.lower(): one for one in reversed(names)}
+    for guess in GUESSES:
+        if guess in by_lower_case:
+            return by_lower_case[guess]
+    raise ValueError(
+        f"{name} has no column named {' or '.join(GUESSES[:2])}: say with --column which of its "
+        f"columns holds the references: {there}."
+    )
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """The beginning of a text that may be long."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+class _CsvLines:
+    """Lines for a csv.reader, which counts none itself when they are not read from its start."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._lines = lines(file)
+        self._too_long = False
+        self.number = 0
+
+    def header(self, name: str) -> str:
+        for number, line in self._lines:
+            self.number = number
+            if line is None:
+                raise ValueError(f"{name} is no CSV file: its first line has no end.")
+            if line.strip():
+                return _text(line)
+        raise ValueError(f"{name} is empty: its first line has to name the columns.")
+
+    def cut_short(self) -> bool:
+        """Whether a line since the last call was too long."""
+        too_long, self._too_long = self._too_long, False
+        return too_long
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._lines:
+            self.number = number
+            self._too_long = self._too_long or line is None
+            yield "\n" if line is None else _text(line)
+
+
+def _object(line: bytes) -> Mapping[str, object] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _text(line: bytes) -> str:
+    """A line as text, in which bytes that are not UTF-8 stay what they are (PEP 383): file names
+    may hold them, and in a URI they are a fault of the row alone."""
+    return line.decode("utf-8", "surrogateescape")
+
+
+def count_lines(blocks: Iterable[bytes]) -> int:
+    """How many lines these bytes have."""
+    count, last = 0, b"\n"
+    for block in blocks:
+        count += block.count(b"\n")
+        last = block[-1:] or last
+    return count + (last != b"\n")
