@@ -605,7 +605,9 @@ def test_given_an_image_that_waited_long_for_its_decoder_then_it_does_not_for_ro
 ):
     decoder = Decoder(_Impostor(lambda peer, _: wire.send(peer, {"pixels": 1})), PixelBudget(1))  # type: ignore[arg-type]
     decoder._budget.take(1, 0)
+    began_s = time.monotonic()
     assert code(lambda: decoder.decode(b"data", {}, 60, 0)) is ErrorCode.WORKER_OVERLOADED
+    assert time.monotonic() - began_s < 30, "as long as for a whole image"
     assert not decoder.usable
     decoder.close()
 
