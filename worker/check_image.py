@@ -13,9 +13,10 @@ from urllib.parse import quote_from_bytes
 from typer import Argument
 
 from worker.blip.framing import Framing
-from worker.clear_errors import checked_settings
+from worker.clear_errors import checked_settings, fail
 from worker.errors import Fault
 from worker.fetch.file import FileSource
+from worker.settings import EX_CONFIG
 
 if TYPE_CHECKING:
     from worker.sandbox import Sandbox
@@ -33,16 +34,20 @@ def check_image(files: Files) -> None:
     {"file", "ok", "format", "width", "height", "code"}: width and height are those of the upright
     picture; code is null, or why it is refused. Files are read and decoded as a job's image is:
     with the worker's limits (see 'captionq-worker settings'), in processes that are killed when
-    they take too long. The exit status is 0 whether or not they are images.
+    they take too long. The exit status is 0 whether or not they are images; 78 where none could be
+    decoded, whatever it was.
     """
     from worker.house import make_sandbox
 
     settings = checked_settings()
     sandbox = make_sandbox(settings)
     try:
+        sandbox.start()  # where no image can be decoded at all, no file is to blame
         source = FileSource(Path("/"), settings.max_bytes)
         for verdict in _verdicts(files, source, sandbox, settings.fetch_timeout_s):
             print(json.dumps(verdict), flush=True)
+    except Fault as exc:
+        raise fail(f"no image could be decoded: {exc}", EX_CONFIG) from None
     finally:
         sandbox.close()
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,13 @@ def test_given_a_wrong_setting_then_one_sentence_and_status_78(
     result = CliRunner().invoke(cli.cli, ["check-image", "x"])
     assert result.exit_code == 78
     assert "CAPTIONQ_MAX_PIXELS" in result.stderr
+
+
+def test_given_a_machine_that_lets_no_decoder_be_made_then_no_file_is_blamed_and_status_78(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fine.png").write_bytes(image())
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    result = CliRunner().invoke(cli.cli, ["check-image", str(tmp_path / "fine.png")])
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert "no image could be decoded: worker_overloaded: no decoder could be made" in result.stderr

@@ -605,7 +605,9 @@ def test_given_an_image_that_waited_long_for_its_decoder_then_it_does_not_for_ro
 ):
     decoder = Decoder(_Impostor(lambda peer, _: wire.send(peer, {"pixels": 1})), PixelBudget(1))  # type: ignore[arg-type]
     decoder._budget.take(1, 0)
+    began_s = time.monotonic()
     assert code(lambda: decoder.decode(b"data", {}, 60, 0)) is ErrorCode.WORKER_OVERLOADED
+    assert time.monotonic() - began_s < 30, "as long as for a whole image"
     assert not decoder.usable
     decoder.close()
 
@@ -752,6 +754,22 @@ def test_given_a_nursery_that_cannot_start_then_an_image_is_refused_for_now(
     with pytest.raises(Fault):
         broken.start()
     broken.close()
+
+
+def test_given_modules_in_the_current_folder_then_none_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files are checked by hand, anything may lie."""
+    (tmp_path / "PIL.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    elsewhere = Sandbox(LIMITS, decoders=1, timeout_s=60)
+    try:
+        assert same(elsewhere.decode(picture()), decode(picture(), LIMITS))
+    finally:
+        elsewhere.close()
 
 
 def test_given_a_nursery_asked_twice_for_an_end_then_it_says_that_it_knows_nothing() -> None:

@@ -118,7 +118,7 @@ class Nursery:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                     [
                         sys.executable,
-                        "-s",
+                        "-sP",  # nothing is imported from the folder it happens to be in
                         "-m",
                         "worker.sandbox",
                         str(theirs.fileno()),

@@ -3,7 +3,7 @@
 No descriptor can be opened in it (decoder.py); this refuses what needs none. It runs as the user
 that its worker is, which could otherwise be signalled, read, written to or limited by its number,
 and whose files could be renamed and removed by their names. And a decoder makes no process, which
-would live on when it is killed. Threads it makes: libwebp decodes with two.
+would live on when it is killed. Threads it may make: some libraries decode with several.
 
 A list of what is refused, and not of what is allowed: another C library, or another version of it,
 may need what this one does not. System calls that are newer than the list do not exist.
