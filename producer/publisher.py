@@ -113,6 +113,7 @@ class Publisher:
                             job.name,
                             kwargs={"job": job.message},
                             kwargsrepr=job.shown,
+                            headers=job.headers,
                             task_id=job.job_id,
                             queue=job.queue,
                             ignore_result=True,

@@ -13,6 +13,8 @@ TASK_NAMES = {
 """Celery task name of each kind of job."""
 
 _MODEL_TASKS = {"caption_chunk": "caption", "match_chunk": "match"}
+CHUNK_TASKS = frozenset(_MODEL_TASKS)
+"""Kinds of jobs of many images."""
 
 DEFAULT_QUEUE = "celery"
 """Where Celery clients that know nothing of captionq send; every worker takes from it too. It is

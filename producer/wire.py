@@ -8,6 +8,9 @@ from typing import Any, Self
 from producer.contract import JOB_MODELS, ErrorCode, Job, JobFailed, images_shown, parse_job
 from producer.queues import TASK_NAMES, queue_for
 
+IMAGES = "captionq_images"
+"""Message header of chunks: how many images are behind it."""
+
 RECORDED = "recorded"
 """The one field of a message's job that stands for the job recorded under this id."""
 
@@ -61,6 +64,11 @@ class WireJob:
         """What its message carries: the whole job, or of a chunk, which is stored once, in its
         record, where that is."""
         return {RECORDED: self.job_id} if "images" in self.body else self.body
+
+    @property
+    def headers(self) -> dict[str, int]:
+        """What workers are told before they read the job."""
+        return {IMAGES: len(self.body["images"])} if "images" in self.body else {}
 
     @property
     def shown(self) -> str:

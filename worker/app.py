@@ -113,6 +113,7 @@ def send_again(job: WireJob, queue: str, attempt: int) -> None:
         job.name,
         kwargs={"job": job.message},
         kwargsrepr=job.shown,
+        headers=job.headers,
         task_id=job.job_id,
         queue=queue,
         retries=attempt - 1,

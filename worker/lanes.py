@@ -3,6 +3,8 @@
 Which batch the device runs next is decided in worker/batching.py.
 """
 
+from collections.abc import Iterable
+
 from producer.queues import BULK, INTERACTIVE, Lane
 
 INTERACTIVE_IN_A_ROW = 20
@@ -15,8 +17,8 @@ def offered(bulk_held: int, bulk_slots: float, interactive_in_a_row: int) -> tup
     """The lanes of the next take, the first that is to be emptied first.
 
     Args:
-        bulk_held: bulk messages that this process holds.
-        bulk_slots: the most that it may hold; the threads beyond are for interactive ones.
+        bulk_held: slots that the bulk messages which this process holds take.
+        bulk_slots: the most that may be taken; the threads beyond are for interactive ones.
         interactive_in_a_row: see `in_a_row`.
     """
     if bulk_held >= bulk_slots:
@@ -34,8 +36,17 @@ def in_a_row(before: int, lanes: tuple[Lane, ...], taken: Lane) -> int:
     return 0 if BULK in (taken, lanes[0]) else before + 1
 
 
+def slots_taken(images: Iterable[int], bulk_slots: float) -> int:
+    """The slots that bulk messages take, given how many images are behind each: one for each image,
+    but at most half of all slots. So a few chunks fill the device, and no more are begun, which
+    interactive jobs would share the process with; and one is always on its way meanwhile."""
+    most = max(1.0, bulk_slots / 2)
+    return sum(int(min(one, most)) for one in images)
+
+
 def slots(wanted: int | None, threads: int, max_batch: int) -> int:
-    """How many bulk messages a process may hold: what the setting says, but a thread is always left
-    to interactive ones; or else two batches of single images, one on the device and one on its way,
-    and at most half the threads. At least one, and that is all where there is one thread."""
+    """How many images of bulk messages a process may work at: what the setting says, but a thread
+    is always left to interactive ones; or else two batches of single images, one on the device and
+    one on its way, and at most half the threads. At least one, and that is all where there is one
+    thread."""
     return max(1, min(2 * max_batch, threads // 2) if wanted is None else min(wanted, threads - 1))

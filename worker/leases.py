@@ -23,6 +23,7 @@ import redis
 from kombu.utils.json import dumps
 
 from worker.inflight import POSTPONE, RELEASE, RENEW, RETURN, SWEEP, Keys
+from worker.lanes import slots_taken
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +81,13 @@ class Leases:
         self._scripts: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._held: dict[str, weakref.ref[Any]] = {}
-        self._bulk: set[str] = set()
+        self._bulk: dict[str, int] = {}
         self._asked: set[str] = set()
         self._done: set[str] = set()
         self.slots: float = math.inf
         """Most messages that may be held."""
         self.bulk_slots: float = math.inf
-        """Most messages of bulk lanes among them."""
+        """Most images behind messages of bulk lanes among them; see `bulk_held`."""
         self.on_room: Callable[[], object] = lambda: None
         """Called, from whatever thread, when a message may be taken that had no room before."""
         self.closed = False
@@ -129,8 +130,8 @@ class Leases:
         return len(self._held)
 
     def bulk_held(self) -> int:
-        """How many of them came from bulk lanes."""
-        return len(self._bulk)
+        """The slots that messages of bulk lanes take: see `worker.lanes.slots_taken`."""
+        return slots_taken(self._bulk.values(), self.bulk_slots)
 
     def asked(self, tag: str) -> None:
         """A take was sent: from when Redis has it on, a message may be ours under this tag."""
@@ -140,19 +141,20 @@ class Leases:
         """The take found nothing, or what it found is held or dealt with."""
         self._asked.discard(tag)
 
-    def hold(self, tag: str, message: Any, bulk: bool = False) -> None:
-        """From now on the lease is renewed, for as long as anybody keeps `message`."""
+    def hold(self, tag: str, message: Any, bulk: int = 0) -> None:
+        """From now on the lease is renewed, for as long as anybody keeps `message`; behind it are
+        so many images of a bulk lane."""
         with self._lock:
             self._held[tag] = weakref.ref(message)
             if bulk:
-                self._bulk.add(tag)
+                self._bulk[tag] = bulk
 
     def _let_go(self, *tags: str, done: bool = False) -> None:
         with self._lock:
-            full = len(self._held) >= self.slots or len(self._bulk) >= self.bulk_slots
+            full = len(self._held) >= self.slots or self.bulk_held() >= self.bulk_slots
             for tag in tags:
                 self._held.pop(tag, None)
-            self._bulk.difference_update(tags)
+                self._bulk.pop(tag, None)
             if done:
                 self._done.update(tags)
         if full:

@@ -5,6 +5,12 @@ from typing import Any, NamedTuple
 
 from kombu.utils.json import loads
 
+from producer.contract import MAX_CHUNK
+from producer.queues import CHUNK_TASKS, TASK_NAMES
+from producer.wire import IMAGES
+
+CHUNK_TASK_NAMES = frozenset(TASK_NAMES[task] for task in CHUNK_TASKS)
+
 MAX_RETRIES = 15
 """The most that a message of a job says of itself; others are taken for this one."""
 
@@ -30,6 +36,15 @@ def name_of(message: Any) -> str:
     retries = headers.get("retries")
     message_id = str(headers.get("id") or message["properties"]["delivery_tag"])
     return delayed_name(message_id, retries if isinstance(retries, int) else 0)
+
+
+def images_behind(headers: Any) -> int:
+    """How many images a message is about, as far as it says: 1 for a job, and MAX_CHUNK for a chunk
+    that does not say."""
+    images = headers.get(IMAGES)
+    if isinstance(images, int) and 0 < images <= MAX_CHUNK:
+        return images
+    return MAX_CHUNK if headers.get("task") in CHUNK_TASK_NAMES else 1
 
 
 def opened(raw: bytes) -> Opened:

@@ -7,6 +7,7 @@ from kombu.transport import redis as typed_stock
 
 from producer.queues import is_bulk
 from worker.leases import Leases
+from worker.message import images_behind
 
 stock: Any = typed_stock
 
@@ -22,7 +23,8 @@ class QoS(stock.QoS):  # type: ignore[misc]
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Hold a message."""
-        self.channel.leases.hold(delivery_tag, message, is_bulk(self.channel.taken_from))
+        bulk = images_behind(message.headers or {}) if is_bulk(self.channel.taken_from) else 0
+        self.channel.leases.hold(delivery_tag, message, bulk)
 
     def ack(self, delivery_tag: str) -> None:
         """The message is done with."""

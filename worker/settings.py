@@ -88,8 +88,9 @@ class WorkerSettings(ProducerSettings):
         None,
         ge=1,
         le=512,
-        description="Jobs of bulk lanes among them, so that an interactive job finds a free place; "
-        "when empty two batches, and at most half of CONCURRENCY",
+        description="Images of bulk lanes among them, so that an interactive job finds a free "
+        "place; when empty two batches, and at most half of CONCURRENCY. A chunk takes half of "
+        "them at most: two are always in progress",
     )
     decoders: int | None = Field(
         None,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.queues import BULK, INTERACTIVE, Lane
-from worker.lanes import INTERACTIVE_IN_A_ROW, in_a_row, offered, slots
+from worker.lanes import INTERACTIVE_IN_A_ROW, in_a_row, offered, slots, slots_taken
 
 FIRST, LAST = (INTERACTIVE, BULK), (BULK, INTERACTIVE)
 N = INTERACTIVE_IN_A_ROW
@@ -62,6 +62,25 @@ def test_given_a_worker_then_bulk_has_so_many_slots(
     wanted: int | None, threads: int, max_batch: int, expected: int
 ) -> None:
     assert slots(wanted, threads, max_batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "slots_there", "taken"),
+    [
+        pytest.param([], 8, 0, id="nothing"),
+        pytest.param([1, 1, 1], 8, 3, id="single jobs"),
+        pytest.param([64], 128, 64, id="a chunk is so many images"),
+        pytest.param([64, 64], 128, 128, id="two chunks fill two batches"),
+        pytest.param([64], 8, 4, id="there is always room for a second chunk"),
+        pytest.param([64, 64], 8, 8, id="and for no third"),
+        pytest.param([64], 1, 1, id="one slot"),
+        pytest.param([64, 1], float("inf"), 65, id="no bound"),
+    ],
+)
+def test_given_images_behind_messages_then_they_take_so_many_slots(
+    images: list[int], slots_there: float, taken: int
+) -> None:
+    assert slots_taken(images, slots_there) == taken
 
 
 @dataclass
