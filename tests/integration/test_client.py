@@ -259,9 +259,11 @@ def test_a_queued_job_can_be_cancelled(client: Client) -> None:
 
 def test_a_cancelled_job_wakes_those_who_wait(client: Client) -> None:
     handle = client.submit(job())
-    threading.Timer(0.1, handle.cancel).start()
+    cancelling = threading.Timer(0.1, handle.cancel)
+    cancelling.start()
 
     assert handle.result(timeout_s=10).state is JobState.CANCELLED
+    cancelling.join()
 
 
 def test_a_job_that_has_ended_is_not_cancelled(client: Client, redis_server: RedisServer) -> None:
@@ -323,9 +325,11 @@ def test_a_short_outage_costs_no_error() -> None:
     with RedisServer() as server, Client(server.url) as client:
         client.submit(job("before"))
         server.kill()
-        threading.Timer(0.5, server.start).start()
+        starting = threading.Timer(0.5, server.start)
+        starting.start()
 
         client.submit(job("after"))
+        starting.join()
 
         with redis.Redis.from_url(server.url) as broker:
             sent = messages(broker, "captionq.caption")

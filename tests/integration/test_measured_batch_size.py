@@ -29,6 +29,7 @@ def test_given_no_batch_size_a_worker_measures_it_says_so_and_remembers_it(tmp_p
         with WorkerProcess(tmp_path / "second.log", settings) as worker:
             second = worker.log
     [batch] = MEASURED.findall(first)
-    assert THREADS.findall(first) == [str(max(MIN_THREADS, 2 * int(batch)))]
+    threads = str(max(MIN_THREADS, 4 * int(batch)))
+    assert THREADS.findall(first) == [threads]
     assert REMEMBERED.findall(second) == [batch]
-    assert THREADS.findall(second) == [str(2 * int(batch))]
+    assert THREADS.findall(second) == [threads]
