@@ -116,6 +116,26 @@ def fetch_model(
         print(fetch(model_id, output, revision))
 
 
+@cli.command("cache-counts")
+def cache_counts() -> None:
+    """Print what the cache of results has done: hits, misses, and the device's time saved, as JSON.
+
+    It is off unless CAPTIONQ_RESULT_CACHE_TTL_S says how long answers are kept.
+    """
+    import redis
+
+    from producer.embedded import ensure
+    from producer.errors import BrokerUnavailable
+    from worker.result_cache import read_counts
+
+    settings = checked_settings()
+    try:
+        url = settings.results_url_beside(settings.broker_url or ensure(settings.home))
+        print(json.dumps(read_counts(url)))
+    except (BrokerUnavailable, redis.RedisError, ValueError) as exc:
+        raise fail(str(exc), 1) from None
+
+
 @cli.command()
 def evaluate(
     model: Model = BUNDLED,

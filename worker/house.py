@@ -29,6 +29,7 @@ from worker.models import BatchKey, Models
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
 from worker.reconciler import Reconciler, Send
+from worker.result_cache import ResultCache
 from worker.sandbox import Sandbox
 from worker.settings import SettingsError, WorkerSettings, model_path
 from worker.shutdown import Shutdown
@@ -98,6 +99,7 @@ class House:
                 DeviceLost: ErrorCode.DEVICE_LOST,
                 InputError: ErrorCode.JOB_INVALID,
             },
+            cache=make_cache(settings, broker_url, models),
         )
         self._dead = DeadLetters(
             settings.results_url_beside(broker_url),
@@ -193,6 +195,17 @@ def make_sinks(settings: WorkerSettings) -> Sinks:
 
         s3 = S3Sink(settings.sink_timeout_s, settings.s3_endpoint_url, settings.s3_request_payer)
     return Sinks(settings.sink_folders, settings.sink_timeout_s, s3)
+
+
+def make_cache(settings: WorkerSettings, broker_url: str, models: Models) -> ResultCache | None:
+    """What was answered before; None where nothing is kept."""
+    if not settings.result_cache_ttl_s:
+        return None
+    client: redis.Redis = redis.Redis.from_url(
+        settings.results_url_beside(broker_url), decode_responses=True, socket_timeout=2
+    )
+    seen_by = f"{settings.alpha} {settings.draft}"
+    return ResultCache(client, settings.result_cache_ttl_s, models.facts, seen_by)
 
 
 def make_sandbox(settings: WorkerSettings) -> Sandbox:

@@ -156,6 +156,13 @@ class WorkerSettings(ProducerSettings):
         30, gt=0, description="How long to keep trying to write to an absent results store, seconds"
     )
 
+    result_cache_ttl_s: float = Field(
+        0,
+        ge=0,
+        description="How long an answer is kept for jobs with the same image, model and options, "
+        "seconds; 0 keeps none",
+    )
+
     file_root: Path | None = Field(
         None, description="Folder that file:// images may come from; empty refuses all file://"
     )
