@@ -59,7 +59,7 @@ chaos: $(READY) ## Faults of all kinds for 20 minutes, and an account (SHORT=1, 
 fuzz: $(READY) ## Damaged images through the decoder for five minutes (SECONDS=, SEED=, TARGET=in_a_sandbox)
 	$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(TARGET),--target $(TARGET))
-	FUZZ_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/python -m pytest -q -n 0 $(if $(SEED),--hypothesis-seed=$(SEED)) \
+	HYPOTHESIS_PROFILE=default FUZZ_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/python -m pytest -q -n 0 $(if $(SEED),--hypothesis-seed=$(SEED)) \
 		tests/fuzz/test_parsers.py
 
 train-bundled: $(READY) ## Train the bundled checkpoint anew (an hour on two cores)

@@ -1,5 +1,6 @@
 """Fixtures for all tests: a real Redis server, a whole house; which tests share a process."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -8,10 +9,16 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from producer.embedded import RedisServer
 from tests.house import House, open_house
+
+# The same examples each time, so that a change is judged by what it changes; `make fuzz` draws new
+# ones (HYPOTHESIS_PROFILE=default).
+settings.register_profile("same", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 SHARING_A_HOUSE = ("test_worker.py", "test_readme.py", "test_flower.py")
 

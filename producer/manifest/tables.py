@@ -29,6 +29,8 @@ def lines(file: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int
         number += 1
         if number == 1:
             line = line.removeprefix(BOM)
+            if not line:  # and nothing else
+                return
         if len(line) <= max_bytes or line.endswith(b"\n"):
             yield number, line
             continue

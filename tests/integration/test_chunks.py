@@ -206,7 +206,9 @@ def test_given_an_expired_and_a_cancelled_chunk_then_nothing_is_fetched_for_them
     until(lambda: delayed(house.url) == 0, timeout_s=20)
     house.client.submit(CaptionChunk(images=house.images("after-it", GOOD))).result(TIMEOUT_S)
     assert house.hits("late", 1) == [0]
-    assert house.hits("cancelled", 2) == [1, 1]
+    first, second = house.hits("cancelled", 2)
+    assert first == 1
+    assert second <= 1, "none, where the host had asked to be left alone before its turn"
 
 
 def delayed(url: str) -> int:
