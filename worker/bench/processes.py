@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -78,6 +78,21 @@ class Worker:
             return 0.0
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
         return int(line.split()[1]) / 1024
+
+    def cores_s(self) -> tuple[float, float]:
+        """Seconds of processor time used so far: by the process itself, and by its decoders; zeros
+        where there is no /proc."""
+        used: dict[int, tuple[int, float]] = {}  # pid: (parent, seconds)
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError, ValueError):
+                fields = stat.read_text().rpartition(")")[2].split()  # proc(5), from the third on
+                ticks = int(fields[11]) + int(fields[12])
+                used[int(stat.parent.name)] = int(fields[1]), ticks / os.sysconf("SC_CLK_TCK")
+        below, found = {self._process.pid}, 0.0
+        while more := {pid for pid, (parent, _) in used.items() if parent in below} - below:
+            below |= more
+            found += sum(used[pid][1] for pid in more)
+        return used.get(self._process.pid, (0, 0.0))[1], found
 
     def __enter__(self) -> Self:
         return self

@@ -88,6 +88,9 @@ def bench_service(
 ) -> None:
     """A worker behind Redis: images/s, batch fill, occupancy, latency, memory, and ratios.
 
+    device_occupancy: how much of the time the device thread was at a batch; worker_cores and
+    decoder_cores: how many cores the worker's own process, and its decoders, were busy on.
+
     engine_ratio: against the engine alone, in batches as large as MAX_BATCH.
     celery_ratio: messages/s against a bare Celery task that does nothing (engine null).
     intake_ratio: against fetching and decoding the same images without a queue (engine null).
@@ -198,8 +201,11 @@ class Service:
         return int(self._redis.info("memory")["used_memory"])
 
     def _saturated(self, worker: Worker) -> dict[str, Any]:
-        while not (counts := worker.counts()) or counts[-1].images < self._plan.images * END:
-            time.sleep(0.05)
+        used: list[tuple[float, float]] = []
+        for part in (BEGIN, END):
+            while not (counts := worker.counts()) or counts[-1].images < self._plan.images * part:
+                time.sleep(0.05)
+            used.append(worker.cores_s())
         first = next(count for count in counts if count.images >= self._plan.images * BEGIN)
         last = next(count for count in counts if count.images >= self._plan.images * END)
         wall_s = last.at_s - first.at_s
@@ -208,6 +214,8 @@ class Service:
             "images_per_s": (last.images - first.images) / wall_s,
             "batch_fill": fill / self._plan.max_batch,
             "device_occupancy": (last.busy_s - first.busy_s) / wall_s,
+            "worker_cores": (used[1][0] - used[0][0]) / wall_s,
+            "decoder_cores": (used[1][1] - used[0][1]) / wall_s,
         }
 
     def _idle(self) -> dict[str, Any]:
