@@ -1,25 +1,26 @@
 """The next version of the contract: this one, with a schema version that is one more.
 
-Imported before `producer.contract` is, it makes a process a worker of the next version.
+Imported before `producer.contract` is used, it makes a process a worker of the next version.
 """
 
 import sys
 from importlib.util import find_spec, module_from_spec
 
-NAME = "producer.contract"
+WHERE = "producer.result"
 THIS = "SCHEMA_VERSION = 1\n"
 NEXT = "SCHEMA_VERSION = 2\n"
 
 
 def install() -> None:
     """Put the next contract in the place of this one. Raises RuntimeError when that is too late."""
-    if NAME in sys.modules:
-        raise RuntimeError(f"{NAME} is imported already")
-    spec = find_spec(NAME)
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"there is no {NAME}")
-    source = spec.loader.get_source(NAME)  # type: ignore[attr-defined]
-    if source.count(THIS) != 1:
-        raise RuntimeError(f"{NAME} does not say {THIS.strip()!r} once")
-    module = sys.modules[NAME] = module_from_spec(spec)
-    exec(compile(source.replace(THIS, NEXT), str(spec.origin), "exec"), module.__dict__)
+    if "producer.contract" in sys.modules:
+        raise RuntimeError("producer.contract is imported already")
+    for name in (WHERE, "producer.contract"):
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:
+            raise RuntimeError(f"there is no {name}")
+        source = spec.loader.get_source(name)  # type: ignore[attr-defined]
+        if name == WHERE and source.count(THIS) != 1:
+            raise RuntimeError(f"{name} does not say {THIS.strip()!r} once")
+        module = sys.modules[name] = module_from_spec(spec)
+        exec(compile(source.replace(THIS, NEXT), str(spec.origin), "exec"), module.__dict__)
