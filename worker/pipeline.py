@@ -55,6 +55,8 @@ class Begun:
     decoded_s: float
     give_up_s: float
     """When the device has had its time, by time.monotonic()."""
+    expires: bool = False
+    """Whether that is when the job expires."""
     known: Answer | None = None
     """What was answered before: the device is not asked."""
     key: str | None = None
@@ -139,7 +141,8 @@ class Pipeline:
             image.facts,
             fetched_s=fetched_s - began_s,
             decoded_s=decoded_s - fetched_s,
-            give_up_s=decoded_s + min(self._infer_timeout_s, left_s),
+            give_up_s=time.monotonic() + min(self._infer_timeout_s, left_s),
+            expires=left_s <= self._infer_timeout_s,
             key=key,
         )
 
@@ -173,7 +176,7 @@ class Pipeline:
         try:
             return [one.result(max(0.0, give_up_s - time.monotonic())) for one in begun.futures]
         except FutureTimeout as exc:
-            if _expired(begun.job):
+            if _expired(begun.job) or (begun.expires and give_up_s >= begun.give_up_s):
                 raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
             detail = f"no answer from the device in {self._infer_timeout_s} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
