@@ -15,7 +15,7 @@ from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnava
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.settings import ProducerSettings
 from producer.store import Record
-from producer.submission import Unsent, cancellation, chunks, to_send
+from producer.submission import Unsent, batches, cancellation, to_send
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class AsyncClient:
     async def submit_many(self, jobs: Iterable[Job]) -> list[AsyncJobHandle]:
         """See `Client.submit_many`."""
         handles: list[AsyncJobHandle] = []
-        for chunk in await asyncio.to_thread(chunks, list(jobs), self._keys):
+        for batch in await asyncio.to_thread(batches, list(jobs), self._keys):
             try:
-                await self._submit(chunk)
+                await self._submit(batch)
             except BrokerUnavailable as exc:
                 exc.submitted = tuple(handle.job_id for handle in handles)
                 raise
-            handles += [AsyncJobHandle(str(job.job_id), self) for job in chunk]
+            handles += [AsyncJobHandle(str(job.job_id), self) for job in batch]
         return handles
 
     async def result(self, job_id: str, timeout_s: float = 300) -> JobResult:
@@ -154,30 +154,30 @@ class AsyncClient:
             raise UnknownJob(job_id)
         return record
 
-    async def _submit(self, chunk: list[Job]) -> None:
+    async def _submit(self, batch: list[Job]) -> None:
         store, publisher = await self._opened()
         deadline_s = time.monotonic() + self._timeout_s
-        due = chunk
+        due = batch
         try:
-            known = await self._recorded(store, chunk, deadline_s)
-            due = to_send(chunk, known, self._unsent)
+            known = await self._recorded(store, batch, deadline_s)
+            due = to_send(batch, known, self._unsent)
             await asyncio.to_thread(publisher.publish, due, deadline_s)
         except BrokerUnavailable as exc:
             self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):
-                    await store.forget(*chunk)
+                    await store.forget(*batch)
                     self._unsent.discard(due)
             raise
         self._unsent.discard(due)
 
     async def _recorded(
-        self, store: AsyncRedisStore, chunk: list[Job], deadline_s: float
+        self, store: AsyncRedisStore, batch: list[Job], deadline_s: float
     ) -> list[Record | None]:
         further = pauses(deadline_s, self._attempt_s)
         while True:
             try:
-                return await store.create_many(chunk)
+                return await store.create_many(batch)
             except StoreUnavailable as exc:
                 pause_s = None if isinstance(exc, StoreFull) else next(further, None)
                 if pause_s is None:

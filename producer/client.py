@@ -14,7 +14,7 @@ from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, Store
-from producer.submission import Unsent, cancellation, chunks, to_send
+from producer.submission import Unsent, batches, cancellation, to_send
 from producer.watch import Watch
 
 __all__ = [
@@ -101,21 +101,21 @@ class Client:
         return self.submit_many([job])[0]
 
     def submit_many(self, jobs: Iterable[Job]) -> list[JobHandle]:
-        """Submit jobs in chunks, a few round trips each; handles come in the jobs' order.
+        """Submit jobs in batches, a few round trips each; handles come in the jobs' order.
 
         Raises:
-            BrokerUnavailable: a chunk could not be sent; `submitted` names the jobs of the
-                chunks before it.
+            BrokerUnavailable: a batch could not be sent; `submitted` names the jobs of the
+                batches before it.
             JobFailed: job_invalid, when a job is too large, or cannot be signed; none is sent.
         """
         handles: list[JobHandle] = []
-        for chunk in chunks(jobs, self._keys):
+        for batch in batches(jobs, self._keys):
             try:
-                self._submit(chunk)
+                self._submit(batch)
             except BrokerUnavailable as exc:
                 exc.submitted = tuple(handle.job_id for handle in handles)
                 raise
-            handles += [JobHandle(str(job.job_id), self) for job in chunk]
+            handles += [JobHandle(str(job.job_id), self) for job in batch]
         return handles
 
     def result(self, job_id: str, timeout_s: float = 300) -> JobResult:
@@ -180,27 +180,27 @@ class Client:
             raise UnknownJob(job_id)
         return record
 
-    def _submit(self, chunk: list[Job]) -> None:
+    def _submit(self, batch: list[Job]) -> None:
         deadline_s = time.monotonic() + self._timeout_s
-        due = chunk
+        due = batch
         try:
-            known = self._recorded(chunk, deadline_s)
-            due = to_send(chunk, known, self._unsent)
+            known = self._recorded(batch, deadline_s)
+            due = to_send(batch, known, self._unsent)
             self._publisher.publish(due, deadline_s)
         except BrokerUnavailable as exc:
             self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
                 with suppress(StoreUnavailable):
-                    self._store.forget(*chunk)
+                    self._store.forget(*batch)
                     self._unsent.discard(due)
             raise
         self._unsent.discard(due)
 
-    def _recorded(self, chunk: list[Job], deadline_s: float) -> list[Record | None]:
+    def _recorded(self, batch: list[Job], deadline_s: float) -> list[Record | None]:
         further = pauses(deadline_s, self._attempt_s)
         while True:
             try:
-                return self._store.create_many(chunk)
+                return self._store.create_many(batch)
             except StoreUnavailable as exc:
                 pause_s = None if isinstance(exc, StoreFull) else next(further, None)
                 if pause_s is None:

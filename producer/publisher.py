@@ -111,12 +111,8 @@ class Publisher:
                         job = one if isinstance(one, WireJob) else WireJob.of(one)
                         self._app.send_task(
                             job.name,
-                            kwargs={"job": job.message},
-                            kwargsrepr=job.shown,
-                            headers=job.headers,
-                            task_id=job.job_id,
+                            **job.sending,
                             queue=job.queue,
-                            ignore_result=True,
                             add_to_parent=False,
                             producer=producer,
                             retry=False,

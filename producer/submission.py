@@ -21,7 +21,7 @@ from producer.contract import (
 from producer.signing import Keys, Unsignable
 from producer.store import Record
 
-CHUNK = 500
+BATCH = 500
 """Jobs recorded and sent in one go."""
 
 
@@ -55,14 +55,14 @@ def prepared(job: Job, keys: Keys | None = None) -> Job:
     return job
 
 
-def chunks(jobs: Iterable[Job], keys: Keys | None = None) -> list[list[Job]]:
-    """The jobs as they are sent, signed if there are keys, CHUNK at a time, in order.
+def batches(jobs: Iterable[Job], keys: Keys | None = None) -> list[list[Job]]:
+    """The jobs as they are sent, signed if there are keys, BATCH at a time, in order.
 
     Raises:
         JobFailed: see `prepared`.
     """
     ready = [prepared(job, keys) for job in jobs]
-    return [ready[begin : begin + CHUNK] for begin in range(0, len(ready), CHUNK)]
+    return [ready[begin : begin + BATCH] for begin in range(0, len(ready), BATCH)]
 
 
 class Unsent:

@@ -66,9 +66,15 @@ class WireJob:
         return {RECORDED: self.job_id} if "images" in self.body else self.body
 
     @property
-    def headers(self) -> dict[str, int]:
-        """What workers are told before they read the job."""
-        return {IMAGES: len(self.body["images"])} if "images" in self.body else {}
+    def sending(self) -> dict[str, Any]:
+        """Its message, as Celery's `send_task` takes it beside the task's name and the queue."""
+        return {
+            "kwargs": {"job": self.message},
+            "kwargsrepr": self.shown,
+            "headers": {IMAGES: len(self.body["images"])} if "images" in self.body else {},
+            "task_id": self.job_id,
+            "ignore_result": True,
+        }
 
     @property
     def shown(self) -> str:

@@ -9,7 +9,7 @@ and one process per device.
 import logging
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import redis
 from celery import Celery, Task
@@ -35,9 +35,6 @@ from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_setti
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
 from worker.transport import transport_for
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +106,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
 
 def send_again(job: WireJob, queue: str, attempt: int) -> None:
     """Send a job's message as its producer did, in the attempt it is in."""
-    app.send_task(
-        job.name,
-        kwargs={"job": job.message},
-        kwargsrepr=job.shown,
-        headers=job.headers,
-        task_id=job.job_id,
-        queue=queue,
-        retries=attempt - 1,
-        ignore_result=True,
-    )
+    app.send_task(job.name, **job.sending, queue=queue, retries=attempt - 1)
 
 
 try:

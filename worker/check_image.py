@@ -3,16 +3,15 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote_from_bytes
 
 from typer import Argument
 
-from worker.blip.framing import Framing
+from worker.blip.framing import PUBLISHED
 from worker.clear_errors import checked_settings, fail
 from worker.errors import Fault
 from worker.fetch.file import FileSource
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from worker.sandbox import Sandbox
 
 AT_A_TIME = 4
-BLIP = Framing("stretch", (384, 384), 16, 3, (123, 117, 104))
-"""How the published checkpoints see an image: bicubic, round it the preprocessor's mean."""
-
 Files = Annotated[list[str], Argument(help="Files of any kind.", metavar="FILE...")]
 
 
@@ -44,30 +40,16 @@ def check_image(files: Files) -> None:
     try:
         sandbox.start()  # where no image can be decoded at all, no file is to blame
         source = FileSource(Path("/"), settings.max_bytes)
-        for verdict in _verdicts(files, source, sandbox, settings.fetch_timeout_s):
-            print(json.dumps(verdict), flush=True)
+        verdict = partial(
+            _verdict, source=source, sandbox=sandbox, read_timeout_s=settings.fetch_timeout_s
+        )
+        with ThreadPoolExecutor(AT_A_TIME) as threads:
+            for one in threads.map(verdict, files):
+                print(json.dumps(one), flush=True)
     except Fault as exc:
         raise fail(f"no image could be decoded: {exc}", EX_CONFIG) from None
     finally:
         sandbox.close()
-
-
-def _verdicts(
-    files: Sequence[str], source: FileSource, sandbox: "Sandbox", read_timeout_s: float
-) -> Iterator[dict[str, Any]]:
-    """In the order of `files`, some ahead of what was asked for."""
-    left = iter(files)
-    with ThreadPoolExecutor(AT_A_TIME) as threads:
-        begun = [
-            threads.submit(_verdict, file, source, sandbox, read_timeout_s)
-            for file in islice(left, 2 * AT_A_TIME)
-        ]
-        while begun:
-            yield begun.pop(0).result()
-            begun += [
-                threads.submit(_verdict, file, source, sandbox, read_timeout_s)
-                for file in islice(left, 1)
-            ]
 
 
 def _verdict(
@@ -79,7 +61,7 @@ def _verdict(
     uri = "file://" + quote_from_bytes(os.fsencode(os.path.abspath(file)))  # noqa: PTH100
     try:
         data = source.fetch(uri, time.monotonic() + read_timeout_s)
-        facts = sandbox.decode(data, BLIP).facts
+        facts = sandbox.decode(data, PUBLISHED).facts
     except Fault as exc:
         return verdict | {"code": exc.code}
     return verdict | {

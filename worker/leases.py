@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 VISIBILITY_TIMEOUT_S = 20.0
 SWEEP_EVERY_S = 2.0
 SWEEP_LIMIT = 100
-TAKE_LAG_S = 0.02
 """Messages queued again by one script, so that Redis is never held."""
+TAKE_LAG_S = 0.02
+"""How much later than what was sent after it Redis may read a take."""
 SWEEP_SCRIPTS = 20
 """Scripts in one sweep, so that the event loop is not held either; the rest waits for the next."""
 

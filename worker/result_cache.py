@@ -98,7 +98,10 @@ class ResultCache:
             kept: Any = self.client.get(key)
             answer = None if kept is None else Answer.model_validate_json(kept)
             if answer is not None:
-                self._count(hits=1, saved_device_ms=answer.device_ms)
+                with self.client.pipeline(transaction=False) as pipeline:
+                    pipeline.hincrbyfloat(COUNTS_KEY, "hits", 1)
+                    pipeline.hincrbyfloat(COUNTS_KEY, "saved_device_ms", answer.device_ms)
+                    pipeline.execute()
             return answer
         except (redis.RedisError, ValidationError) as exc:
             log.warning("the cache of results cannot be read: %s", exc)
@@ -107,20 +110,17 @@ class ResultCache:
     def put(self, key: str, answer: Answer) -> None:
         """Keep an answer, and count a miss."""
         try:
-            self.client.set(key, answer.model_dump_json(), px=max(1, round(self.ttl_s * 1_000)))
-            self._count(misses=1)
+            with self.client.pipeline(transaction=False) as pipeline:
+                life_ms = max(1, round(self.ttl_s * 1_000))
+                pipeline.set(key, answer.model_dump_json(), px=life_ms)
+                pipeline.hincrbyfloat(COUNTS_KEY, "misses", 1)
+                pipeline.execute()
         except redis.RedisError as exc:
             log.warning("a result is not kept in the cache: %s", exc)
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
-
-    def _count(self, **more: float) -> None:
-        with self.client.pipeline(transaction=False) as pipeline:
-            for name, amount in more.items():
-                pipeline.hincrbyfloat(COUNTS_KEY, name, amount)
-            pipeline.execute()
 
 
 def read_counts(url: str) -> dict[str, float]:

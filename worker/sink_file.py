@@ -1,7 +1,6 @@
 """Shards as files below folders that the operator allows.
 
-The folder is opened once for each write, and everything below step by step from its descriptor,
-without following links: what is swapped in between leads nowhere else.
+The folder is opened once for each write, and everything below without following links.
 """
 
 import os
@@ -12,11 +11,10 @@ from contextlib import suppress
 from errno import ELOOP, ENOTDIR
 
 from worker.errors import ErrorCode, Fault
+from worker.folders import below
 from worker.sink_place import Place
 
 CHUNK_BYTES = 1024 * 1024
-
-_STEP = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class FileSink:
@@ -37,30 +35,16 @@ class FileSink:
         """
         root = next(folder.path for folder in self._folders if place.within(folder))
         *steps, name = place.path[len(root) :].split("/")
-        folder = -1
         try:
-            folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            for step in steps:
-                inner = _opened(folder, step)
-                os.close(folder)
-                folder = inner
-            _replace(folder, name, data, deadline_s)
+            with below(root, steps, make=True) as folder:
+                _replace(folder, name, data, deadline_s)
         except OSError as exc:
             link = exc.errno in (ELOOP, ENOTDIR)
             code = ErrorCode.SINK_NOT_ALLOWED if link else ErrorCode.SINK_UNAVAILABLE
             raise Fault(code, f"{place.path}: {exc}") from exc
-        finally:
-            if folder >= 0:
-                os.close(folder)
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def _opened(folder: int, step: str) -> int:
-    with suppress(FileExistsError):
-        os.mkdir(step, dir_fd=folder)
-    return os.open(step, _STEP, dir_fd=folder)
 
 
 def _replace(folder: int, name: str, data: bytes, deadline_s: float) -> None:

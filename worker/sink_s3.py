@@ -1,12 +1,11 @@
 """Shards as objects of the S3 service that the operator named."""
 
-import re
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
 
 from worker.errors import ErrorCode, Fault
-from worker.fetch.s3_client import S3Limits, s3_client
+from worker.fetch.s3_client import S3Limits, refused, s3_client
 from worker.sink_place import Place
 
 MEDIA_TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
@@ -43,9 +42,8 @@ class S3Sink:
             with self._transport.until(deadline_s):
                 self._client.put_object(**what, ContentType=kind, **self._payer)
         except ClientError as exc:
-            status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            said = re.sub(r"[^A-Za-z0-9]", "", str(exc.response.get("Error", {}).get("Code")))[:64]
-            raise Fault(ErrorCode.SINK_UNAVAILABLE, f"{where}: {status} {said}") from None
+            _, said = refused(exc)
+            raise Fault(ErrorCode.SINK_UNAVAILABLE, f"{where}: {said}") from None
         except Exception as exc:  # noqa: BLE001 - as in worker.fetch.s3; texts may quote credentials
             detail = exc.code.value if isinstance(exc, Fault) else type(exc).__name__
             raise Fault(ErrorCode.SINK_UNAVAILABLE, f"{where}: {detail}") from None

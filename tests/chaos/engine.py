@@ -2,39 +2,33 @@
 
 import time
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from tests.chaos.fates import Fate, Kind
+from worker.bench.engine import StandInEngine as BenchEngine
 from worker.blip.errors import OutOfMemory
 from worker.blip.framing import Framing
 
 SIDE = 16
 
 
-class StandInEngine:
+class StandInEngine(BenchEngine):
     """An engine whose captions say nothing. A GREEDY image lets no batch above its limit fit; the
     first batch with a STUCK_DEVICE image lasts `stuck_s`, after `stuck(prompt)` allowed it.
 
     As worker.blip.Engine, where the worker calls that.
     """
 
-    device = "cpu"
-    dtype = "float32"
-    revision = "stand-in"
     image_size = (SIDE, SIDE)
 
     def __init__(self, stuck: Callable[[str], bool], stuck_s: float) -> None:
+        super().__init__()
         self._stuck = stuck
         self._stuck_s = stuck_s
 
-    def framing(self, mode: Any, resolution: int | None) -> Framing:
+    def framing(self, mode: Any, _resolution: int | None) -> Framing:
         """All images are SIDE pixels square."""
         return Framing(mode, self.image_size, SIDE, 3, (0, 0, 0))
-
-    def encode(self, images: Sequence[Any], mode: str, resolution: int | None) -> Sequence[Any]:
-        """The images."""
-        return images
 
     def caption(self, images: Sequence[Any], options: Sequence[Any]) -> list[list[Any]]:
         """One caption each. Raises: OutOfMemory."""
@@ -44,24 +38,4 @@ class StandInEngine:
                 raise OutOfMemory(f"{len(images)} images")
             if fate.kind is Kind.STUCK_DEVICE and self._stuck(option.prompt):
                 time.sleep(self._stuck_s)
-        return [[_CAPTION] for _ in images]
-
-    def warmup(self, max_batch: int) -> None:
-        """Nothing is cold."""
-
-    def capture(self, max_batch: int) -> None:
-        """Nothing is recorded."""
-
-
-_CAPTION = SimpleNamespace(
-    text="a picture",
-    tokens=["a", "picture"],
-    token_logprobs=[-0.5, -0.5],
-    processed_token_logprobs=[-0.5, -0.5],
-    logprob=-1.0,
-    mean_logprob=-0.5,
-    score=-0.5,
-    finish_reason="stop",
-    seed=None,
-    count=1,
-)
+        return super().caption(images, options)

@@ -22,7 +22,7 @@ from producer.publisher import Publisher, pauses
 from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, still_missing
-from producer.submission import CHUNK, MAX_UNSENT, Unsent, cancellation, prepared, to_send
+from producer.submission import BATCH, MAX_UNSENT, Unsent, cancellation, prepared, to_send
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 
 IMAGE = "https://example.com/cat.jpg"
@@ -161,7 +161,7 @@ def test_an_id_that_has_ended_is_not_run_again(
 
 
 def test_many_jobs_are_sent_in_their_order(client: Client, broker: redis.Redis) -> None:
-    ids = [f"job-{n}" for n in range(CHUNK + 3)]
+    ids = [f"job-{n}" for n in range(BATCH + 3)]
 
     handles = client.submit_many(job(job_id) for job_id in ids)
 
@@ -291,11 +291,11 @@ def test_a_job_that_could_not_be_sent_is_forgotten(redis_server: RedisServer) ->
 def test_the_error_names_what_was_sent_before(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = [f"job-{n}" for n in range(CHUNK + 1)]
+    ids = [f"job-{n}" for n in range(BATCH + 1)]
     publish = Publisher.publish
 
     def fail_at_second(self: Publisher, jobs: list[Job], deadline_s: float) -> None:
-        if len(jobs) < CHUNK:
+        if len(jobs) < BATCH:
             raise BrokerUnavailable("gone")
         publish(self, jobs, deadline_s)
 
@@ -304,7 +304,7 @@ def test_the_error_names_what_was_sent_before(
         with pytest.raises(BrokerUnavailable) as failure:
             client.submit_many(job(job_id) for job_id in ids)
 
-        assert failure.value.submitted == tuple(ids[:CHUNK])
+        assert failure.value.submitted == tuple(ids[:BATCH])
         assert client.status(ids[0]) is not None
         assert client.status(ids[-1]) is None
 

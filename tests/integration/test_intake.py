@@ -11,6 +11,7 @@ import pytest
 
 from producer import CaptionJob, Client, JobResult, JobState
 from producer.embedded import RedisServer
+from tests.dying import ended
 from tests.house import PNG
 from tests.servers import Reply, ScriptedHttp
 from tests.worker_process import WorkerProcess
@@ -106,8 +107,10 @@ def test_given_decoders_that_ended_while_they_were_idle_then_no_job_is_tried_twi
     intake: Intake,
 ) -> None:
     intake.caption("/fine.png")
-    for decoder in intake.decoders:
+    decoders = intake.decoders
+    for decoder in decoders:
         decoder.kill()
+    assert ended(*decoders)
     result = intake.caption("/fine.png")
     assert (result.state, result.attempts) == (JobState.SUCCEEDED, 1)
 

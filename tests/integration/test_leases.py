@@ -45,6 +45,36 @@ def take(client: "redis.Redis", leases: Leases, tag: str) -> None:
     assert script(["jobs"], [KEYS.inflight, KEYS.leases, tag, leases.lease_ms])
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_given_a_take_whose_answer_nobody_read_when_all_goes_back_then_its_message_does_too(
+    broker: RedisServer, plain: "redis.Redis", monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Redis may have read the take before, or only after, the messages went back."""
+    plain.lpush("jobs", "held", "asked for")
+    leases = attached(plain)
+    take(plain, leases, "a")
+    held = Message()
+    leases.hold("a", held)
+    leases.asked("b")
+    if late:
+        monkeypatch.setattr(time, "sleep", lambda _: take(plain, leases, "b"))
+    else:
+        take(plain, leases, "b")
+    assert leases.return_all() == 2
+    assert plain.hlen(KEYS.inflight) == plain.zcard(KEYS.leases) == 0
+    assert sorted(plain.lrange("jobs", 0, -1)) == ["asked for", "held"]
+
+
+def test_given_a_take_that_was_answered_when_all_goes_back_then_nothing_is_looked_for_twice(
+    broker: RedisServer, plain: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
+    leases = attached(plain)
+    leases.asked("a")
+    leases.answered("a")
+    assert leases.return_all() == 0
+
+
 def past_its_first_seconds(sweeper: Leases) -> None:
     """Let a sweeper sweep from now on, and have swept once."""
     deadline_s = time.monotonic() + 20

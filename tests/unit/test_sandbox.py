@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from producer.errors import JobFailed
+from tests.dying import ended
 from tests.images.jpeg import more_scans
 from worker.blip.framing import Framing
 from worker.errors import ErrorCode, Fault
@@ -93,21 +94,6 @@ def end(process: psutil.Process) -> None:
     """Kill it, and wait until that is done."""
     process.kill()
     assert ended(process)
-
-
-def ended(*processes: psutil.Process) -> bool:
-    """Whether they end by themselves, soon. A dead one is there until its parent has noticed."""
-    until_s = time.monotonic() + 20
-    while any(map(alive, processes)) and time.monotonic() < until_s:
-        time.sleep(0.005)
-    return not any(map(alive, processes))
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def same(one: Decoded, other: Decoded) -> bool:

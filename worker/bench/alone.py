@@ -3,7 +3,6 @@
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 __all__ = ["engine_rate", "intake_rate", "timed_rate"]
 
@@ -42,23 +41,14 @@ def engine_rate(
 
 def intake_rate(port: int, images: int) -> float:
     """Images per second that are fetched and decoded, guarded as in a worker, without a queue."""
-    from worker.bench.engine import StandInEngine
-    from worker.fetch.http import HttpLimits, HttpSource
-    from worker.fetch.netguard import parse_allow
-    from worker.image import ImageLimits
-    from worker.sandbox import Sandbox
+    from worker.bench.intake import guarded
 
-    url = f"http://127.0.0.1:{port}/image.jpg"
-    framing = StandInEngine().framing("stretch", None)
-    source = HttpSource(HttpLimits(), [parse_allow(f"127.0.0.1/32:{port}")])
-    with closing(source), closing(Sandbox(ImageLimits())) as sandbox:
-        sandbox.start()
+    with guarded(port) as (fetch, decode), ThreadPoolExecutor(THREADS) as threads:
 
         def one(_: int) -> None:
-            sandbox.decode(source.fetch(url, time.monotonic() + 60), framing)
+            decode(fetch())
 
-        with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(one, range(2 * THREADS)))
-            began_s = time.perf_counter()
-            list(threads.map(one, range(images)))
-            return images / (time.perf_counter() - began_s)
+        list(threads.map(one, range(2 * THREADS)))
+        began_s = time.perf_counter()
+        list(threads.map(one, range(images)))
+        return images / (time.perf_counter() - began_s)

@@ -20,7 +20,8 @@ import numpy as np
 from producer.contract import ImageFacts
 from worker import app as composed
 from worker import house
-from worker.bench.engine import SIDE_PX, StandInEngine
+from worker.bench.engine import StandInEngine
+from worker.blip.framing import PUBLISHED
 from worker.image import Decoded
 from worker.models import BatchKey, Models
 
@@ -52,8 +53,10 @@ class _Counts:
 class _NoImages:
     """Takes the place of the fetcher and of the sandbox: every image is there, and black."""
 
-    _pixels = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
-    _facts = ImageFacts(format="JPEG", width=SIDE_PX, height=SIDE_PX, bytes=1, sha256="0" * 64)
+    _pixels = np.zeros((*PUBLISHED.size, 3), np.uint8)
+    _facts = ImageFacts(
+        format="JPEG", width=PUBLISHED.size[1], height=PUBLISHED.size[0], bytes=1, sha256="0" * 64
+    )
 
     def fetch(self, *_: object) -> bytes:
         return b"0"

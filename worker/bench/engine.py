@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from worker.blip.framing import Framing
+from worker.blip.framing import PUBLISHED, Framing
 
 __all__ = ["StandInEngine"]
-
-SIDE_PX = 384
 
 
 class StandInEngine:
@@ -22,7 +21,7 @@ class StandInEngine:
     device = "cpu"
     dtype = "float32"
     revision = "stand-in"
-    image_size = (SIDE_PX, SIDE_PX)
+    image_size = PUBLISHED.size
 
     def __init__(self, per_batch_ms: float = 0, per_image_ms: float = 0) -> None:
         self._per_batch_ms = per_batch_ms
@@ -34,7 +33,7 @@ class StandInEngine:
 
     def framing(self, mode: Any, _resolution: int | None) -> Framing:
         """That of BLIP's published checkpoints."""
-        return Framing(mode, self.image_size, 16, 3, (123, 117, 104))
+        return replace(PUBLISHED, mode=mode)
 
     def encode(self, images: Sequence[Any], *_: object) -> Sequence[Any]:
         """The images."""

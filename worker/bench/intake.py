@@ -11,22 +11,21 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from worker.bench.images import jpeg, served
-from worker.blip.framing import Framing
+from worker.blip.framing import PUBLISHED
 from worker.flags import AsJson
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Fetch = Callable[[str], bytes]
-SIDE_PX = 384
-BICUBIC = 3
+Fetch = Callable[[], bytes]
+Decode = Callable[[bytes], object]
 
 
 def bench_intake(
@@ -38,30 +37,19 @@ def bench_intake(
     as_json: AsJson = False,
 ) -> None:
     """Fetching and decoding JPEGs with all guards, and without: images per second, side by side."""
-    from worker.fetch.http import HttpLimits, HttpSource
-    from worker.fetch.netguard import parse_allow
-    from worker.image import ImageLimits
-    from worker.sandbox import Sandbox
-
     file = jpeg(kilobytes * 1_000)
     with ExitStack() as stack:
         port = stack.enter_context(served(file))
-        url = f"http://127.0.0.1:{port}/image.jpg"
-        source = HttpSource(HttpLimits(), [parse_allow(f"127.0.0.1/32:{port}")])
-        stack.callback(source.close)
-        sandbox = Sandbox(ImageLimits(), decoders=decoders)
-        stack.callback(sandbox.close)
-        sandbox.start()
-        plain = stack.enter_context(_plain_fetch())
+        fetch, decode = stack.enter_context(guarded(port, decoders))
+        plain = stack.enter_context(_plain_fetch(port))
         pool = stack.enter_context(ThreadPoolExecutor(threads))
-        framing = Framing("stretch", (SIDE_PX, SIDE_PX), 16, BICUBIC, (0, 0, 0))
 
         ways: dict[str, Callable[[int], object]] = {
-            "guarded": lambda _: sandbox.decode(source.fetch(url, time.monotonic() + 60), framing),
-            "bare": lambda _: _bare_decode(plain(url)),
-            "guarded fetch": lambda _: source.fetch(url, time.monotonic() + 60),
-            "bare fetch": lambda _: plain(url),
-            "guarded decode": lambda _: sandbox.decode(file, framing),
+            "guarded": lambda _: decode(fetch()),
+            "bare": lambda _: _bare_decode(plain()),
+            "guarded fetch": lambda _: fetch(),
+            "bare fetch": lambda _: plain(),
+            "guarded decode": lambda _: decode(file),
             "bare decode": lambda _: _bare_decode(file),
         }
         for way in ways.values():
@@ -99,12 +87,33 @@ def _bare_decode(data: bytes) -> "NDArray[np.uint8]":
     from PIL import Image
 
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    return np.asarray(image.resize((SIDE_PX, SIDE_PX), Image.Resampling(BICUBIC)))
+    return np.asarray(image.resize(PUBLISHED.size, Image.Resampling(PUBLISHED.resample)))
 
 
 @contextmanager
-def _plain_fetch() -> Iterator[Fetch]:
+def guarded(port: int, decoders: int | None = None) -> Iterator[tuple[Fetch, Decode]]:
+    """What a worker fetches and decodes with, for the image that is served on `port`."""
+    from worker.fetch.http import HttpLimits, HttpSource
+    from worker.fetch.netguard import parse_allow
+    from worker.image import ImageLimits
+    from worker.sandbox import Sandbox
+
+    source = HttpSource(HttpLimits(), [parse_allow(f"127.0.0.1/32:{port}")])
+    with closing(source), closing(Sandbox(ImageLimits(), decoders=decoders)) as sandbox:
+        sandbox.start()
+        yield (
+            lambda: source.fetch(_url(port), time.monotonic() + 60),
+            lambda data: sandbox.decode(data, PUBLISHED),
+        )
+
+
+@contextmanager
+def _plain_fetch(port: int) -> Iterator[Fetch]:
     import httpcore2
 
     with httpcore2.ConnectionPool(max_connections=64, max_keepalive_connections=64) as pool:
-        yield lambda url: pool.request("GET", url).content
+        yield lambda: pool.request("GET", _url(port)).content
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/image.jpg"

@@ -62,10 +62,6 @@ class Worker:
                 raise RuntimeError(f"the worker does not come up:\n{log[-2_000:]}")
             time.sleep(0.05)
 
-    def log(self) -> str:
-        """What it printed."""
-        return self._log.read_text(errors="replace")
-
     def counts(self) -> list[Count]:
         """What it did so far, a tenth of a second apart."""
         lines = self._counts.read_text().splitlines() if self._counts.exists() else []

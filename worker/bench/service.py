@@ -25,7 +25,7 @@ from producer.client import Client
 from producer.contract import CaptionChunk, CaptionJob, CaptionOptions, Job, JobResult
 from producer.redis_server import RedisServer
 from worker.bench.images import jpeg, served
-from worker.bench.processes import Count, Worker, ready
+from worker.bench.processes import Worker, ready
 from worker.flags import AsJson
 
 __all__ = ["bench_service"]
@@ -139,7 +139,7 @@ class Service:
                 for _ in self._client.as_completed(handles, 600):
                     pass
                 found |= self._idle()
-                found |= self._latency(worker)
+                found |= self._latency(worker, found["images_per_s"])
                 found["worker_mib"] = worker.mebibytes()
             if plan.ratios:
                 found |= self._ratios(found)
@@ -228,7 +228,7 @@ class Service:
             time.sleep(0.02)
         return {"idle_overhead_ms": statistics.median(beyond)}
 
-    def _latency(self, worker: Worker) -> dict[str, Any]:
+    def _latency(self, worker: Worker, rate: float) -> dict[str, Any]:
         """Of single jobs at a rate; without one, of interactive jobs while bulk work waits."""
         plan = self._plan
         if plan.rate is not None:
@@ -237,8 +237,8 @@ class Service:
             behind: list[Any] = []
         else:
             pauses, jobs, lane = plan.seconds / PROBES, PROBES, "interactive"
-            counts = worker.counts()
-            behind = self._client.submit_many(self._load(self._enough(counts)))
+            enough = max(64, math.ceil(1.3 * rate * plan.seconds))
+            behind = self._client.submit_many(self._load(enough))
         began = worker.counts()[-1]
         with ThreadPoolExecutor(64) as threads:
             begun_s, results = time.monotonic(), []
@@ -257,13 +257,6 @@ class Service:
             "p99_ms": _percentile(latencies, 99),
             "batch_ms": batch_ms,
         }
-
-    def _enough(self, counts: list[Count]) -> int:
-        """Images that keep the worker busy for as long as latency is measured."""
-        half = next(count for count in counts if count.images >= self._plan.images / 2)
-        first = next(count for count in counts if count.images)
-        rate = (half.images - first.images) / max(0.1, half.at_s - first.at_s)
-        return max(64, math.ceil(1.3 * rate * self._plan.seconds))
 
     def _ratios(self, found: dict[str, Any]) -> dict[str, Any]:
         from worker.bench import alone

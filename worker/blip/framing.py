@@ -61,6 +61,10 @@ class Framing:
         return np.array(image, dtype=np.uint8)
 
 
+PUBLISHED = Framing("stretch", (384, 384), 16, 3, (123, 117, 104))
+"""How BLIP's published checkpoints see an image: bicubic, and round it the preprocessor's mean."""
+
+
 def cut(image: "Image.Image", regions: Sequence[Box]) -> "Iterator[Image.Image]":
     """The parts of an image, in order, each as if it were an image of its own.
 

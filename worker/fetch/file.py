@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from worker.errors import ErrorCode, Fault
 from worker.fetch.body import check_length, collect
+from worker.folders import below
 
 __all__ = ["FileSource", "parse_file_uri"]
 
@@ -103,15 +104,9 @@ def _open_under(root: Path, resolved: Path) -> int:
     *folders, name = resolved.relative_to(root).parts or (".",)
     # Non-blocking: opening a FIFO must not wait for its writer.
     final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    step = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
-    folder = -1
     try:
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for part in folders:
-            inner = os.open(part, step, dir_fd=folder)
-            os.close(folder)
-            folder = inner
-        return os.open(name, final, dir_fd=folder)
+        with below(root, folders) as folder:
+            return os.open(name, final, dir_fd=folder)
     except OSError as exc:
         code = ErrorCode.FILE_NOT_FOUND
         if exc.errno in _EXHAUSTED:
@@ -119,9 +114,6 @@ def _open_under(root: Path, resolved: Path) -> int:
         elif isinstance(exc, PermissionError) or exc.errno in _SWAPPED:
             code = ErrorCode.FILE_NOT_ALLOWED
         raise Fault(code, f"{resolved}: {exc}") from exc
-    finally:
-        if folder >= 0:
-            os.close(folder)
 
 
 def _chunks(descriptor: int, deadline: float) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ Credentials reach no log and no error: what the service says of a request may re
 quotes the status and the service's code alone, and botocore's debugging log is off.
 """
 
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from botocore.exceptions import (
 
 from worker.errors import ErrorCode, Fault
 from worker.fetch.body import check_length, collect
-from worker.fetch.s3_client import S3Limits, s3_client
+from worker.fetch.s3_client import S3Limits, refused, s3_client
 from worker.fetch.s3_transport import CHUNK_BYTES
 from worker.fetch.s3_uri import check_place, parse_s3_uri
 
@@ -130,9 +129,8 @@ class S3Source:
         except Fault:
             raise
         except ClientError as exc:
-            status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            said = re.sub(r"[^A-Za-z0-9]", "", str(exc.response.get("Error", {}).get("Code")))[:64]
-            raise Fault(_refusal(status), f"{where}: {status} {said}") from None
+            status, said = refused(exc)
+            raise Fault(_refusal(status), f"{where}: {said}") from None
         except Exception as exc:  # noqa: BLE001 - none of them is to leave without a code
             # botocore's parsers, its credential helpers and what those call raise more than its
             # own errors; their texts may quote an answer or a credential.

@@ -4,6 +4,7 @@ boto3 is imported here alone, botocore in the modules beside and in `worker.sink
 """
 
 import logging
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from worker.fetch.s3_transport import S3Transport
 
@@ -30,6 +32,14 @@ class S3Limits:
     tries: int = 2
     max_bytes: int = 20 * 1024 * 1024
     max_connections: int = 32
+
+
+def refused(exc: ClientError) -> tuple[int, str]:
+    """The HTTP status of what S3 refused with (0: none), and that with its code, for the log: its
+    text may quote what it was asked, and so a credential."""
+    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    said = re.sub(r"[^A-Za-z0-9]", "", str(exc.response.get("Error", {}).get("Code")))[:64]
+    return status, f"{status} {said}"
 
 
 def s3_client(
