@@ -4,16 +4,21 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-TASK_NAMES = {
-    "caption": "captionq.caption",
-    "match": "captionq.match",
-    "caption_chunk": "captionq.caption_chunk",
-    "match_chunk": "captionq.match_chunk",
+_MODEL_TASKS = {
+    "caption": "caption",
+    "match": "match",
+    "embed": "match",
+    "rank": "match",
+    "caption_chunk": "caption",
+    "match_chunk": "match",
+    "embed_chunk": "match",
+    "rank_chunk": "match",
 }
+
+TASK_NAMES = {task: f"captionq.{task}" for task in _MODEL_TASKS}
 """Celery task name of each kind of job."""
 
-_MODEL_TASKS = {"caption_chunk": "caption", "match_chunk": "match"}
-CHUNK_TASKS = frozenset(_MODEL_TASKS)
+CHUNK_TASKS = frozenset(task for task in _MODEL_TASKS if task.endswith("_chunk"))
 """Kinds of jobs of many images."""
 
 DEFAULT_QUEUE = "celery"
@@ -30,20 +35,21 @@ _BULK_END = ".bulk"
 
 
 def model_task(task: str) -> str:
-    """The task of the models that carry a job out: of a chunk, that of its images."""
-    return _MODEL_TASKS.get(task, task)
+    """What a model has to be able to do for a kind of job: caption or match. KeyError for no kind
+    of job."""
+    return _MODEL_TASKS[task]
 
 
 def queue_for(task: str, model: str | None = None, lane: Lane = INTERACTIVE) -> str:
-    """The queue of a task's lane, or of a task's lane for one model alone. Chunks go where their
-    images would.
+    """The queue of a task's lane, or of a task's lane for one model alone. All that a matching
+    model does goes one way, and chunks go where their images would.
 
     >>> queue_for("caption"), queue_for("caption", "Salesforce/blip-image-captioning-base")
     ('captionq.caption', 'captionq.caption.Salesforce-blip-image-captioning-base')
     >>> queue_for("caption", lane="bulk"), queue_for("caption", "org/blip", "bulk")
     ('captionq.caption.bulk', 'captionq.caption.org-blip.bulk')
     """
-    name = TASK_NAMES[model_task(task)]
+    name = f"captionq.{model_task(task)}"
     if model:
         name = f"{name}.{re.sub(r'[^A-Za-z0-9._]+', '-', model).strip('-')}"
         if is_bulk(name):  # of a model that is called so

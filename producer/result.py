@@ -6,7 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from producer.embedding import Embedding
 from producer.errors import ErrorCode, JobFailed
+from producer.filtering import Reason
 from producer.framing import Box
 from producer.options import Model
 
@@ -48,6 +50,12 @@ class Caption(Model):
     finish_reason: Literal["stop", "length"]
     seed: int | None = Field(None, description="Draws the same samples again")
     count: int = Field(1, ge=1, description="How many of the samples drawn say this")
+    itm_probability: float | None = Field(
+        None, ge=0, le=1, description="How well it matches the image, where a filter was asked for"
+    )
+    calibrated_probability: float | None = Field(None, ge=0, le=1)
+    rejected: bool | None = Field(None, description="Whether the filter refuses it")
+    reject_reasons: tuple[Reason, ...] = ()
 
 
 class RegionCaptions(Model):
@@ -57,15 +65,43 @@ class RegionCaptions(Model):
     captions: tuple[Caption, ...]
 
 
+Decision = Literal["match", "no_match"]
+
+
 class Match(Model):
-    """How well one text fits the image."""
+    """How well one text fits the image. Those of a job come best first, by score."""
 
     text: str
+    index: int = Field(0, ge=0, description="The text's place in the job, from 0")
     itm_probability: float = Field(ge=0, le=1, description="Image-text matching head, softmax")
     itm_logit: float
     itc_cosine: float = Field(
         ge=-1.001, le=1.001, description="Cosine of the two contrastive projections"
     )
+    score: float = Field(
+        default_factory=lambda valid: valid["itm_logit"] + valid["itc_cosine"],
+        description="itm_logit + itc_cosine: what the paper ranks by",
+    )
+    calibrated_probability: float | None = Field(
+        None, ge=0, le=1, description="That they belong together, where the model is calibrated"
+    )
+    decision: Decision | None = Field(
+        None, description="By the threshold that the calibration was made with"
+    )
+
+
+class Ranked(Model):
+    """One of the best of many candidates: a text or an image, by its place in the job."""
+
+    index: int = Field(ge=0, description="The candidate's place in the job, from 0")
+    text: str | None = None
+    image_ref: str | None = None
+    itc_cosine: float = Field(ge=-1.001, le=1.001)
+    itm_logit: float
+    itm_probability: float = Field(ge=0, le=1)
+    score: float = Field(description="itm_logit + itc_cosine: what the paper ranks by")
+    calibrated_probability: float | None = Field(None, ge=0, le=1)
+    decision: Decision | None = None
 
 
 class ImageFacts(Model):
@@ -117,6 +153,8 @@ class ItemResult(Model):
     attempts: int = Field(ge=0, description="Tries begun at this image")
     captions: tuple[Caption, ...] | None = None
     matches: tuple[Match, ...] | None = None
+    embeddings: tuple[Embedding, ...] | None = Field(None, description="One: the image's")
+    abstained: bool | None = Field(None, description="Whether a filter left no caption")
     error: JobError | None = None
     image: ImageFacts | None = None
 
@@ -140,6 +178,13 @@ class JobResult(Model):
         None, description="In place of captions: one for each region of the job, in its order"
     )
     matches: tuple[Match, ...] | None = None
+    embeddings: tuple[Embedding, ...] | None = Field(
+        None, description="The image's one, or of each of the job's texts, in their order"
+    )
+    ranking: tuple[Ranked, ...] | None = Field(
+        None, description="The k best candidates by ITC, best first by score"
+    )
+    abstained: bool | None = Field(None, description="Whether a filter left no caption")
     items: tuple[ItemResult, ...] | None = Field(
         None, description="Of a chunk: one for each of its images, in their order"
     )
@@ -152,6 +197,9 @@ class JobResult(Model):
     error: JobError | None = None
     image: ImageFacts | None = None
     model: ModelFacts | None = None
+    match_model: ModelFacts | None = Field(
+        None, description="Which weights weighed or embedded what another model captioned"
+    )
     timings: Timings | None = None
     finished_at: datetime
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from producer.contract import SCHEMES
+from producer.references import SCHEMES
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

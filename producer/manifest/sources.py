@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from producer.contract import SCHEMES
 from producer.manifest.bucket import Bucket, names_many
 from producer.manifest.folders import images_below, is_pattern, matches
 from producer.manifest.parquet import ParquetTable
 from producer.manifest.reference import Reference, spelled
 from producer.manifest.tables import count_lines, read_csv, read_jsonl, read_list
+from producer.references import SCHEMES
 
 LISTS = frozenset({".txt", ".lst", ".list"})
 COMMAS = frozenset({".csv", ".tsv"})

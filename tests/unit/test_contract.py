@@ -428,7 +428,8 @@ def test_a_result_survives_json() -> None:
 def test_the_schema_describes_what_is_on_the_wire() -> None:
     described = schema()
 
-    jobs = {"CaptionJob", "MatchJob", "CaptionChunk", "MatchChunk"}
-    assert set(described) == jobs | {"JobResult"}
+    alone = {"CaptionJob", "MatchJob", "EmbedJob", "RankJob"}
+    chunks = {"CaptionChunk", "MatchChunk", "EmbedChunk", "RankChunk"}
+    assert set(described) == alone | chunks | {"JobResult"}
     assert described["CaptionJob"]["additionalProperties"] is False
     assert json.loads(json.dumps(described)) == described
