@@ -163,7 +163,9 @@ class Interpreter:
 
     def _calibrated(self, found: Any, position_zero: PositionZero | None) -> dict[str, Any]:
         calibration = self.calibration
-        if calibration is None or calibration.position_zero != (position_zero or self.position_zero):
+        if calibration is None or calibration.position_zero != (
+            position_zero or self.position_zero
+        ):
             return {}
         probability = calibration.probability(_margin(found))
         return {

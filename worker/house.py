@@ -205,7 +205,7 @@ def make_cache(settings: WorkerSettings, broker_url: str, models: Models) -> Res
         settings.results_url_beside(broker_url), decode_responses=True, socket_timeout=2
     )
     seen_by = f"{settings.alpha} {settings.draft}"
-    return ResultCache(client, settings.result_cache_ttl_s, models.facts, seen_by)
+    return ResultCache(client, settings.result_cache_ttl_s, models.seen_by, seen_by)
 
 
 def make_sandbox(settings: WorkerSettings) -> Sandbox:

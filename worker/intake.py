@@ -103,8 +103,8 @@ class Intake:
         except BaseException:
             self._places.release()
             raise
-        (waiting,) = begun.futures
-        waiting.add_done_callback(lambda _: self._places.release())
+        for waiting in begun.futures:
+            waiting.add_done_callback(lambda _: self._release_once(begun))
         return begun
 
     def _outcome(self, flying: "Future[Begun]", deadline_s: float) -> Product | BaseException:

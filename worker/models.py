@@ -97,9 +97,7 @@ class Models:
         )
         self._interpreter = Interpreter()
         if matcher is not None:
-            self._interpreter = Interpreter(
-                self.facts("match"), matcher.position_zero, calibration
-            )
+            self._interpreter = Interpreter(self.facts("match"), matcher.position_zero, calibration)
 
     @property
     def served(self) -> list[tuple[str, str]]:
