@@ -16,8 +16,8 @@ from producer.contract import (
     Match,
     MatchJob,
     ModelFacts,
-    Ranked,
     RankChunk,
+    Ranked,
     RankJob,
     RegionCaptions,
 )

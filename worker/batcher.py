@@ -35,9 +35,10 @@ class BatcherClosed(Exception):  # noqa: N818
 class Batcher(Generic[Key]):
     """Gathers items by key and runs them on one device thread.
 
-    `run(key, payloads)` returns one result per payload, in order. `weigh` says how much of a batch's
-    room a payload takes; one that is heavier than a batch runs alone. `out_of_memory` are exceptions
-    of a batch that was too large: where its parts fit, no later batch is larger than they were.
+    `run(key, payloads)` returns one result per payload, in order. `weigh` says how much of a
+    batch's room a payload takes; one that is heavier than a batch runs alone. `out_of_memory` are
+    exceptions of a batch that was too large: where its parts fit, no later batch is larger than
+    they were.
     `fatal` are those after which the device is of no more use: `on_fatal` is then called once,
     from the device thread, before any future fails: it may return the jobs and end the process.
     So may `on_hang`, which is called once, from another thread, when a batch has run for

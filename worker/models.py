@@ -1,9 +1,9 @@
 """The models a worker serves: loaded once, called by batch key.
 
 The batcher sees keys and payloads; here they become calls of the engines: `run` alone is called by
-the device thread, and does nothing that a job's own thread can do (worker/answer.py has what becomes
-of the answers). Two tasks on the same checkpoint share one engine, hence one vision encoder; so do
-two checkpoints whose vision encoders are the same.
+the device thread, and does nothing that a job's own thread can do (worker/answer.py makes of it
+what the contract says). Two tasks on the same checkpoint share one engine, hence one vision
+encoder; so do two checkpoints whose vision encoders are the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from worker.calibration import Calibration
 
 TOKENS_OF_AN_IMAGE = 500
-"""So many tokens of text cost about as much as encoding one image (BLIP-base: 0.22 of 110 GFLOP)."""
+"""So many tokens of text cost about what encoding one image does (BLIP-base: 110 GFLOP)."""
 
 MOST_TOKENS = 8_192
 """Tokens of the texts of one item; a job with more has several."""
@@ -127,7 +127,7 @@ class Models:
         name = self._names[model_task(task)]
         return ModelFacts(id=name, revision=engine.revision, dtype=engine.dtype)
 
-    def facts_of(self, job: ImageJob) -> dict[str, ModelFacts]:
+    def facts_of(self, job: ImageJob) -> dict[str, Any]:
         """Which weights answer a job, by the names of JobResult's fields."""
         facts = {"model": self.facts(job.task)}
         if _is_weighed(job):
@@ -178,10 +178,10 @@ class Models:
                     "rank", resolution=resolution, position_zero=job.position_zero, k=job.k
                 )
                 return key, [self._ranked(job, images[0])]
-            case EmbedJob(texts=None):
-                key = BatchKey("embed", resolution=resolution)
-                return key, [Asked(pixels, None) for pixels in images]
             case EmbedJob(texts=texts):
+                if texts is None:
+                    key = BatchKey("embed", resolution=resolution)
+                    return key, [Asked(pixels, None) for pixels in images]
                 parts = _parts(self._token_ids(texts))
                 asked = [Asked(None, part, max(1, _cost(part))) for part in parts]
                 return BatchKey("embed_texts"), asked
@@ -242,7 +242,7 @@ class Models:
         if asked and not self._interpreter.calibrated:
             raise _invalid("filter.min_calibrated_probability: the model here is not calibrated")
 
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def _token_ids(self, texts: Sequence[str]) -> list[Sequence[int]]:
         engine = self.engine("match")
         try:
             return [engine.token_ids(text) for text in texts]
@@ -275,9 +275,9 @@ def _cost(texts: Sequence[Sequence[int]]) -> int:
     return sum(map(len, texts)) // TOKENS_OF_AN_IMAGE
 
 
-def _parts(texts: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+def _parts(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
     """Consecutive texts of at most MOST_TOKENS together."""
-    part: list[list[int]] = []
+    part: list[Sequence[int]] = []
     tokens = 0
     for text in texts:
         if part and tokens + len(text) > MOST_TOKENS:

@@ -27,18 +27,9 @@ log = logging.getLogger(__name__)
 
 COUNTS_KEY = "captionq:cache"
 
-NOT_ASKED = frozenset(
-    {
-        "schema_version",
-        "job_id",
-        "model",
-        "lane",
-        "submitted_at",
-        "expires_at",
-        "signature",
-        "image",
-    }
-)
+NOT_ASKED: set[str] = {
+    "schema_version", "job_id", "model", "lane", "submitted_at", "expires_at", "signature", "image",
+}  # fmt: skip
 """The fields of a job that do not decide how it is answered."""
 
 

@@ -26,6 +26,7 @@ from worker.blip.staging import Staging
 from worker.blip.steps import Steps, row_sizes
 from worker.blip.text_cache import TextCache, TokenIds
 from worker.blip.tokenizer import Text, texts_per_image
+from worker.blip.weights import Weights
 
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
@@ -96,6 +97,7 @@ class Engine:
         decoder = self._modules.decoder
         on_gpu = device.type == "cuda"
         self._steps = None if decoder is None else Steps(decoder, static=on_gpu, capture=on_gpu)
+        self._folder, self._vision = checkpoint.folder, checkpoint.vision
         self._text = checkpoint.text
         self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
@@ -106,7 +108,6 @@ class Engine:
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
         self.image_size: tuple[int, int] = checkpoint.preprocessing.size  # (height, width)
-        self._patch_size = checkpoint.vision.patch_size
         self.resample: int = checkpoint.preprocessing.resample  # PIL.Image.Resampling
         self.dtype = dtype
         self.device = str(device)
@@ -132,6 +133,31 @@ class Engine:
             dtype = "float32" if on.type == "cpu" else "bfloat16"
         return cls(Checkpoint(resolve(model, revision), tasks), dtype, on)
 
+    @property
+    def position_zero(self) -> Literal["enc", "cls"]:
+        """What ITM reads its answer from where `match` is not told: see there."""
+        return "cls" if self._tokenizer.enc_id is None else "enc"
+
+    def token_ids(self, text: str) -> TokenIds:
+        """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
+
+        Raises InputError for one that the model has no room for.
+        """
+        return self._text_ids(text)
+
+    def share_vision(self, other: "Engine") -> bool:
+        """Run on the other's vision encoder from now on, if it is the same to the last bit.
+
+        Then images that either has encoded are the other's as well. Returns whether it is so.
+        """
+        same = (
+            (self.device, self.dtype, self._vision, self._preprocessing)
+            == (other.device, other.dtype, other._vision, other._preprocessing)
+        ) and self._vision_digest() == other._vision_digest()
+        if same:
+            self._modules = replace(self._modules, vision=other._modules.vision)
+        return same
+
     def framing(self, mode: Mode = "stretch", resolution: int | None = None) -> Framing:
         """How images become pixels: a plain value, for framing them elsewhere.
 
@@ -143,7 +169,7 @@ class Engine:
         if mode not in MODES:
             raise ValueError(f"mode must be {', '.join(MODES)}, not {mode!r}")
         try:
-            return framing(self._preprocessing, self._patch_size, mode, resolution)
+            return framing(self._preprocessing, self._vision.patch_size, mode, resolution)
         except ValueError as exc:
             raise InputError(str(exc)) from exc
 
@@ -362,6 +388,9 @@ class Engine:
         rows = {id(row): row for row in per_image}  # one list for all images is read once
         read = {key: [self._text_ids(text) for text in row] for key, row in rows.items()}
         return _Pairs(scorer, encoded, per_image, [read[id(row)] for row in per_image], first)
+
+    def _vision_digest(self) -> str:
+        return Weights(self._folder).digest_of("vision_model.")
 
     def _text_ids(self, text: Text) -> TokenIds:
         token_ids = tuple(self._tokenizer.text(text))
