@@ -1,6 +1,7 @@
 """`captionq-worker calibrate`: labelled pairs in, a calibration beside the model out."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,8 +22,6 @@ def calibrate(
             metavar="PAIRS",
             help="A .csv, .tsv, .jsonl or .parquet table: image file, text, label (0 or 1, true "
             "or false). Relative paths are in the table's folder.",
-            dir_okay=False,
-            exists=True,
         ),
     ],
     output: Annotated[
@@ -88,14 +87,13 @@ def calibrate(
         read = list(PairTable(pairs, column, text_column, label_column).read(_say))
         engine = Engine.load(model_path(model), device=device, dtype=dtype, tasks=["match"])
         console = Console(stderr=True)
+
+        def watched(images: list[Path]) -> Iterable[Path]:
+            hidden = not console.is_terminal
+            return track(images, "images", console=console, transient=True, disable=hidden)
+
         calibration = fit(
-            scored(
-                engine,
-                read,
-                _say,
-                position_zero,
-                lambda images: track(images, "images", console=console, transient=True),
-            ),
+            scored(engine, read, _say, position_zero, watched),
             model_id=engine.model_id,
             revision=engine.revision,
             position_zero=position_zero or engine.position_zero,

@@ -25,9 +25,9 @@ from worker.training.scenes import draw
 from worker.training.scores import Scores, Scoring
 
 SEED = "degraded"
-BLUR_PIXELS = (2.0, 4.5)  # radius, in images of 96 pixels
-NOISE_LEVELS = (15.0, 60.0)  # standard deviation, of 255
-CROP_SHARES = (0.6, 0.95)  # of each side, of what is left
+BLUR_PIXELS = (2.0, 4.0)  # radius, in images of 96 pixels
+NOISE_LEVELS = (15.0, 45.0)  # standard deviation, of 255
+CROP_SHARES = (0.7, 0.95)  # of each side, of what is left
 ROC_AUC = (0.80, 0.95)
 LEAST_BEFORE = 0.08
 MOST_AFTER = 0.03
@@ -67,7 +67,7 @@ def _blurred(image: Image.Image, rng: random.Random) -> Image.Image:
 
 def _noisy(image: Image.Image, rng: random.Random) -> Image.Image:
     normal = np.random.default_rng(rng.randrange(2**32)).normal
-    pixels = np.asarray(image) + normal(0, rng.uniform(*NOISE_LEVELS), np.shape(image))
+    pixels = np.asarray(image) + normal(0, rng.uniform(*NOISE_LEVELS), (*image.size, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

@@ -95,6 +95,8 @@ def _opened(path: Path) -> Any:
     kind = path.suffix.lower()
     if kind not in CSV and kind not in OTHERS:
         raise ValueError(f"{path}: a table of pairs is one of {', '.join((*CSV, *OTHERS))}")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
     try:
         import pyarrow
         from pyarrow import csv, dataset
@@ -106,10 +108,11 @@ def _opened(path: Path) -> Any:
         if kind not in CSV:
             return dataset.dataset(path, format=OTHERS[kind])
         dialect = csv.ParseOptions(delimiter=CSV[kind], newlines_in_values=True)
-        table = dataset.dataset(path, format=dataset.CsvFileFormat(dialect))
+        rule = dataset.CsvFileFormat(dialect)
+        names = dataset.dataset(path, format=rule).schema.names
         # Texts are texts, also where they look like numbers.
-        words = pyarrow.schema([(name, pyarrow.string()) for name in table.schema.names])
-        return table.replace_schema(words)
+        words = pyarrow.schema([(name, pyarrow.string()) for name in names])
+        return dataset.dataset(path, format=rule, schema=words)
     except pyarrow.ArrowException as exc:
         raise ValueError(f"{path} is no table of pairs: {exc}") from exc
 

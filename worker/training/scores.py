@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from worker.blip import Engine
 from worker.blip.errors import InputError
-from worker.blip.scoring import batched
 from worker.blip.results import Match
+from worker.blip.scoring import batched
 from worker.calibration import PositionZero
 from worker.image_files import BATCH, ImageFiles
 from worker.training.pairs import Pair
