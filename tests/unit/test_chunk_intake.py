@@ -73,7 +73,7 @@ def number(uri: str) -> int:
 def told(outcomes: Sequence[Any]) -> list[Any]:
     """What each image gave: its number, the code of its fault, or the class of what it raised."""
     return [
-        number(str(one.outputs))
+        number(str(one.answer))
         if isinstance(one, Product)
         else getattr(one, "code", None) or type(one)
         for one in outcomes
