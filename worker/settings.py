@@ -228,8 +228,9 @@ class WorkerSettings(ProducerSettings):
     chunk_timeout_s: float = Field(
         600,
         gt=0,
-        description="Longest time of one attempt at the images of a chunk, seconds; those not "
-        "done then are tried again, as after any transient error",
+        description="Longest time of one attempt at the images of a chunk, seconds from its turn: "
+        "a worker begins chunks one after the other; those not done then are tried again, as "
+        "after any transient error",
     )
     chunk_threads: int | None = Field(
         None,
