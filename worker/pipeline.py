@@ -126,6 +126,10 @@ class Pipeline:
                     if _expired(job):
                         raise JobFailed(ErrorCode.JOB_EXPIRED)
                     return _answered(job, known, fetched_s - began_s)
+                # Pixels that the device has no room for are not made: many regions take memory.
+                patience_s = max(0.0, min(self._infer_timeout_s, _left_s(job)))
+                admission.reserve(len(regions or [0]), patience_s)
+                room_s = time.monotonic()
                 image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
                 del data  # the file, which would be kept while its pixels wait
@@ -133,16 +137,18 @@ class Pipeline:
                     raise JobFailed(ErrorCode.JOB_EXPIRED)
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
+            if isinstance(exc, QueueFull) and patience_s < self._infer_timeout_s:
+                raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
+        left_s, device_s = _left_s(job), self._infer_timeout_s - (room_s - fetched_s)
         return Begun(
             job,
             futures,
             image.facts,
             fetched_s=fetched_s - began_s,
-            decoded_s=decoded_s - fetched_s,
-            give_up_s=time.monotonic() + min(self._infer_timeout_s, left_s),
-            expires=left_s <= self._infer_timeout_s,
+            decoded_s=decoded_s - room_s,
+            give_up_s=time.monotonic() + min(device_s, left_s),
+            expires=left_s <= device_s,
             key=key,
         )
 
@@ -187,8 +193,12 @@ class Pipeline:
             begun.cancel()
 
 
+def _left_s(job: ImageJob) -> float:
+    return math.inf if job.expires_at is None else (job.expires_at - utcnow()).total_seconds()
+
+
 def _expired(job: ImageJob) -> bool:
-    return job.expires_at is not None and utcnow() >= job.expires_at
+    return _left_s(job) <= 0
 
 
 def _answered(job: ImageJob, answer: Answer, fetched_s: float) -> Begun:
