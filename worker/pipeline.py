@@ -18,7 +18,9 @@ from producer.contract import (
     Timings,
     utcnow,
 )
+from producer.queues import BULK
 from worker.batcher import Batcher, BatcherClosed, QueueFull
+from worker.batching import BATCHES_IN_A_ROW
 from worker.blip.framing import Framing
 from worker.blip.geometry import Box
 from worker.errors import Fault
@@ -127,7 +129,7 @@ class Pipeline:
                         raise JobFailed(ErrorCode.JOB_EXPIRED)
                     return _answered(job, known, fetched_s - began_s)
                 # Pixels that the device has no room for are not made: many regions take memory.
-                patience_s = max(0.0, min(self._infer_timeout_s, _left_s(job)))
+                patience_s = max(0.0, min(self._device_s(job), _left_s(job)))
                 admission.reserve(len(regions or [0]), patience_s)
                 room_s = time.monotonic()
                 image = self._decode(data, framing, regions)
@@ -137,10 +139,10 @@ class Pipeline:
                     raise JobFailed(ErrorCode.JOB_EXPIRED)
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
-            if isinstance(exc, QueueFull) and patience_s < self._infer_timeout_s:
+            if isinstance(exc, QueueFull) and patience_s < self._device_s(job):
                 raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        left_s, device_s = _left_s(job), self._infer_timeout_s - (room_s - fetched_s)
+        left_s, device_s = _left_s(job), self._device_s(job) - (room_s - fetched_s)
         return Begun(
             job,
             futures,
@@ -151,6 +153,11 @@ class Pipeline:
             expires=left_s <= device_s,
             key=key,
         )
+
+    def _device_s(self, job: ImageJob) -> float:
+        """How long the device is waited for. Bulk may be passed over by so many batches for each of
+        its own: under a load of interactive jobs it waits longer, and has not failed for that."""
+        return self._infer_timeout_s * (BATCHES_IN_A_ROW + 1 if job.lane == BULK else 1)
 
     def _known(self, key: str) -> Answer | None:
         return self._cache.get(key) if self._cache is not None else None
@@ -184,7 +191,7 @@ class Pipeline:
         except FutureTimeout as exc:
             if _expired(begun.job) or (begun.expires and give_up_s >= begun.give_up_s):
                 raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
-            detail = f"no answer from the device in {self._infer_timeout_s} s"
+            detail = f"no answer from the device in {self._device_s(begun.job):g} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
         except tuple(self._engine_errors) as exc:
             code = next(code for kind, code in self._engine_errors.items() if isinstance(exc, kind))

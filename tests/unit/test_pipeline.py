@@ -317,3 +317,30 @@ def test_given_no_room_for_as_long_as_the_device_is_waited_for_then_the_job_fail
         pipeline.begin(job, FRAMING)
     assert told.value.code is code
     gate.set()
+
+
+def test_given_a_load_of_interactive_jobs_then_bulk_waits_longer_and_does_not_fail(
+    make: Callable[..., Pipeline],
+) -> None:
+    over = threading.Event()
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(0.02)
+        return items
+
+    pipeline = make(run, infer_timeout_s=0.3)
+
+    def busy(_: int) -> None:
+        while not over.is_set():
+            pipeline.run(CAPTION)
+
+    bulk = CAPTION.model_copy(update={"lane": "bulk"})
+    with ThreadPoolExecutor(8) as interactive, ThreadPoolExecutor(8) as others:
+        loads = [interactive.submit(busy, n) for n in range(8)]
+        try:
+            for product in others.map(pipeline.run, [bulk] * 16):
+                assert product.outputs
+        finally:
+            over.set()
+        for load in loads:
+            load.result(5)
