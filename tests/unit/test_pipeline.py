@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -66,8 +67,9 @@ def make() -> Iterator[Callable[..., Pipeline]]:
             (PIXELS,) * len(regions or [0]), FACTS
         ),
         infer_timeout_s: float = 5,
+        max_queue: int = 100,
     ) -> Pipeline:
-        batcher = Batcher(run, max_batch=4, max_wait_s=0.01)
+        batcher = Batcher(run, max_batch=4, max_wait_s=0.01, max_queue=max_queue)
         batchers.append(batcher)
         return Pipeline(
             fetch,
@@ -275,3 +277,71 @@ def test_given_a_job_whose_time_runs_out_on_its_way_then_it_ends_as_expired_unru
     gate.set()
     assert pipeline._batcher.close(5)
     assert ran == (["another"] if stage == "device" else [])
+
+
+def test_given_more_regions_at_once_than_may_wait_then_they_wait_outside_and_no_job_fails(
+    make: Callable[..., Pipeline],
+) -> None:
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(0.01)
+        return [(said("a"),)] * len(items)
+
+    pipeline = make(run, max_queue=9)
+    job = CAPTION.model_copy(update={"regions": BOXES})
+    with ThreadPoolExecutor(12) as threads:
+        for product in threads.map(pipeline.run, [job] * 12):
+            assert len(product.outputs) == 3
+
+
+@pytest.mark.parametrize(
+    ("expires_in_s", "code"),
+    [(None, ErrorCode.WORKER_OVERLOADED), (0.1, ErrorCode.JOB_EXPIRED)],
+)
+def test_given_no_room_for_as_long_as_the_device_is_waited_for_then_the_job_fails(
+    make: Callable[..., Pipeline], expires_in_s: float | None, code: ErrorCode
+) -> None:
+    gate, taken = threading.Event(), threading.Event()
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        taken.set()
+        gate.wait(5)
+        return items
+
+    pipeline = make(run, infer_timeout_s=0.2, max_queue=1)
+    job = CAPTION
+    pipeline.begin(job, FRAMING)
+    assert taken.wait(5)
+    pipeline.begin(job, FRAMING)
+    if expires_in_s:
+        job = job.model_copy(update={"expires_at": utcnow() + timedelta(seconds=expires_in_s)})
+    with pytest.raises((Fault, JobFailed)) as told:
+        pipeline.begin(job, FRAMING)
+    assert told.value.code is code
+    gate.set()
+
+
+def test_given_a_load_of_interactive_jobs_then_bulk_waits_longer_and_does_not_fail(
+    make: Callable[..., Pipeline],
+) -> None:
+    over = threading.Event()
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(0.02)
+        return items
+
+    pipeline = make(run, infer_timeout_s=0.3)
+
+    def busy(_: int) -> None:
+        while not over.is_set():
+            pipeline.run(CAPTION)
+
+    bulk = CAPTION.model_copy(update={"lane": "bulk"})
+    with ThreadPoolExecutor(8) as interactive, ThreadPoolExecutor(8) as others:
+        loads = [interactive.submit(busy, n) for n in range(8)]
+        try:
+            for product in others.map(pipeline.run, [bulk] * 16):
+                assert product.outputs
+        finally:
+            over.set()
+        for load in loads:
+            load.result(5)
