@@ -21,12 +21,16 @@ class AppendFile:
         return self._fd
 
     def write(self, data: bytes) -> None:
-        """Append all of it."""
-        view = memoryview(data)
-        while view:
-            written = os.write(self._fd, view)
-            self.size += written
-            view = view[written:]
+        """Append all of it, or nothing: a disk that is full takes a part, which is dropped."""
+        view, begun = memoryview(data), self.size
+        try:
+            while view:
+                written = os.write(self._fd, view)
+                self.size += written
+                view = view[written:]
+        except OSError:
+            self.cut(begun)
+            raise
 
     def sync(self) -> None:
         """Return when what was written is on the disk (fsync)."""

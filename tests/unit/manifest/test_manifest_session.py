@@ -1,7 +1,9 @@
 """Runs in one process, against a service that answers at once: rows, order, cuts, resumption."""
 
 import csv
+import errno
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -192,6 +194,42 @@ def test_given_a_run_cut_at_any_bytes_then_resumed_each_image_has_one_row_and_is
     for row in found:
         assert row["image"] == BAD_ROWS.get(row["index"], uri(row["index"]))
         assert (row["state"] == "failed") == (row["index"] in BAD_ROWS)
+
+
+def test_given_a_disk_that_is_full_at_any_byte_then_resumed_each_image_has_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits is written before the error comes, and later writes may fit: others freed some."""
+    write, rng = os.write, random.Random(4)
+    left: list[int] = []
+
+    def full(descriptor: int, data: bytes) -> int:
+        if left and left[0] < len(data):
+            fits, left[0] = left[0], 0
+            if fits:
+                return write(descriptor, data[:fits])
+            left.clear()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if left:
+            left[0] -= len(data)
+        return write(descriptor, data)
+
+    monkeypatch.setattr("producer.manifest.append.os.write", full)
+    source, output = listed(tmp_path, 60, {}), tmp_path / "out.jsonl"
+    times_full = 0
+    for _ in range(200):
+        left[:] = [rng.randint(1, 6_000)]
+        try:
+            run(asked(source, output=output, resume=True), InProcess(random.Random(2)))
+            break
+        except OSError:
+            times_full += 1
+            assert all(row["state"] == "succeeded" for row in rows(output))
+    left.clear()
+    run(asked(source, output=output, resume=True))
+
+    assert times_full > 3
+    assert sorted(row["index"] for row in rows(output)) == list(range(60))
 
 
 @pytest.fixture
