@@ -57,7 +57,11 @@ class Session:
         self._request = request
         self._settings = settings
         self._sources = Sources(
-            request.sources, request.column, request.base, settings.s3_endpoint_url
+            request.sources,
+            request.column,
+            request.base,
+            settings.s3_endpoint_url,
+            written=filter(None, (request.output, request.journal_path)),
         )
         identities = self._sources.identities()
         totals = [one.total for one in identities]
