@@ -10,6 +10,7 @@ from producer.manifest.chunks import Chunk
 from producer.manifest.journal import CannotResume, LeftOut, Past
 from producer.manifest.reference import BadReference, Located, Reference
 from producer.manifest.rows import Row, invalid
+from producer.upload import UploadFailed
 
 UPLOADS = 8
 """Files copied at the same time."""
@@ -68,10 +69,12 @@ class Preparer:
             sent: what it was left without when it was sent before: its job cannot change.
 
         Raises:
-            OSError: a file could not be uploaded.
+            UploadFailed: S3 did not take a file.
         """
         bad = skipped = 0
         found: list[tuple[int, Reference, Located]] = []
+        asked: list[tuple[int, Reference]] = []
+        uris: list[str] = []
         faults: list[Row] = []
         texts: dict[int, Path] = {}
         for place, reference in enumerate(chunk.references):
@@ -89,10 +92,19 @@ class Preparer:
                 texts.pop(index, None)
             else:
                 found.append((index, reference, located))
+        copies = self._copies([located for _, _, located in found])
+        for (index, reference, located), uri in zip(found, copies, strict=True):
+            if isinstance(uri, BadReference) and sent is None:
+                bad |= 1 << (index - chunk.first)
+                faults.append(invalid(index, reference, str(uri)))
+                texts.pop(index, None)
+            else:
+                uris.append(located.uri if isinstance(uri, BadReference) else uri)
+                asked.append((index, reference))
         return Prepared(
             chunk,
-            self._uris([located for _, _, located in found]),
-            tuple((index, reference) for index, reference, _ in found),
+            tuple(uris),
+            tuple(asked),
             tuple(faults),
             LeftOut(bad, skipped),
             texts,
@@ -117,12 +129,21 @@ class Preparer:
             raise BadReference("It was no image when the run began.")
         return located
 
-    def _uris(self, found: list[Located]) -> tuple[str, ...]:
-        if self._upload is None or self._uploads is None:
-            return tuple(one.uri for one in found)
-        files = [one.path for one in found if one.path is not None]
-        uploaded = iter(self._uploads.map(self._upload, files))
-        return tuple(one.uri if one.path is None else next(uploaded) for one in found)
+    def _copies(self, found: list[Located]) -> list[str | BadReference]:
+        """The URIs of these for workers; for a file that cannot be read, why."""
+        if self._uploads is None:
+            return [one.uri for one in found]
+        return list(self._uploads.map(self._copy, found))
+
+    def _copy(self, one: Located) -> str | BadReference:
+        if one.path is None or self._upload is None:
+            return one.uri
+        try:
+            return self._upload(one.path)
+        except UploadFailed:
+            raise
+        except OSError as exc:
+            return BadReference(f"The file cannot be read: {exc.strerror}.")
 
 
 def remaining(chunks: Iterable[Chunk], past: Past, preparer: Preparer) -> Iterator[Prepared]:

@@ -85,4 +85,6 @@ class Request:
             raise ValueError("With --sink the captions are in shards: --beside has none to write.")
         if (self.resume or self.journal) and self.output is None and not self.beside:
             raise ValueError("Only a run with -o or --beside can be resumed.")
+        if self.output is not None and self.journal_path == self.output:
+            raise ValueError("--journal and -o name the same file.")
         _ = self.format

@@ -113,7 +113,9 @@ class Run:
         self._send()
         if self._flying:
             for result in self._heard():
-                self._take(self._flying.pop(result.job_id), result)
+                prepared = self._flying.pop(result.job_id, None)
+                if prepared is not None:  # else it was lost, and is found when it is sent again
+                    self._take(prepared, result)
             self._find_lost()
         elif self._unsent:
             self._sleep(self._send_at_s - self._clock_s())
@@ -157,9 +159,11 @@ class Run:
             self._send_at_s = self._clock_s() + self._sending.failed(exc)
         except JobFailed as exc:
             if len(batch) > 1:  # none was sent: one of them is at fault
-                self._unsent = []
-                for one in batch:
+                for place, one in enumerate(batch):
                     self._submit([one])
+                    if self._unsent:  # there is an outage now
+                        self._unsent = batch[place:]
+                        return
                 return
             self._unsent = []
             error = JobError.of(exc)

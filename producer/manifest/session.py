@@ -143,6 +143,7 @@ class Session:
         if request.resume and journal.begun:
             _same_plan(request.plan(), journal.past.plan)
             _same_sources(request.sources, prints, journal.past.sources)
+            self._find_output(journal.past)
             return journal
         if not request.overwrite:
             self._refuse_to_overwrite(journal)
@@ -157,6 +158,13 @@ class Session:
         if there or (journal.past.sent and not journal.past.ended):
             what = output if there else "An interrupted run"
             raise ValueError(f"{what} is there: --resume goes on with it, --overwrite starts anew.")
+
+    def _find_output(self, past: Past) -> None:
+        output = self._request.output
+        if past.end and output is not None and not output.exists():
+            raise CannotResume(
+                f"{output} is not there any more, and its journal is: start anew with --overwrite."
+            )
 
     def _output(self, progress: Progress) -> Output:
         request = self._request

@@ -399,6 +399,37 @@ def test_given_a_job_too_large_then_its_images_fail_and_the_others_do_not(tmp_pa
     assert counts == Counter(job_invalid=7, succeeded=14)
 
 
+def test_given_an_outage_while_a_job_too_large_is_looked_for_then_no_image_is_lost(
+    tmp_path: Path,
+) -> None:
+    class Both(InProcess):
+        """The last job of a batch is too large; the broker is away when its first comes alone."""
+
+        reached = away = False
+        batch: tuple[str, ...] = ()
+
+        def submit_many(self, jobs: Any) -> None:
+            jobs = list(jobs)
+            ids = tuple(str(job.job_id) for job in jobs)
+            if self.reached and len(jobs) > 1 and not self.batch:
+                self.batch = ids
+            if self.batch and ids == self.batch[:1] and not self.away:
+                self.away = True
+                raise BrokerUnavailable("The broker cannot be reached: no.")
+            if self.batch[-1:] and self.batch[-1] in ids:
+                raise JobFailed(ErrorCode.JOB_INVALID)
+            self.reached = True
+            super().submit_many(jobs)
+
+    service, output = Both(), tmp_path / "out.jsonl"
+
+    counts = run(asked(listed(tmp_path, 700, {}), output=output, in_flight=16), service)
+
+    assert service.away
+    assert counts == Counter(job_invalid=7, succeeded=693)
+    assert sorted(row["index"] for row in rows(output)) == list(range(700))
+
+
 class Flaky(InProcess):
     """Away now and then, once it has been there."""
 
@@ -476,6 +507,49 @@ def test_given_a_service_that_forgot_a_chunk_then_it_is_submitted_again(
     run(asked(listed(tmp_path, 30, {}), output=output), Forgetful(random.Random(2)))
 
     assert sorted(row["index"] for row in rows(output)) == list(range(30))
+
+
+def test_given_a_chunk_that_ends_while_it_waits_to_be_sent_again_then_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Emptied(InProcess):
+        """Redis forgets the first chunk, whose worker ends it while the broker is away."""
+
+        calls = 0
+
+        def submit_many(self, jobs: Any) -> None:
+            self.calls += 1
+            if self.calls == 2:
+                self.work(1)
+                raise BrokerUnavailable("The broker cannot be reached: no.")
+            super().submit_many(jobs)
+
+        def status(self, job_id: str) -> Any:
+            return None if self.calls == 1 and job_id.endswith(".0") else super().status(job_id)
+
+        def tick(self) -> None:
+            if self.calls > 2:
+                self.work(1)
+
+    monkeypatch.setattr("producer.manifest.run.CHECK_S", 0.0)
+    service, output = Emptied(), tmp_path / "out.jsonl"
+    monkeypatch.setattr(service, "_rng", random.Random(0))
+    monkeypatch.setattr(service._rng, "shuffle", lambda _: None)
+
+    run(asked(listed(tmp_path, 40, {}), output=output), service)
+
+    assert sorted(row["index"] for row in rows(output)) == list(range(40))
+
+
+def test_given_a_run_that_ended_and_no_output_then_resuming_says_so(tmp_path: Path) -> None:
+    source, output = listed(tmp_path, 20), tmp_path / "out.jsonl"
+    run(asked(source, output=output))
+    output.unlink()
+
+    with pytest.raises(CannotResume, match=r"out.jsonl is not there any more"):
+        run(asked(source, output=output, resume=True))
+    run(asked(source, output=output, overwrite=True))
+    assert len(rows(output)) == 20
 
 
 def test_given_a_run_that_ended_then_resuming_it_does_nothing(tmp_path: Path) -> None:
@@ -610,6 +684,7 @@ def test_given_csv_then_it_has_one_head_and_alternatives_as_json(tmp_path: Path)
         ({"output": Path("out.xlsx")}, "out.xlsx: the output is one of .jsonl"),
         ({"resume": True}, "Only a run with -o or --beside can be resumed"),
         ({"skip_existing": True}, "--skip-existing goes with --beside"),
+        ({"output": Path("o.csv"), "journal": Path("o.csv")}, "name the same file"),
         ({"resume": True, "overwrite": True, "output": Path("o.csv")}, "--overwrite starts anew"),
         ({"beside": True, "chunk": CHUNK.model_copy(update={"sink": "s3://a/"})}, "With --sink"),
     ],
