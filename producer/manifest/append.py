@@ -12,6 +12,7 @@ class AppendFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o666)
         self.size = os.fstat(self._fd).st_size
@@ -28,9 +29,9 @@ class AppendFile:
                 written = os.write(self._fd, view)
                 self.size += written
                 view = view[written:]
-        except OSError:
+        except OSError as exc:
             self.cut(begun)
-            raise
+            raise OSError(exc.errno, exc.strerror, str(self._path)) from exc
 
     def sync(self) -> None:
         """Return when what was written is on the disk (fsync)."""

@@ -1,20 +1,15 @@
 """What remains of a run: its chunks, checked against the journal, and made ready to be sent."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from producer.manifest.beside import text_path
 from producer.manifest.chunks import Chunk
+from producer.manifest.copies import Copies
 from producer.manifest.journal import CannotResume, LeftOut, Past
 from producer.manifest.reference import BadReference, Located, Reference
 from producer.manifest.rows import Row, invalid
-from producer.upload import UploadFailed
-
-UPLOADS = 8
-"""Files copied at the same time."""
-
 
 NOTHING = LeftOut()
 
@@ -57,10 +52,9 @@ class Preparer:
         beside: bool = False,
         skip_existing: bool = False,
     ) -> None:
-        self._upload = upload
+        self._copies = Copies(upload) if upload else None
         self._beside = beside
         self._skip_existing = skip_existing
-        self._uploads = ThreadPoolExecutor(UPLOADS, "upload") if upload else None
 
     def prepare(self, chunk: Chunk, sent: LeftOut | None = None) -> Prepared:
         """Make a chunk ready, without what cannot be asked for or is there already.
@@ -92,8 +86,9 @@ class Preparer:
                 texts.pop(index, None)
             else:
                 found.append((index, reference, located))
-        copies = self._copies([located for _, _, located in found])
-        for (index, reference, located), uri in zip(found, copies, strict=True):
+        places = [located for _, _, located in found]
+        ready = self._copies.uris(places) if self._copies else [one.uri for one in places]
+        for (index, reference, located), uri in zip(found, ready, strict=True):
             if isinstance(uri, BadReference) and sent is None:
                 bad |= 1 << (index - chunk.first)
                 faults.append(invalid(index, reference, str(uri)))
@@ -113,8 +108,8 @@ class Preparer:
 
     def close(self) -> None:
         """Upload no more."""
-        if self._uploads is not None:
-            self._uploads.shutdown(wait=False, cancel_futures=True)
+        if self._copies is not None:
+            self._copies.close()
 
     def _locate(self, reference: Reference, sent: LeftOut | None, bit: int) -> Located:
         try:
@@ -128,22 +123,6 @@ class Preparer:
         if sent is not None and sent.bad & bit:
             raise BadReference("It was no image when the run began.")
         return located
-
-    def _copies(self, found: list[Located]) -> list[str | BadReference]:
-        """The URIs of these for workers; for a file that cannot be read, why."""
-        if self._uploads is None:
-            return [one.uri for one in found]
-        return list(self._uploads.map(self._copy, found))
-
-    def _copy(self, one: Located) -> str | BadReference:
-        if one.path is None or self._upload is None:
-            return one.uri
-        try:
-            return self._upload(one.path)
-        except UploadFailed:
-            raise
-        except OSError as exc:
-            return BadReference(f"The file cannot be read: {exc.strerror}.")
 
 
 def remaining(chunks: Iterable[Chunk], past: Past, preparer: Preparer) -> Iterator[Prepared]:

@@ -216,19 +216,21 @@ def test_given_a_disk_that_is_full_at_any_byte_then_resumed_each_image_has_one_r
 
     monkeypatch.setattr("producer.manifest.append.os.write", full)
     source, output = listed(tmp_path, 60, {}), tmp_path / "out.jsonl"
-    times_full = 0
+    times_full, named = 0, set()
     for _ in range(200):
         left[:] = [rng.randint(1, 6_000)]
         try:
             run(asked(source, output=output, resume=True), InProcess(random.Random(2)))
             break
-        except OSError:
+        except OSError as exc:
             times_full += 1
+            named.add(exc.filename)
             assert all(row["state"] == "succeeded" for row in rows(output))
     left.clear()
     run(asked(source, output=output, resume=True))
 
     assert times_full > 3
+    assert named <= {str(output), f"{output}.journal"}
     assert sorted(row["index"] for row in rows(output)) == list(range(60))
 
 
@@ -586,6 +588,17 @@ def test_given_output_that_is_there_then_it_is_neither_added_to_nor_replaced(
 
     run(asked(source, output=output, overwrite=True))
     assert len(rows(output)) == 5
+
+
+def test_given_output_of_another_kind_then_nothing_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    (tmp_path / "a.parquet").touch()
+
+    with pytest.raises(ValueError, match=r"a.jsonl is a folder: give the name of a file"):
+        run(asked(listed(tmp_path, 5), output=tmp_path / "a.jsonl"))
+    with pytest.raises(ValueError, match=r"a.parquet is a file: Parquet goes to a folder of parts"):
+        run(asked(tmp_path / "refs.jsonl", output=tmp_path / "a.parquet", overwrite=True))
+    assert not list(tmp_path.glob("*.journal"))
 
 
 Change = Callable[[str], str]
