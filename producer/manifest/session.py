@@ -13,6 +13,7 @@ from producer.contract import CaptionChunk
 from producer.manifest.append import AppendFile
 from producer.manifest.beside import Beside
 from producer.manifest.chunks import in_chunks
+from producer.manifest.counting import Counting
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume, Journal, Past
@@ -104,6 +105,8 @@ class Session:
             chunks = in_chunks(self._sources, request.size)
             feed = Feed(remaining(chunks, self.past, preparer))
             opened.callback(feed.close)
+            if self.total is None and self._sources.countable:
+                opened.callback(Counting(self._sources, progress.expect).stop)
             run = Run(
                 service,
                 feed,

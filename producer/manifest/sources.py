@@ -85,6 +85,11 @@ class Sources:
         for word in self.words:
             yield from self._read(word)
 
+    @property
+    def countable(self) -> bool:
+        """Whether they can be read once more to be counted, at no cost elsewhere."""
+        return not any(word == STDIN or names_many(word) for word in self.words)
+
     def identities(self) -> list[Identity]:
         """The identity of each word, for which lists and text tables are read through once."""
         return [self._identity(word) for word in self.words]

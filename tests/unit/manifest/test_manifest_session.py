@@ -2,10 +2,12 @@
 
 import csv
 import errno
+import io
 import json
 import os
 import random
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,8 +65,8 @@ def listed(folder: Path, count: int, bad: dict[int, str] = BAD_ROWS) -> Path:
 
 
 def asked(source: Path | str, **fields: Any) -> Request:
-    fields = {"size": 7, "in_flight": 3, "chunk": CHUNK} | fields
-    return Request(sources=(str(source),), **fields)
+    fields = {"size": 7, "in_flight": 3, "chunk": CHUNK, "sources": (str(source),)} | fields
+    return Request(**fields)
 
 
 class Quiet(Progress):
@@ -541,6 +543,60 @@ def test_given_a_chunk_that_ends_while_it_waits_to_be_sent_again_then_the_run_go
     run(asked(listed(tmp_path, 40, {}), output=output), service)
 
     assert sorted(row["index"] for row in rows(output)) == list(range(40))
+
+
+def test_given_workers_that_take_nothing_then_people_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(InProcess):
+        looks = 0
+
+        def tick(self) -> None:
+            self.looks += 1
+            if self.looks > 5:
+                super().tick()
+
+    monkeypatch.setattr("producer.manifest.run.CHECK_S", 0.0)
+    late, prompt = Quiet(), Quiet()
+    source = listed(tmp_path, 30, {})
+
+    run(asked(source, output=tmp_path / "a.csv"), Late(random.Random(2)), progress=late)
+    run(asked(source, output=tmp_path / "b.csv", in_flight=1), InProcess(), progress=prompt)
+
+    assert set(late.said) == {"No worker takes the chunks in flight. Is one running?"}
+    assert prompt.said == []
+
+
+@pytest.mark.parametrize(
+    ("words", "total"), [(("photos",), 9), (("photos/*.jpg", uri(0)), 10), (("-",), None)]
+)
+def test_given_a_folder_or_a_pattern_then_its_images_are_counted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], total: int | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for n in range(9):
+        (tmp_path / "photos" / f"{n}.jpg").touch()
+    counted = threading.Event()
+
+    class Expecting(Quiet):
+        def expect(self, total: int) -> None:
+            super().expect(total)
+            counted.set()
+
+    class Waiting(InProcess):
+        def submit_many(self, jobs: Any) -> None:
+            assert counted.wait(5)
+            super().submit_many(jobs)
+
+    progress = Expecting()
+    service = Waiting() if total else InProcess()
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.BytesIO(uri(0).encode()))
+    with Session(asked(words[0], sources=words), SETTINGS) as session:
+        session.run(service, progress, Interrupt())
+
+    assert progress._total == total
+    assert session.counts == Counter(succeeded=total or 1)
 
 
 def test_given_a_run_that_ended_and_no_output_then_resuming_says_so(tmp_path: Path) -> None:
