@@ -178,7 +178,7 @@ def caption(
             patience_s=math.inf if patience_s is None else patience_s,
         )
         with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
-            progress = _progress(session, quiet)
+            progress = _progress(session, request, quiet)
             try:
                 if not session.ended:
                     with Client(settings=settings) as client:
@@ -206,9 +206,15 @@ def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) 
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _progress(session: Session, quiet: bool) -> Progress:
-    kind = Progress if quiet else OnTerminal if sys.stderr.isatty() else Lines
+def _progress(session: Session, request: Request, quiet: bool) -> Progress:
+    # A bar's line would run into rows that come to the same terminal.
+    bar = sys.stderr.isatty() and not (_rows_on_stdout(request) and sys.stdout.isatty())
+    kind = Progress if quiet else OnTerminal if bar else Lines
     return kind(session.total, session.counts.total())
+
+
+def _rows_on_stdout(request: Request) -> bool:
+    return request.output is None and not request.beside
 
 
 def _tell(
@@ -222,8 +228,8 @@ def _tell(
         typer.echo(f"captionq: interrupted{in_flight}.", err=True)
         _say_how_to_resume(session)
     if as_json:
-        rows_on_stdout = request.output is None and not request.beside
-        typer.echo(json.dumps(_document(session, here, interrupted)), err=rows_on_stdout)
+        document = json.dumps(_document(session, here, interrupted))
+        typer.echo(document, err=_rows_on_stdout(request))
 
 
 def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:
