@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkp
 from worker import cli
 from worker.blip import Engine
 from worker.calibration import FILE_NAME, Calibration, find
-from worker.settings import model_path
+from worker.house import load_calibration
+from worker.settings import WorkerSettings, model_path
 from worker.training.degraded import drawn, write
 from worker.training.pairs import Pair, PairTable
 from worker.training.scores import scored
@@ -179,7 +182,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_given_the_bundled_checkpoint_then_its_calibration_is_kept_at_home_and_found_there(
+def test_given_the_bundled_checkpoint_then_its_calibration_is_kept_at_home_where_workers_find_it(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     monkeypatch.setenv("CAPTIONQ_HOME", str(tmp_path))
@@ -191,6 +194,8 @@ def test_given_the_bundled_checkpoint_then_its_calibration_is_kept_at_home_and_f
     engine = Engine.load(BUNDLED, tasks=["match"])
     found = find(BUNDLED, tmp_path, engine.model_id, engine.revision)
     assert found is not None
+    settings = WorkerSettings(match_model="bundled")
+    assert load_calibration(settings, {"match": engine}) == found
     assert (found.wanted_precision, found.pairs, found.held_out_pairs) == (0.9, 100, 100)
     assert found.position_zero == "enc"
     [path] = (tmp_path / "calibration").iterdir()
@@ -221,3 +226,17 @@ def test_given_a_model_folder_then_its_calibration_is_written_into_it_or_where_i
     assert captionq_worker("calibrate", table, *options, "-o", wanted).exit_code == 0
     assert Calibration.load(wanted).revision == made.revision
     assert Calibration.load(model / FILE_NAME) == made
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "pyarrow"])
+def test_given_an_install_without_the_extra_then_it_says_what_to_install(
+    table: Path, missing: str
+) -> None:
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None; "
+        f"sys.argv[1:] = ['calibrate', {str(table)!r}]; from worker.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'captionq[calibrate]'" in done.stderr
+    assert done.stderr.count("\n") == 1
