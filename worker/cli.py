@@ -140,10 +140,16 @@ def cache_counts() -> None:
 def evaluate(
     model: Model = BUNDLED,
     scenes: Annotated[
-        int | None, typer.Option(help="Scenes to draw: 2000, or with --modes 200 of each kind.")
+        int | None,
+        typer.Option(
+            help="Scenes to draw: 2000; with --matching 1000, with --modes 200 of each kind.", min=1
+        ),
     ] = None,
     modes: Annotated[
         bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
+    ] = False,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Score retrieval, best of 5 and the caption filter.")
     ] = False,
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -153,11 +159,23 @@ def evaluate(
     With another --dtype than float32: also how many captions are float32's, word for word.
 
     With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
+
+    With --matching: recall of images by their captions, by ITC alone and reranked by ITM; exact
+    captions of one sample and of the best of 5 by ITM; what a calibrated filter keeps and rejects.
     """
     from worker.training import evaluate as evaluation
+    from worker.training import matching as evaluation_of_matching
     from worker.training import modes as evaluation_of_modes
 
+    if modes and matching:
+        raise typer.BadParameter("--modes and --matching are two evaluations: ask for one")
     with clear_errors():
+        if matching:
+            found = evaluation_of_matching.evaluate_matching(
+                model_path(model), scenes or 1_000, dtype=dtype
+            )
+            print(json.dumps(found) if as_json else evaluation_of_matching.report(found))
+            return
         if modes:
             scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
             rows = [asdict(figure) for figure in scored]
