@@ -214,6 +214,22 @@ def bench_engine(context: typer.Context) -> None:
         raise typer.Exit(bench.main(context.args, prog="captionq-worker bench engine"))
 
 
+@benches.command(
+    "match",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def bench_match(context: typer.Context) -> None:
+    """One image against 64 texts: match, its parts alone, and 64 calls of transformers; --help.
+
+    The options are those of python -m worker.blip.bench.match.
+    """
+    from worker.blip.bench import match
+
+    with clear_errors():
+        raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
+
+
 def main() -> None:
     """Entry point of the console script."""
     cli()
