@@ -156,7 +156,6 @@ def test_given_no_reference_when_matching_is_measured_then_transformers_is_not_r
     result = measure_match("tiny", tiny, texts=2, repeats=1, device="cpu", reference=False)
     assert result.match_ms > 0
     assert (result.times_faster, result.largest_difference) == (None, None)
-    assert "transformers," not in match.lines(result).splitlines()[2]
     assert len(match.lines(result).splitlines()) == 4
 
 
