@@ -144,11 +144,16 @@ def evaluate(
     scenes: Annotated[
         int | None,
         typer.Option(
-            help="Scenes to draw: 2000; with --modes 200 of each kind, with --calibration 4000."
+            help="Scenes to draw: 2000; with --matching 1000, with --calibration 4000, "
+            "with --modes 200 of each kind.",
+            min=1,
         ),
     ] = None,
     modes: Annotated[
         bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
+    ] = False,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Score retrieval, best of 5 and the caption filter.")
     ] = False,
     calibration: Annotated[
         bool,
@@ -166,20 +171,30 @@ def evaluate(
 
     With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
 
+    With --matching: recall of images by their captions, by ITC alone and reranked by ITM; exact
+    captions of one sample and of the best of 5 by ITM; what a calibrated filter keeps and rejects.
+
     With --calibration: how far match probabilities are from the truth, before a calibration is
     fitted on half of the scenes and after, on the other half. The calibration is not kept.
     """
     from worker.training import evaluate as evaluation
+    from worker.training import matching as evaluation_of_matching
     from worker.training import modes as evaluation_of_modes
 
+    if modes + matching + calibration > 1:
+        raise typer.BadParameter("--modes, --matching, --calibration: ask for one of these")
     with clear_errors():
-        if modes and calibration:
-            raise ValueError("--modes and --calibration are two evaluations: ask for one")
         if calibration:
             from worker.training import degraded
 
             fitted = degraded.evaluate_calibration(model_path(model), scenes or 4_000, dtype=dtype)
             print(fitted.model_dump_json() if as_json else degraded.report(fitted))
+            return
+        if matching:
+            found = evaluation_of_matching.evaluate_matching(
+                model_path(model), scenes or 1_000, dtype=dtype
+            )
+            print(json.dumps(found) if as_json else evaluation_of_matching.report(found))
             return
         if modes:
             scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
@@ -217,6 +232,22 @@ def bench_engine(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(bench.main(context.args, prog="captionq-worker bench engine"))
+
+
+@benches.command(
+    "match",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def bench_match(context: typer.Context) -> None:
+    """One image against 64 texts: match, its parts alone, and 64 calls of transformers; --help.
+
+    The options are those of python -m worker.blip.bench.match.
+    """
+    from worker.blip.bench import match
+
+    with clear_errors():
+        raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
 
 
 def main() -> None:

@@ -16,13 +16,12 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from worker.blip import Engine
-from worker.blip.scoring import batched
 from worker.calibration import Calibration
 from worker.training.calibrate import fit
 from worker.training.calibrate import report as report_of_calibration
 from worker.training.evaluate import BATCH, falsified, usual
 from worker.training.scenes import draw
-from worker.training.scores import Scores, Scoring
+from worker.training.scores import Scores, Scoring, batched
 
 SEED = "degraded"
 BLUR_PIXELS = (2.0, 4.0)  # radius, in images of 96 pixels

@@ -65,7 +65,7 @@ def evaluate_model(model: Model, scenes: int = 2000, seed: str = SEED) -> dict[s
 
 
 def usual(rng: random.Random, scenes: int) -> list[Scene]:
-    """Scenes as training shows them, six in ten with two shapes."""
+    """Scenes of combinations that training shows, six in ten with two shapes."""
     return [sample(rng, 1 + (i % 5 < 3), SEEN) for i in range(scenes)]
 
 
@@ -87,7 +87,7 @@ def _right(model: Model, scenes: list[Scene]) -> NDArray[np.bool_]:
 
 def _said(model: Model, scenes: list[Scene]) -> list[str]:
     said: list[str] = []
-    for part in _parts(scenes):
+    for part in parts(scenes):
         said += model.caption([draw(scene) for scene in part])
     return said
 
@@ -95,7 +95,7 @@ def _said(model: Model, scenes: list[Scene]) -> list[str]:
 def _matching(model: Model, scenes: list[Scene], rng: random.Random) -> dict[str, float]:
     positive: list[float] = []
     negative: dict[str, list[float]] = defaultdict(list)
-    for part in _parts(scenes):
+    for part in parts(scenes):
         false = [falsified(scene, rng) for scene in part]
         images = [draw(scene) for scene in part]
         positive += model.match(images, [scene.caption for scene in part])
@@ -131,7 +131,8 @@ def _retrieval(model: Model, scenes: list[Scene], rng: random.Random) -> dict[st
     return {"itc_recall_at_1": float(np.mean(recalls)), "itc_pool": float(size)}
 
 
-def _parts(scenes: list[Scene]) -> list[list[Scene]]:
+def parts(scenes: list[Scene]) -> list[list[Scene]]:
+    """Scenes in batches, in order."""
     return [scenes[i : i + BATCH] for i in range(0, len(scenes), BATCH)]
 
 

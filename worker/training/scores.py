@@ -1,8 +1,10 @@
 """What ITM says of labelled pairs: margins, from which calibrations are fitted."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,11 @@ from numpy.typing import NDArray
 from worker.blip import Engine
 from worker.blip.errors import InputError
 from worker.blip.results import Match
-from worker.blip.scoring import batched
 from worker.calibration import PositionZero
 from worker.image_files import BATCH, ImageFiles
 from worker.training.pairs import Pair
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,10 @@ def _taken(engine: Engine, pair: Pair, say: Callable[[str], None]) -> bool:
         say(f"left out {pair.position}: {exc}")
         return False
     return True
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of at most `size` items (itertools.batched came with Python 3.12)."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
