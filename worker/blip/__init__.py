@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from worker.blip.diversity import distinct_2
-    from worker.blip.engine import EncodedImages, Engine
+    from worker.blip.encoded import EncodedImages
+    from worker.blip.engine import Engine
     from worker.blip.errors import (
         BlipError,
         CheckpointError,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         InputError,
         OutOfMemory,
     )
+    from worker.blip.explanation import ExplainedWord, Explanation
     from worker.blip.hub import fetch_model
     from worker.blip.images import crop
     from worker.blip.options import REFERENCE, CaptionOptions
@@ -33,6 +35,8 @@ __all__ = [
     "DeviceUnavailable",
     "EncodedImages",
     "Engine",
+    "ExplainedWord",
+    "Explanation",
     "InputError",
     "Match",
     "OutOfMemory",
@@ -44,7 +48,8 @@ __all__ = [
 
 _MODULES = {
     "diversity": ("distinct_2",),
-    "engine": ("EncodedImages", "Engine"),
+    "encoded": ("EncodedImages",),
+    "engine": ("Engine",),
     "errors": (
         "BlipError",
         "CheckpointError",
@@ -53,6 +58,7 @@ _MODULES = {
         "InputError",
         "OutOfMemory",
     ),
+    "explanation": ("ExplainedWord", "Explanation"),
     "hub": ("fetch_model",),
     "images": ("crop",),
     "options": ("REFERENCE", "CaptionOptions"),

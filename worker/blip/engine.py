@@ -8,15 +8,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from worker.blip.attention import Explainer, Row, Seen, Way
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.decoding import decode
 from worker.blip.device import DTYPES, device_named
+from worker.blip.encoded import EncodedImages
 from worker.blip.errors import CheckpointError, InputError, device_errors
+from worker.blip.explanation import DEFAULT_METHOD, Explanation, Method, Position
 from worker.blip.framing import Framing
-from worker.blip.geometry import MODES, Mode
+from worker.blip.geometry import MODES, Grid, Mode
 from worker.blip.hub import resolve
 from worker.blip.images import Group, Images, frame, framing, normalise
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
+from worker.blip.readers import CaptionReader, MatchReader, Reader
 from worker.blip.results import Caption, Match, Ranked, matches, ranked
 from worker.blip.results import captions as captions_of
 from worker.blip.rows import groups, rows_of
@@ -30,26 +34,6 @@ from worker.blip.weights import Weights
 
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """Images after the ViT, [N, tokens, hidden]: what captions and matches start from.
-
-    valid: bool [N, tokens], False where a row has no token of its own, because another image of
-    the batch has more patches; None where all rows are full.
-    """
-
-    embeddings: Tensor
-    valid: Tensor | None = None
-
-    @property
-    def key_mask(self) -> Tensor | None:
-        """`valid` as attention takes it, [N, 1, 1, tokens]."""
-        return None if self.valid is None else self.valid[:, None, None]
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -188,9 +172,8 @@ class Engine:
             return images
         groups = self._groups(images, mode, resolution)
         with device_errors(self._device):
-            return EncodedImages(
-                *self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
-            )
+            found = self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
+        return EncodedImages(*found, self._grids(groups))
 
     def normalised(
         self, images: Images, mode: Mode = "stretch", resolution: int | None = None
@@ -280,6 +263,70 @@ class Engine:
         with device_errors(self._device):
             logits, cosines = pairs.itm_logits(pairs.token_ids), pairs.cosines()
         return matches(logits, cosines, pairs.texts, self._tokenizer)
+
+    def explain(
+        self,
+        images: Images | EncodedImages,
+        captions: Sequence[Sequence[Caption | Text]],
+        options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        *,
+        method: Method = DEFAULT_METHOD,
+        layers: int | Sequence[int] | None = None,
+        heads: int | Sequence[int] | None = None,
+        position: Position | None = None,
+        raw: bool = False,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
+    ) -> list[list[Explanation]]:
+        """Where the model looked for each word of captions that were made before; in their order.
+
+        captions: of each image, as `caption` answers; or texts, or their token ids, for what it
+        would have looked at in saying those. options: those that the captions were made with, of
+        which prompt and prefix are read: the captions continue these. method, layers, heads,
+        position, raw: attention.Way. "rollout" and "occlusion" start from pixels: they take no
+        encoded images. mode, resolution: how images are framed, see `framing`; encoded ones are so
+        already. An image takes one pass of the decoder for all its captions.
+        """
+        decoder = self._modules.decoder
+        if decoder is None:
+            raise self._lacks("caption")
+        way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
+        seen = self._seen(images, mode, resolution)
+        asked = rows_of(options, {}, len(captions))
+        rows = [
+            [self._caption_row(caption, row) for caption in of_image]
+            for of_image, row in zip(captions, asked, strict=True)
+        ]
+        return self._explain(seen, rows, CaptionReader(decoder, self._tokenizer.pad_id), way)
+
+    def explain_match(
+        self,
+        images: Images | EncodedImages,
+        texts: str | Sequence[Text] | Sequence[Sequence[Text]],
+        position_zero: Literal["enc", "cls"] | None = None,
+        *,
+        method: Method = DEFAULT_METHOD,
+        layers: int | Sequence[int] | None = None,
+        heads: int | Sequence[int] | None = None,
+        position: Position | None = None,
+        raw: bool = False,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
+    ) -> list[list[Explanation]]:
+        """Where ITM looked for each word of texts, in their order.
+
+        texts, position_zero: as in `match`; the rest as in `explain`. "occlusion" has one map for
+        all words of a text: what hiding a patch takes from the logit of "match".
+        """
+        matcher = self._modules.matcher
+        if matcher is None:
+            raise self._lacks("match")
+        way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
+        first = self._position_zero(position_zero)
+        seen = self._seen(images, mode, resolution)
+        per_image = texts_per_image(texts, sum(len(one.places) for one in seen))
+        rows = [[self._match_row(text, first) for text in of_image] for of_image in per_image]
+        return self._explain(seen, rows, MatchReader(matcher, self._tokenizer.pad_id), way)
 
     @torch.inference_mode()
     def rank(
@@ -373,6 +420,15 @@ class Engine:
                 for g in groups
             ]
 
+    def _grids(self, groups: Sequence[Group]) -> list[Grid]:
+        """The patches (down, across) of each image."""
+        size = self._vision.patch_size
+        grids = {}
+        for group in groups:
+            height, width = group.pixels.shape[2:]
+            grids.update(dict.fromkeys(group.rows, (height // size, width // size)))
+        return [grids[row] for row in range(len(grids))]
+
     def _pairs(
         self,
         images: Images | EncodedImages,
@@ -388,6 +444,52 @@ class Engine:
         rows = {id(row): row for row in per_image}  # one list for all images is read once
         read = {key: [self._text_ids(text) for text in row] for key, row in rows.items()}
         return _Pairs(scorer, encoded, per_image, [read[id(row)] for row in per_image], first)
+
+    def _seen(
+        self, images: Images | EncodedImages, mode: Mode, resolution: int | None
+    ) -> list[Seen]:
+        """Images to explain by, those of one size together."""
+        if isinstance(images, EncodedImages):
+            rows = range(len(images))
+            grids = [images.grid(row) for row in rows]
+            return [Seen(rows, images.embeddings, images.key_mask, grids, None)]
+        seen = []
+        for group in self._groups(images, mode, resolution):
+            grids = self._grids([Group(list(range(len(group.rows))), group.pixels)])
+            with device_errors(self._device), torch.no_grad():
+                embeddings = self._modules.vision(group.pixels)
+            seen.append(Seen(group.rows, embeddings, None, grids, group.pixels))
+        return seen
+
+    def _explain(
+        self, seen: Sequence[Seen], rows: Sequence[Sequence[Row]], reader: Reader, way: Way
+    ) -> list[list[Explanation]]:
+        images = sum(len(one.places) for one in seen)
+        if len(rows) != images:
+            raise ValueError(f"{len(rows)} lists of texts to explain for {images} images")
+        explainer = Explainer(reader, self._modules.vision, self._tokenizer, way)
+        with device_errors(self._device):
+            return explainer.explain(seen, rows)
+
+    def _caption_row(self, caption: Caption | Text, options: CaptionOptions) -> Row:
+        """What the decoder reads: [DEC], the prompt, and from `start` on prefix and caption."""
+        tokenizer = self._tokenizer
+        start = len(tokenizer.prompt(options.prompt))
+        before = tokenizer.prompt(options.prompt, options.prefix)
+        if isinstance(caption, Caption):
+            text, own = caption.text, caption.token_ids
+        else:  # a text ends in [SEP], which explains itself as a token that is no word
+            own = tokenizer.text(caption)[1:]
+            text = tokenizer.decode([*before[start:], *own])
+        self._check_length(len(before) + len(own), "a caption and its prompt")
+        return Row(text, (*before, *own), start, len(before) + len(own))
+
+    def _match_row(self, text: Text, first: int | None) -> Row:
+        """What the matching encoder reads; [CLS], or what stands for it, and [SEP] are left out."""
+        ids = self._text_ids(text)
+        read = ids if first is None else (first, *ids[1:])
+        shown = text if isinstance(text, str) else self._tokenizer.decode(text)
+        return Row(shown, read, 1, len(read) - 1)
 
     def _vision_digest(self) -> str:
         return Weights(self._folder).digest_of("vision_model.")

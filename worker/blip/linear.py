@@ -68,6 +68,19 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(self.bias.data.float(), requires_grad=False)
         del self.weight
 
+    def plain_weight(self) -> Tensor:
+        """The weights [out, in] as loaded, whatever form they are kept in; of int8, rounded.
+
+        Made anew in every call, but where they are plain: for what needs a backward, which oneDNN's
+        products have not.
+        """
+        if self._scale is not None:  # an identity is not rounded: what comes out are the weights
+            identity = torch.eye(self.in_features, device=self.bias.device)
+            return (self._int8(identity, "none") - self.bias).t()
+        if self._blocked is not None:
+            return self._blocked.to_dense()
+        return self.weight
+
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
         if self._scale is not None:

@@ -22,7 +22,8 @@ from worker.blip.bench.noise import coarse_noise
 from worker.blip.bench.reference import MatchReference
 from worker.blip.bench.timing import medians
 from worker.blip.device import DTYPES
-from worker.blip.engine import EncodedImages, Engine
+from worker.blip.encoded import EncodedImages
+from worker.blip.engine import Engine
 from worker.blip.hardware import Hardware, hardware
 from worker.blip.images import Images
 from worker.blip.random_checkpoint import write_random_checkpoint
