@@ -7,7 +7,7 @@ Four methods make a map of an image's tokens for each token of a text:
     gradcam     the same, times their gradients where these are positive (Selvaraju et al. 2017; on
                 cross-attention as in ALBEF and LAVIS): of the caption's log-probability, the sum of
                 its tokens', or of ITM's logit of "match"
-    occlusion   what a token's log-probability, or that logit, loses where patches are grey:
+    occlusion   what a token's log-probability, or that logit, loses where patches are hidden:
                 occlusion.py
 
 A word's map is the sum over its tokens, without the class token, scaled to 1.
@@ -52,8 +52,7 @@ class Way:
               None is the middle one for attention and rollout, all of them for gradcam
     heads     of these layers, averaged too; None is all
     position  whose query explains a token: "predicting" is the one before it, which the decoder
-              reads its probability from; "own" is its own. None is "predicting" for captions and
-              "own" for texts that are matched, which predict nothing
+              reads its probability from; "own" is its own
     raw       keep every layer's and head's probabilities
 
     layers and heads mean nothing to occlusion. Raises ValueError for a value out of range.
@@ -62,13 +61,13 @@ class Way:
     method: Method = DEFAULT_METHOD
     layers: int | Sequence[int] | None = None
     heads: int | Sequence[int] | None = None
-    position: Position | None = None
+    position: Position = "predicting"
     raw: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be {', '.join(METHODS)}, not {self.method!r}")
-        if self.position is not None and self.position not in POSITIONS:
+        if self.position not in POSITIONS:
             raise ValueError(f"position must be {', '.join(POSITIONS)}, not {self.position!r}")
 
     def layers_of(self, count: int) -> list[int]:
@@ -147,8 +146,7 @@ class Explainer:
     @property
     def _shift(self) -> int:
         """How far before a token the query stands that explains it."""
-        own = "predicting" if self.reader.predicts else "own"
-        return 1 if (self.way.position or own) == "predicting" else 0
+        return 1 if self.way.position == "predicting" else 0
 
     def explain(
         self, seen: Sequence[Seen], rows: Sequence[Sequence[Row]]

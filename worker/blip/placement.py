@@ -1,8 +1,9 @@
 """From a grid of patches back to the image they were cut from, and what a map on it says there.
 
-Pure functions of sizes and of small arrays. Points and boxes are in pixels of the original image, as
-it stands upright: (x, y) and (left, top, right, bottom), from its upper left corner, 0 to its width
-and height. What a map has in the padding of a letterboxed image is outside: it belongs to no pixel.
+Pure functions of sizes and of small arrays. Points and boxes are in pixels of the original image,
+as it stands upright: (x, y) and (left, top, right, bottom), from its upper left corner, 0 to its
+width and height. What a map has in the padding of a letterboxed image is outside: it belongs to no
+pixel.
 """
 
 from dataclasses import dataclass
