@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker import by_hand
+from worker import attention_cli, by_hand
 from worker.bench.intake import bench_intake
 from worker.bench.service import bench_service
 from worker.calibrate_cli import calibrate
@@ -144,8 +144,8 @@ def evaluate(
     scenes: Annotated[
         int | None,
         typer.Option(
-            help="Scenes to draw: 2000; with --matching 1000, with --calibration 4000, "
-            "with --modes 200 of each kind.",
+            help="Scenes to draw: 2000; with --matching or --attention 1000, with --calibration "
+            "4000, with --modes 200 of each kind.",
             min=1,
         ),
     ] = None,
@@ -162,6 +162,18 @@ def evaluate(
             help="Calibrate matching on blurred, noisy and cropped scenes, and score that.",
         ),
     ] = False,
+    attention: Annotated[
+        bool,
+        typer.Option("--attention", help="Score where the model looks for each word, by method."),
+    ] = False,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --attention: image files instead of scenes. A file, a folder, a pattern, or "
+            "a list or table of them; repeat for more.",
+            metavar="SOURCE",
+        ),
+    ] = None,
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -176,14 +188,29 @@ def evaluate(
 
     With --calibration: how far match probabilities are from the truth, before a calibration is
     fitted on half of the scenes and after, on the other half. The calibration is not kept.
+
+    With --attention: by each method of explaining, how often the peak of a word's map lies in the
+    box of the shape that it names, the share of the map in it, the areas under the deletion and
+    insertion curves against random order, and how far methods agree. With --on SOURCE, for your own
+    images, whose boxes nobody knows: the mean map, the share of centre and border, and the areas.
     """
     from worker.training import evaluate as evaluation
     from worker.training import matching as evaluation_of_matching
     from worker.training import modes as evaluation_of_modes
 
-    if modes + matching + calibration > 1:
-        raise typer.BadParameter("--modes, --matching, --calibration: ask for one of these")
+    if modes + matching + calibration + attention > 1:
+        raise typer.BadParameter(
+            "--modes, --matching, --calibration, --attention: ask for one of these"
+        )
+    if on and not attention:
+        raise typer.BadParameter("--on names images for --attention")
     with clear_errors():
+        if on:
+            attention_cli.images(model_path(model), on, as_json)
+            return
+        if attention:
+            attention_cli.scenes(model_path(model), scenes or 1_000, as_json)
+            return
         if calibration:
             from worker.training import degraded
 
@@ -248,6 +275,22 @@ def bench_match(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
+
+
+@benches.command(
+    "explain",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def bench_explain(context: typer.Context) -> None:
+    """What an explained caption costs beside a plain greedy one; --help.
+
+    The options are those of python -m worker.blip.bench.explain.
+    """
+    from worker.blip.bench import explain
+
+    with clear_errors():
+        raise typer.Exit(explain.main(context.args, prog="captionq-worker bench explain"))
 
 
 def main() -> None:

@@ -220,14 +220,17 @@ def report(trust: Trust) -> str:
             _area(figure.insertion, figure.insertion_p),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    first = trust.figures[0]
     one, two = trust.figures[0].one_shape, trust.figures[0].two_shapes
     pairs = "; ".join(f"{pair} {value:.2f}" for pair, value in trust.agreement.items())
+    by_chance = (
+        f"Random order: deletion {trust.random_deletion:.2f}, insertion "
+        f"{trust.random_insertion:.2f} nats a token; p against it by the sign test, "
+        f"{trust.few} scenes."
+    )
     lines += [
         "",
         f"Chance, from the boxes' areas: {one.chance:.1%} for one shape, {two.chance:.1%} for two.",
-        f"Random order, {trust.few} scenes: deletion {trust.random_deletion:.2f}, insertion "
-        + f"{trust.random_insertion:.2f} nats a token; p by the sign test against it.",
+        by_chance,
         f"Rank correlation of maps of captions: {pairs}.",
     ]
     failed = [name for name, met in meets(trust).items() if not met]
