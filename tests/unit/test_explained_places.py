@@ -29,8 +29,9 @@ def engine() -> Engine:
     return Engine.load(BUNDLED)
 
 
-def scene(x: float, y: float, canvas: tuple[float, float], radius: float = 0.2) -> Scene:
-    """A red circle whose middle is at (x, y), in shares of the canvas."""
+def scene(x: float, y: float, canvas: tuple[float, float]) -> Scene:
+    """A red circle, half as wide as the narrower side, whose middle is at (x, y), in shares."""
+    radius = min(canvas) * 0.24
     x, y = x * canvas[0], y * canvas[1]
     box = (x - radius, y - radius, x + radius, y + radius)
     return Scene((Shape("circle", "red", "large", box, (220, 30, 30)),), "gray", GRAY, None)
