@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,12 +33,13 @@ from producer.flags import (
     caption_options,
 )
 from producer.framing import box_of
+from producer.index import commands as index_commands
+from producer.index import search_command
 from producer.manifest.command import EXAMPLES, caption
-from producer.settings import ProducerSettings
 from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
-from producer.upload import Uploader, local_path
+from producer.upload import uris
 
 app = typer.Typer(
     name="captionq",
@@ -134,7 +134,7 @@ def submit(
                 return MatchJob(image=uri, texts=tuple(text), **seen)
             return CaptionJob(image=uri, options=options, regions=boxes, **seen)
 
-        jobs = [job(uri) for uri in _uris(images, settings)]
+        jobs = [job(uri) for uri in uris(images, settings)]
         with Client(settings=settings) as client:
             handles = client.submit_many(jobs)
             names = {h.job_id: image for h, image in zip(handles, images, strict=True)}
@@ -153,6 +153,8 @@ def submit(
 
 
 caption_many = app.command("caption", epilog=EXAMPLES)(caption)
+find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
+app.add_typer(index_commands.app, name="index")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -211,20 +213,6 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     app()
-
-
-def _uris(images: list[str], settings: ProducerSettings) -> list[str]:
-    paths = [local_path(image) for image in images]
-    uploader = None
-    if settings.upload_url and any(paths):
-        uploader = Uploader(settings.upload_url, settings.s3_endpoint_url)
-
-    def uri(image: str, path: Path | None) -> str:
-        if path is None:
-            return image
-        return uploader.upload(path) if uploader else path.as_uri()
-
-    return [uri(image, path) for image, path in zip(images, paths, strict=True)]
 
 
 def _known(client: Client, job_id: str) -> Record:

@@ -2,11 +2,13 @@
 
 import hashlib
 import mimetypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from producer.references import SCHEMES
+from producer.settings import ProducerSettings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -35,6 +37,26 @@ def key_for(path: Path, prefix: str) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{prefix.strip('/')}/{digest}{path.suffix.lower()}".lstrip("/")
+
+
+def uris(sources: Sequence[str], settings: ProducerSettings) -> list[str]:
+    """The URI of each image named: itself, or that of a file, uploaded when the settings say so.
+
+    Raises:
+        ValueError: one names no file that is there; nothing is uploaded then.
+        UploadFailed: see `Uploader`.
+    """
+    paths = [local_path(source) for source in sources]
+    uploader = None
+    if settings.upload_url and any(paths):
+        uploader = Uploader(settings.upload_url, settings.s3_endpoint_url)
+
+    def uri(source: str, path: Path | None) -> str:
+        if path is None:
+            return source
+        return uploader.upload(path) if uploader else path.as_uri()
+
+    return [uri(source, path) for source, path in zip(sources, paths, strict=True)]
 
 
 class Uploader:

@@ -1,17 +1,13 @@
 """`captionq caption`: many images, from wherever they are listed."""
 
-import json
 import math
-import shlex
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from producer.client import Client
 from producer.contract import MAX_CHUNK, CaptionChunk
-from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
+from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.flags import (
     Beams,
     Count,
@@ -27,14 +23,8 @@ from producer.flags import (
     View,
     caption_options,
 )
-from producer.manifest.interrupt import Interrupt
-from producer.manifest.progress import Lines, OnTerminal, Progress, failures, summary
+from producer.manifest.attended import attend
 from producer.manifest.request import Request
-from producer.manifest.rows import SKIPPED
-from producer.manifest.session import Session
-from producer.settings import ProducerSettings
-
-INTERRUPTED = 130
 
 EXAMPLES = (
     "Examples:\n\n"
@@ -177,75 +167,4 @@ def caption(
             ordered=ordered,
             patience_s=math.inf if patience_s is None else patience_s,
         )
-        with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
-            progress = _progress(session, quiet)
-            try:
-                if not session.ended:
-                    with Client(settings=settings) as client:
-                        session.run(client, progress, interrupt)
-            except KeyboardInterrupt:
-                progress.close()
-                _tell(session, request, quiet, as_json, interrupted=True)
-                raise typer.Exit(INTERRUPTED) from None
-            except BaseException:
-                progress.close()
-                _say_how_to_resume(session)
-                raise
-            progress.close()
-            _tell(session, request, quiet, as_json)
-            if failures(session.counts):
-                raise typer.Exit(JOB_FAILED)
-
-
-def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) -> Session:
-    try:
-        with interrupt.waiting():  # for lists and tables to be read through
-            return Session(request, settings)
-    except KeyboardInterrupt:
-        typer.echo("captionq: interrupted before anything was sent.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _progress(session: Session, quiet: bool) -> Progress:
-    kind = Progress if quiet else OnTerminal if sys.stderr.isatty() else Lines
-    return kind(session.total, session.counts.total())
-
-
-def _tell(
-    session: Session, request: Request, quiet: bool, as_json: bool, interrupted: bool = False
-) -> None:
-    here = session.counts.total() - session.past.counts.total()
-    if not quiet and not as_json:
-        typer.echo(summary(session.counts, here, session.seconds), err=True)
-    if interrupted:
-        in_flight = f"; chunks in flight go on: {session.flying}" if session.flying else ""
-        typer.echo(f"captionq: interrupted{in_flight}.", err=True)
-        _say_how_to_resume(session)
-    if as_json:
-        rows_on_stdout = request.output is None and not request.beside
-        typer.echo(json.dumps(_document(session, here, interrupted)), err=rows_on_stdout)
-
-
-def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:
-    counts = dict(session.counts)
-    succeeded, skipped = counts.pop("succeeded", 0), counts.pop(SKIPPED, 0)
-    return {
-        "run": session.past.run,
-        "images": session.counts.total(),
-        "succeeded": succeeded,
-        "failed": failures(session.counts),
-        "skipped": skipped,
-        "errors": counts,
-        "seconds": round(session.seconds, 3),
-        "per_s": round(here / session.seconds, 1) if session.seconds else None,
-        "interrupted": interrupted,
-    }
-
-
-def _say_how_to_resume(session: Session) -> None:
-    if not session.kept or session.ended:
-        return
-    words = [Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if word != "--overwrite")]
-    if "--resume" not in words:
-        words.append("--resume")
-    typer.echo(f"Continue with: {shlex.join(words)}", err=True)
+        attend(request, settings, quiet=quiet, as_json=as_json)

@@ -15,7 +15,8 @@ class Request:
     """What is to be captioned, how, and where that goes.
 
     `chunk` is how images are captioned: a chunk whose images are replaced. `output` is None for
-    standard output; `journal` None for the usual place. Times are in seconds.
+    standard output; `journal` None for the usual place. `index` is the place of the index that
+    captions go to in place of an output. Times are in seconds.
     """
 
     sources: tuple[str, ...]
@@ -24,6 +25,7 @@ class Request:
     base: Path | None = None
     output: Path | None = None
     beside: bool = False
+    index: str | None = None
     skip_existing: bool = False
     journal: Path | None = None
     resume: bool = False
@@ -42,6 +44,7 @@ class Request:
             "base": str(self.base) if self.base else None,
             "format": self.format,
             "beside": self.beside,
+            "index": self.index,
             "skip_existing": self.skip_existing,
             "chunk": self.size,
             "ordered": self.ordered,
@@ -71,6 +74,11 @@ class Request:
             return self.output.with_name(f"{self.output.name}.journal")
         return BESIDE_JOURNAL if self.beside else None
 
+    @property
+    def rows_on_stdout(self) -> bool:
+        """Whether rows have no other place."""
+        return self.output is None and not self.beside and self.index is None
+
     def check(self) -> None:
         """Check what goes together.
 
@@ -83,6 +91,6 @@ class Request:
             raise ValueError("--skip-existing goes with --beside.")
         if self.beside and self.chunk.sink is not None:
             raise ValueError("With --sink the captions are in shards: --beside has none to write.")
-        if (self.resume or self.journal) and self.output is None and not self.beside:
+        if (self.resume or self.journal) and self.rows_on_stdout:
             raise ValueError("Only a run with -o or --beside can be resumed.")
         _ = self.format

@@ -41,6 +41,9 @@ RUN_BYTES = 8
 class Session:
     """An open run. Nothing is sent before `run`.
 
+    Args:
+        into: makes, of the output that the request says, the one that rows go into.
+
     Raises:
         ValueError: the sources, the output or the journal are not what the request says.
         OSError: a file cannot be read or written, or a library is not installed.
@@ -51,8 +54,10 @@ class Session:
         request: Request,
         settings: ProducerSettings,
         open_file: Callable[[Path], AppendFile] = AppendFile,
+        into: Callable[[Output], Output] = lambda rows: rows,
     ) -> None:
         request.check()
+        self._into = into
         self._open_file = open_file
         self._request = request
         self._settings = settings
@@ -158,7 +163,8 @@ class Session:
         request = self._request
         output: Output
         if request.output is None:
-            output = Failures(progress.say) if request.beside else Stream(sys.stdout.buffer)
+            here = request.rows_on_stdout
+            output = Stream(sys.stdout.buffer) if here else Failures(progress.say)
         elif request.format == "parquet":
             output = Parts(request.output)
         elif request.format == "csv":
@@ -167,7 +173,7 @@ class Session:
         else:
             file = self._open_file(request.output)
             output = TextFile(request.output, json_lines, file=file)
-        return Beside(output) if request.beside else output
+        return self._into(Beside(output) if request.beside else output)
 
 
 def _new_id() -> str:
