@@ -47,7 +47,8 @@ class ParquetTable:
         try:
             self._column = chosen_column(name, file.schema_arrow.names, column)
             kind = file.schema_arrow.field(self._column).type
-            if str(getattr(kind, "value_type", kind)) not in ("string", "large_string"):
+            in_dictionary = hasattr(kind, "index_type")
+            if str(kind.value_type if in_dictionary else kind) not in ("string", "large_string"):
                 raise ValueError(
                     f"The column {self._column} of {name} holds {kind}, not texts: name one of "
                     "texts with --column."
@@ -77,7 +78,7 @@ class ParquetTable:
         file, number = self._open(), 0
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=[self._column]):
-                for given in batch.column(0).to_pylist():
+                for given in _texts(batch.column(0)):
                     number += 1
                     yield Reference(f"{self._name}:{number}", (given or "").strip(), folder)
         except (pyarrow.ArrowException, OSError) as exc:
@@ -97,3 +98,14 @@ class ParquetTable:
             )
         except (pyarrow.ArrowException, OSError) as exc:
             raise ValueError(f"{self._name} is no Parquet file: {exc}") from exc
+
+
+def _texts(column: Any) -> list[str | None]:
+    """A column's texts. Bytes that are not UTF-8, which some writers do not check, stay what they
+    are (PEP 383), as in tables of text."""
+    try:
+        texts: list[str | None] = column.to_pylist()
+    except UnicodeDecodeError:
+        raw = column.cast("large_binary").to_pylist()
+        texts = [one if one is None else one.decode("utf-8", "surrogateescape") for one in raw]
+    return texts

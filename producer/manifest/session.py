@@ -13,6 +13,7 @@ from producer.contract import CaptionChunk
 from producer.manifest.append import AppendFile
 from producer.manifest.beside import Beside
 from producer.manifest.chunks import in_chunks
+from producer.manifest.counting import Counting
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume, Journal, Past
@@ -62,7 +63,11 @@ class Session:
         self._request = request
         self._settings = settings
         self._sources = Sources(
-            request.sources, request.column, request.base, settings.s3_endpoint_url
+            request.sources,
+            request.column,
+            request.base,
+            settings.s3_endpoint_url,
+            written=filter(None, (request.output, request.journal_path)),
         )
         identities = self._sources.identities()
         totals = [one.total for one in identities]
@@ -105,6 +110,8 @@ class Session:
             chunks = in_chunks(self._sources, request.size)
             feed = Feed(remaining(chunks, self.past, preparer))
             opened.callback(feed.close)
+            if self.total is None and self._sources.countable:
+                opened.callback(Counting(self._sources, progress.expect).stop)
             run = Run(
                 service,
                 feed,
@@ -144,6 +151,7 @@ class Session:
         if request.resume and journal.begun:
             _same_plan(request.plan(), journal.past.plan)
             _same_sources(request.sources, prints, journal.past.sources)
+            self._find_output(journal.past)
             return journal
         if not request.overwrite:
             self._refuse_to_overwrite(journal)
@@ -158,6 +166,13 @@ class Session:
         if there or (journal.past.sent and not journal.past.ended):
             what = output if there else "An interrupted run"
             raise ValueError(f"{what} is there: --resume goes on with it, --overwrite starts anew.")
+
+    def _find_output(self, past: Past) -> None:
+        output = self._request.output
+        if past.end and output is not None and not output.exists():
+            raise CannotResume(
+                f"{output} is not there any more, and its journal is: start anew with --overwrite."
+            )
 
     def _output(self, progress: Progress) -> Output:
         request = self._request

@@ -6,6 +6,7 @@ import os
 import random
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -430,6 +431,29 @@ def test_given_a_place_for_uploads_then_local_files_are_copied_there(
     assert found[0]["caption"].startswith("a picture of s3://photos/uploads/")
     assert found[0]["caption"] == found[50]["caption"]  # the same bytes, the same object
     assert len(list((folder / "uploads").iterdir())) == 50
+
+
+def test_given_a_place_for_uploads_that_never_answers_then_an_interrupted_run_ends_soon(
+    desk: Desk,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        desk.environment = {
+            "CAPTIONQ_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "CAPTIONQ_UPLOAD_URL": "s3://photos/uploads",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        (desk.folder / "a.jpg").write_bytes(b"1")
+        process = desk.start("a.jpg", "-o", "out.jsonl")
+        silent.settimeout(TIMEOUT_S)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert "captionq: interrupted" in err
 
 
 def test_help_teaches_by_examples(desk: Desk) -> None:
