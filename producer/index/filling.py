@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from producer.index.entry import Entry, LeftOut
-from producer.index.table import Added, VectorIndex
+from producer.index.table import Added, IndexUnavailable, VectorIndex
 
 BATCH_ROWS = 4_096
 BATCH_S = 10.0
@@ -25,7 +25,8 @@ TOLD = {
 class Filling:
     """Takes entries, and adds them to an index when there are enough, or on `flush`.
 
-    `new`, `replaced` and `left_out` count rows so far.
+    `new`, `replaced` and `left_out` count rows so far. `not_optimized` says why the index could not
+    be brought into order, which costs searches time and nothing else.
     """
 
     index: VectorIndex
@@ -33,6 +34,7 @@ class Filling:
     new: int = 0
     replaced: int = 0
     left_out: Counter[LeftOut] = field(default_factory=Counter)
+    not_optimized: str | None = None
     _waiting: list[Entry] = field(default_factory=list)
     _since_s: float = 0.0
 
@@ -73,13 +75,18 @@ class Filling:
         """Add what waits, the last; bring the index into order when that is due."""
         self.flush()
         if self.new or self.replaced:
-            self.index.optimize_when_due()
+            try:
+                self.index.optimize_when_due()
+            except IndexUnavailable as exc:  # another writer was first: the rows are there
+                self.not_optimized = str(exc)
 
     def words(self) -> str:
         """What was added, in words."""
         rows = f"{self.new + self.replaced:,} rows added to {self.index.place.uri}"
         lines = [f"{rows}: {self.new:,} new, {self.replaced:,} in place of earlier ones."]
         lines += [f"  left out: {n:,} {TOLD[why]}" for why, n in self.left_out.most_common()]
+        if self.not_optimized:
+            lines.append(f"  not optimized (captionq index optimize): {self.not_optimized}")
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
@@ -89,4 +96,5 @@ class Filling:
             "new": self.new,
             "replaced": self.replaced,
             "left_out": {why.value: n for why, n in self.left_out.items()},
+            "not_optimized": self.not_optimized,
         }
