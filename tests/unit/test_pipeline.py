@@ -290,7 +290,7 @@ def test_given_more_regions_at_once_than_may_wait_then_they_wait_outside_and_no_
     job = CAPTION.model_copy(update={"regions": BOXES})
     with ThreadPoolExecutor(12) as threads:
         for product in threads.map(pipeline.run, [job] * 12):
-            assert len(product.outputs) == 3
+            assert len(product.answer.regions) == 3
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_given_a_load_of_interactive_jobs_then_bulk_waits_longer_and_does_not_fa
         loads = [interactive.submit(busy, n) for n in range(8)]
         try:
             for product in others.map(pipeline.run, [bulk] * 16):
-                assert product.outputs
+                assert product.answer
         finally:
             over.set()
         for load in loads:
