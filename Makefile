@@ -1,4 +1,5 @@
-# make demo | test | parity | check | bench | chaos | fuzz | train-bundled: each sets up what it needs, once.
+# make demo | test | parity | check | bench | chaos | fuzz | train-bundled | calibrate-bundled:
+# each sets up what it needs, once.
 
 # The first that runs and fits: a command of pyenv or conda may be there and start nothing.
 FITS   := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -14,7 +15,7 @@ BENCH  ?= --table
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test parity check format bench chaos fuzz train-bundled clean
+.PHONY: help setup demo test parity check format bench chaos fuzz train-bundled calibrate-bundled clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -64,6 +65,12 @@ fuzz: $(READY) ## Damaged images through the decoder for five minutes (SECONDS=,
 
 train-bundled: $(READY) ## Train the bundled checkpoint anew (an hour on two cores)
 	$(BIN)/python -m worker.training.pretrain -o worker/checkpoints/scenes
+	$(MAKE) calibrate-bundled
+
+calibrate-bundled: $(READY) ## Fit the bundled checkpoint's calibration anew, on clean scenes of its own seed
+	$(BIN)/python -m worker.training.degraded --clean --scenes 8000 --seed calibration -o .make/pairs
+	$(BIN)/captionq-worker calibrate .make/pairs/pairs.csv --precision 0.98 \
+		-o worker/checkpoints/scenes/calibration.json
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -5,6 +5,7 @@ both lie within TIE. Such ties are listed, one by one, at the end of the test ru
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from worker.blip import Caption, Engine
 TOLERANCE = 1e-4
 SCORE_TOLERANCE = 1e-3
 TIE = 1e-5
-TEXTS = ["a picture of a b", "c", "word7 word8 word9 word10 word11 word12, d."]
+TEXTS = [
+    "a picture of a b",
+    "c",
+    "word7 word8 word9 word10 word11 word12, d.",
+    "d e f",
+    "word9 word10 g h",
+]
+"""Of five lengths: some share a forward, with pads, some do not."""
 
 GREEDY: list[dict[str, Any]] = [
     {"num_beams": 1},
@@ -114,18 +122,47 @@ class Side:
                 expected = transitions[index, : len(one.token_ids)].tolist()
                 assert one.processed_token_logprobs == pytest.approx(expected, abs=SCORE_TOLERANCE)
 
+    @cached_property
+    def reference_scores(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """transformers' ITM logits [N, n, 2] and ITC cosines [N, n] of all images and texts."""
+        logits, cosines = Retriever(self.folder, self.images, self.captioner.embeddings).scores(
+            self.texts
+        )
+        assert logits.std(dim=(0, 1)).min() > 10 * TOLERANCE, "the reference tells no pair apart"
+        assert cosines.std() > 10 * TOLERANCE, "the reference tells no pair apart"
+        return logits, cosines
+
     def assert_same_matches(self) -> None:
         """ITM logits and ITC cosines of every image with every text."""
-        retriever = Retriever(self.folder, self.images, self.captioner.embeddings)
-        logits, cosines = retriever.scores(self.texts)
+        assert len({len(self.engine._tokenizer.text(text)) for text in self.texts}) > 2
+        logits, cosines = self.reference_scores
+        self.engine.text_cache.clear()
         found = self.engine.match(self.encoded, self.texts, position_zero="cls")
         ours = torch.tensor([[match.itm_logits for match in row] for row in found])
         assert (ours - logits).abs().max() < TOLERANCE
         assert torch.tensor([[m.itm_logit for m in row] for row in found]).equal(ours[..., 1])
         ours = torch.tensor([[match.itc_cosine for match in row] for row in found])
         assert (ours - cosines).abs().max() < TOLERANCE
-        assert logits.std(dim=(0, 1)).min() > 10 * TOLERANCE
-        assert cosines.std() > 10 * TOLERANCE
+
+    def assert_same_embeddings(self) -> None:
+        """Unit vectors whose dot products are the reference's ITC output."""
+        self.engine.text_cache.clear()
+        images, texts = self.engine.embed(self.encoded), self.engine.embed(texts=self.texts)
+        for vectors in (images, texts):
+            assert (vectors.norm(dim=1) - 1).abs().max() < 1e-6
+        assert (images @ texts.T - self.reference_scores[1]).abs().max() < TOLERANCE
+
+    def assert_same_shortlists(self, k: int) -> None:
+        """Of each image the k texts of the reference's highest cosines, with its logits."""
+        logits, cosines = self.reference_scores
+        for row, theirs, cosine in zip(
+            self.engine.rank(self.encoded, self.texts, k, "cls"), logits, cosines, strict=True
+        ):
+            best = cosine.topk(k).indices.tolist()
+            matched = {place: one.match for place, one in enumerate(row) if one.match}
+            assert sorted(matched) == sorted(best)
+            ours = torch.tensor([matched[place].itm_logits for place in best])
+            assert (ours - theirs[best]).abs().max() < TOLERANCE
 
 
 def greedy_gap(steps: torch.Tensor, expected: Sequence[int], ours: Sequence[int]) -> float:

@@ -14,6 +14,7 @@ from rich.table import Table
 from worker import by_hand
 from worker.bench.intake import bench_intake
 from worker.bench.service import bench_service
+from worker.calibrate_cli import calibrate
 from worker.check_image import check_image
 from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
@@ -33,6 +34,7 @@ cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
+cli.command()(calibrate)
 cli.command()(check_image)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
@@ -140,10 +142,25 @@ def cache_counts() -> None:
 def evaluate(
     model: Model = BUNDLED,
     scenes: Annotated[
-        int | None, typer.Option(help="Scenes to draw: 2000, or with --modes 200 of each kind.")
+        int | None,
+        typer.Option(
+            help="Scenes to draw: 2000; with --matching 1000, with --calibration 4000, "
+            "with --modes 200 of each kind.",
+            min=1,
+        ),
     ] = None,
     modes: Annotated[
         bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
+    ] = False,
+    matching: Annotated[
+        bool, typer.Option("--matching", help="Score retrieval, best of 5 and the caption filter.")
+    ] = False,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Calibrate matching on blurred, noisy and cropped scenes, and score that.",
+        ),
     ] = False,
     dtype: Dtype = "float32",
     as_json: AsJson = False,
@@ -153,11 +170,32 @@ def evaluate(
     With another --dtype than float32: also how many captions are float32's, word for word.
 
     With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
+
+    With --matching: recall of images by their captions, by ITC alone and reranked by ITM; exact
+    captions of one sample and of the best of 5 by ITM; what a calibrated filter keeps and rejects.
+
+    With --calibration: how far match probabilities are from the truth, before a calibration is
+    fitted on half of the scenes and after, on the other half. The calibration is not kept.
     """
     from worker.training import evaluate as evaluation
+    from worker.training import matching as evaluation_of_matching
     from worker.training import modes as evaluation_of_modes
 
+    if modes + matching + calibration > 1:
+        raise typer.BadParameter("--modes, --matching, --calibration: ask for one of these")
     with clear_errors():
+        if calibration:
+            from worker.training import degraded
+
+            fitted = degraded.evaluate_calibration(model_path(model), scenes or 4_000, dtype=dtype)
+            print(fitted.model_dump_json() if as_json else degraded.report(fitted))
+            return
+        if matching:
+            found = evaluation_of_matching.evaluate_matching(
+                model_path(model), scenes or 1_000, dtype=dtype
+            )
+            print(json.dumps(found) if as_json else evaluation_of_matching.report(found))
+            return
         if modes:
             scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
             rows = [asdict(figure) for figure in scored]
@@ -194,6 +232,22 @@ def bench_engine(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(bench.main(context.args, prog="captionq-worker bench engine"))
+
+
+@benches.command(
+    "match",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def bench_match(context: typer.Context) -> None:
+    """One image against 64 texts: match, its parts alone, and 64 calls of transformers; --help.
+
+    The options are those of python -m worker.blip.bench.match.
+    """
+    from worker.blip.bench import match
+
+    with clear_errors():
+        raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
 
 
 def main() -> None:

@@ -267,10 +267,10 @@ def load_calibration(
     """
     if (matcher := engines.get("match")) is None:
         return None
-    name = settings.match_model
-    folder = Path(model_path(name))
+    folder = Path(model_path(settings.match_model))
+    beside = folder if folder.is_dir() else None
     try:
-        found = find(folder if folder.is_dir() else None, settings.home, name, matcher.revision)
+        found = find(beside, settings.home, matcher.model_id, matcher.revision)
     except (CalibrationError, OSError) as exc:
         raise SettingsError(str(exc)) from exc
     if found is not None:

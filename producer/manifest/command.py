@@ -167,4 +167,85 @@ def caption(
             ordered=ordered,
             patience_s=math.inf if patience_s is None else patience_s,
         )
+<<<<<<< HEAD
         attend(request, settings, quiet=quiet, as_json=as_json)
+=======
+        with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
+            progress = _progress(session, request, quiet)
+            try:
+                if not session.ended:
+                    with Client(settings=settings) as client:
+                        session.run(client, progress, interrupt)
+            except KeyboardInterrupt:
+                progress.close()
+                _tell(session, request, quiet, as_json, interrupted=True)
+                raise typer.Exit(INTERRUPTED) from None
+            except BaseException:
+                progress.close()
+                _say_how_to_resume(session)
+                raise
+            progress.close()
+            _tell(session, request, quiet, as_json)
+            if failures(session.counts):
+                raise typer.Exit(JOB_FAILED)
+
+
+def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) -> Session:
+    try:
+        with interrupt.waiting():  # for lists and tables to be read through
+            return Session(request, settings)
+    except KeyboardInterrupt:
+        typer.echo("captionq: interrupted before anything was sent.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _progress(session: Session, request: Request, quiet: bool) -> Progress:
+    # A bar's line would run into rows that come to the same terminal.
+    bar = sys.stderr.isatty() and not (_rows_on_stdout(request) and sys.stdout.isatty())
+    kind = Progress if quiet else OnTerminal if bar else Lines
+    return kind(session.total, session.counts.total())
+
+
+def _rows_on_stdout(request: Request) -> bool:
+    return request.output is None and not request.beside
+
+
+def _tell(
+    session: Session, request: Request, quiet: bool, as_json: bool, interrupted: bool = False
+) -> None:
+    here = session.counts.total() - session.past.counts.total()
+    if not quiet and not as_json:
+        typer.echo(summary(session.counts, here, session.seconds), err=True)
+    if interrupted:
+        in_flight = f"; chunks in flight go on: {session.flying}" if session.flying else ""
+        typer.echo(f"captionq: interrupted{in_flight}.", err=True)
+        _say_how_to_resume(session)
+    if as_json:
+        document = json.dumps(_document(session, here, interrupted))
+        typer.echo(document, err=_rows_on_stdout(request))
+
+
+def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:
+    counts = dict(session.counts)
+    succeeded, skipped = counts.pop("succeeded", 0), counts.pop(SKIPPED, 0)
+    return {
+        "run": session.past.run,
+        "images": session.counts.total(),
+        "succeeded": succeeded,
+        "failed": failures(session.counts),
+        "skipped": skipped,
+        "errors": counts,
+        "seconds": round(session.seconds, 3),
+        "per_s": round(here / session.seconds, 1) if session.seconds else None,
+        "interrupted": interrupted,
+    }
+
+
+def _say_how_to_resume(session: Session) -> None:
+    if not session.kept or session.ended:
+        return
+    words = [Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if word != "--overwrite")]
+    if "--resume" not in words:
+        words.append("--resume")
+    typer.echo(f"Continue with: {shlex.join(words)}", err=True)
+>>>>>>> dbd3286061fe5a3a6f202d7c172cbc3be10a3292

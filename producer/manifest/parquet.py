@@ -82,7 +82,8 @@ class ParquetTable:
                     number += 1
                     yield Reference(f"{self._name}:{number}", (given or "").strip(), folder)
         except (pyarrow.ArrowException, OSError) as exc:
-            raise ValueError(f"{self._name} cannot be read after row {number}: {exc}") from exc
+            words = " ".join(str(exc).split())
+            raise ValueError(f"{self._name} cannot be read after row {number}: {words}") from exc
         finally:
             file.close()
 

@@ -83,6 +83,7 @@ class Run:
         self._send_at_s = clock_s()
         self._check_at_s = clock_s() + CHECK_S
         self._answered = False
+        self._fault: OSError | ValueError | None = None
         self._flying: dict[str, Prepared] = {}
         self._ready: dict[int, tuple[Prepared, list[Row], Counter[str]]] = {}
         self._next = 0
@@ -96,7 +97,8 @@ class Run:
         return len(self._flying)
 
     def go(self) -> None:
-        """Run to the end. However it ends, what is done by then is kept.
+        """Run to the end. However it ends, what is done by then is kept. Where the source fails,
+        what is in flight is waited for: it could not be had later from a source that is damaged.
 
         Raises:
             KeyboardInterrupt: by a signal.
@@ -106,6 +108,8 @@ class Run:
         try:
             while self._step():
                 pass
+            if self._fault is not None:
+                raise self._fault
         finally:
             self._commit()
             self._watch.close()
@@ -131,8 +135,7 @@ class Run:
             return
         while len(self._unsent) < SENT_AT_ONCE and self._room():
             idle = not self._unsent and not self._flying
-            with self._interrupt.waiting():
-                prepared = self._feed.get(WAIT_S if idle else 0.0)
+            prepared = self._next_prepared(WAIT_S if idle else 0.0)
             if prepared is None:
                 break
             if not prepared.seen:
@@ -144,6 +147,16 @@ class Run:
                 self._finish(prepared, [], Counter())
         if self._unsent:
             self._submit(self._unsent)
+
+    def _next_prepared(self, wait_s: float) -> Prepared | None:
+        try:
+            with self._interrupt.waiting():
+                return self._feed.get(wait_s)
+        except (OSError, ValueError) as exc:
+            self._fault = exc
+            if self._flying or self._unsent:
+                self._progress.say(f"{exc} The chunks in flight are waited for.")
+            return None
 
     def _room(self) -> bool:
         flying = len(self._flying) + len(self._unsent)

@@ -104,7 +104,7 @@ class Sources:
         path = Path(word).expanduser()
         if self._is_written(path):
             raise ValueError(f"{word} is where this run writes: it cannot be a source as well.")
-        if path.exists():
+        if word and path.exists():  # an empty word would be the current folder
             self._check_file(path)
             return
         matched = self._matches(word) if is_pattern(word) else iter(())

@@ -111,8 +111,17 @@ def read_jsonl(file: BinaryIO, name: str, folder: Path, column: str | None) -> I
                 yield Reference(position, "", folder, f"The object has no text in {column}.")
 
 
-def chosen_column(name: str, names: Sequence[str], column: str | None) -> str:
-    """The column to read, of those there are: the one asked for, or one that is usual.
+def chosen_column(
+    name: str,
+    names: Sequence[str],
+    column: str | None,
+    usual: Sequence[str] = GUESSES,
+    what: str = "references",
+    flag: str = "--column",
+) -> str:
+    """The column to read, of those there are: the one asked for, or one that is `usual`.
+
+    `what` it holds and the `flag` that names it are words for the error.
 
     Raises:
         ValueError: naming those there are.
@@ -123,12 +132,12 @@ def chosen_column(name: str, names: Sequence[str], column: str | None) -> str:
             raise ValueError(f"{name} has no column {column!r}. Its columns: {there}.")
         return column
     by_lower_case = {one.lower(): one for one in reversed(names)}
-    for guess in GUESSES:
+    for guess in usual:
         if guess in by_lower_case:
             return by_lower_case[guess]
     raise ValueError(
-        f"{name} has no column named {' or '.join(GUESSES[:2])}: say with --column which of its "
-        f"columns holds the references: {there}."
+        f"{name} has no column named {' or '.join(usual[:2])}: say with {flag} which of its "
+        f"columns holds the {what}: {there}."
     )
 
 

@@ -1,5 +1,6 @@
 """`captionq caption` as people run it: a process, a real Redis, a worker that answers at once."""
 
+import contextlib
 import csv
 import json
 import os
@@ -151,6 +152,33 @@ def test_given_no_output_file_then_rows_are_lines_on_stdout(desk: Desk) -> None:
     summary = json.loads(done.stderr)
     assert (summary["images"], summary["succeeded"], summary["errors"]) == (2, 2, {})
     assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "out.jsonl")])
+def test_given_a_terminal_then_rows_have_lines_of_their_own_and_else_there_is_a_bar(
+    desk: Desk, words: tuple[str, ...]
+) -> None:
+    desk.pause_s = 0.5
+    desk.work()
+    terminal, other = os.openpty()
+    command = [sys.executable, "-m", "producer.cli", "caption", *(uri(n) for n in range(4)), *words]
+    process = subprocess.Popen(
+        [*command, "--chunk", "1", "--in-flight", "1"], cwd=desk.folder,
+        env=desk.environ() | {"TERM": "xterm"}, stdin=other, stdout=other, stderr=other,
+    )  # fmt: skip
+    os.close(other)
+    shown = b""
+    with contextlib.suppress(OSError):  # it has ended
+        while block := os.read(terminal, 65_536):
+            shown += block
+    os.close(terminal)
+
+    assert process.wait(TIMEOUT_S) == 0
+    lines = shown.decode().splitlines()
+    begun = [line for line in lines if '{"index"' in line]
+    assert len(begun) == (0 if words else 4)
+    assert all(line.startswith('{"index"') for line in begun)
+    assert ("chunk in flight" in shown.decode()) == bool(words)
 
 
 def test_given_a_folder_then_texts_lie_beside_its_images(desk: Desk) -> None:

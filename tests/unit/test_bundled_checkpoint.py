@@ -34,6 +34,7 @@ def test_given_the_folder_then_it_is_whole_and_its_weights_are_under_8_megabytes
 
     assert names == {
         "README.md",
+        "calibration.json",
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",

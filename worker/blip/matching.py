@@ -29,7 +29,8 @@ class Matcher(nn.Module):
 
     def embed_texts(self, token_ids: Tensor, valid: Tensor) -> Tensor:
         """int64 and bool [N, T], right-padded, [CLS] first; to unit vectors [N, projection]."""
-        hidden = self.text(token_ids, _positions(token_ids), valid[:, None, None, :])
+        mask = valid[:, None, None, :]
+        hidden = self.text(token_ids, _positions(token_ids), mask, first=True)
         return functional.normalize(self.text_proj(hidden[:, 0]).float(), dim=-1)
 
     def itm_logits(
@@ -43,7 +44,7 @@ class Matcher(nn.Module):
         images, texts, width = token_ids.shape
         flat = token_ids.view(images * texts, width)
         mask = valid.view(images * texts, 1, 1, width)
-        hidden = self.text(flat, _positions(flat), mask, cross, cross_mask=cross_mask)
+        hidden = self.text(flat, _positions(flat), mask, cross, cross_mask=cross_mask, first=True)
         logits: Tensor = self.itm_head(hidden[:, 0]).float()
         return logits.view(images, texts, 2)
 

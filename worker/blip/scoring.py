@@ -4,8 +4,7 @@ What Engine.match, Engine.rank and Engine.embed share. Every image is projected 
 text is embedded once in the life of the cache.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -15,6 +14,9 @@ from worker.blip.matching import Matcher
 from worker.blip.text_cache import TextCache, TokenIds
 
 MAX_PAIRS = 256  # texts, or image-text pairs, of one forward
+_SPARED_PADS = {"cpu": 32, "gpu": 2048}
+"""As many pads as one more forward costs: on a CPU measured, at BLIP-base's widths; on a GPU what a
+forward's launches take, against the products of a token."""
 T = TypeVar("T")
 
 
@@ -27,6 +29,7 @@ class Scorer:
     def __init__(self, matcher: Matcher, pad_id: int, cache: TextCache) -> None:
         self._matcher, self._pad_id, self._cache = matcher, pad_id, cache
         self.width = matcher.text_proj.out_features
+        self._device = matcher.text_proj.weight.device
 
     def embed_images(self, image_embeddings: Tensor) -> Tensor:
         """ITC vectors, float32 [N, width] on the host, of [N, S, encoder_hidden]."""
@@ -56,41 +59,73 @@ class Scorer:
         position_zero: int | None,
         cross_mask: Tensor | None = None,
     ) -> Tensor:
-        """ITM of N images with up to n texts each, at least one in all: float32 [N, n, 2] there.
+        """ITM of N images with up to n texts each, at least one in all: float32 [N, n, 2].
 
         position_zero: the id that takes [CLS]'s place, or None. cross_mask: bool [N, 1, 1, S],
         False where image_embeddings have no meaning, or None. Rows with fewer than n texts end in
         values without meaning.
         """
-        device, images = image_embeddings.device, len(texts)
+        images = len(texts)
         cross = self._matcher.text.project_images(image_embeddings)
-        square = _square(texts, next(text for row in texts for text in row))
+        square = _square(texts, min((text for row in texts for text in row), key=len))
+        order = [_by_length(row) for row in square]
+        by_length = [[row[at] for at in places] for row, places in zip(square, order, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*by_length, strict=True)]
         logits = []
-        for columns in batched(range(len(square[0])), max(1, MAX_PAIRS // images)):
-            token_ids, valid = right_pad(
-                [row[column] for row in square for column in columns], self._pad_id, device
-            )
+        for columns in self._batches(widths, images):
+            token_ids, valid = self._padded([text for row in by_length for text in row[columns]])
             if position_zero is not None:
                 token_ids[:, 0] = position_zero
-            shape = (images, len(columns), -1)
+            shape = (images, columns.stop - columns.start, -1)
             logits.append(
                 self._matcher.itm_logits(
                     cross, token_ids.view(shape), valid.view(shape), cross_mask
                 )
             )
-        return torch.cat(logits, dim=1).cpu()
+        found = torch.cat(logits, dim=1).cpu()
+        places = torch.tensor(order)[..., None].expand_as(found)
+        return torch.empty_like(found).scatter_(1, places, found)
 
     def _make(self, texts: Sequence[TokenIds]) -> Tensor:
-        """ITC vectors of texts; those of like length share a forward, so that few pads are read."""
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        parts = []
-        for part in batched(order, MAX_PAIRS):
-            some = [texts[index] for index in part]
-            padded = right_pad(some, self._pad_id, self._matcher.text_proj.weight.device)
-            parts.append(self._matcher.embed_texts(*padded))
+        order = _by_length(texts)
+        by_length = [texts[at] for at in order]
+        parts = [
+            self._matcher.embed_texts(*self._padded(by_length[part]))
+            for part in self._batches([len(text) for text in by_length], 1)
+        ]
         vectors = torch.empty(len(texts), self.width)
         vectors[order] = torch.cat(parts).cpu()
         return vectors
+
+    def _batches(self, widths: Sequence[int], images: int) -> list[slice]:
+        spared = _SPARED_PADS["cpu" if self._device.type == "cpu" else "gpu"]
+        return batches(widths, max(1, MAX_PAIRS // images), spared // images)
+
+    def _padded(self, texts: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
+        """(token_ids, valid), each [texts, width], pads last."""
+        lengths = torch.tensor([len(text) for text in texts], device=self._device)
+        width = max(len(text) for text in texts)
+        token_ids = torch.tensor(
+            [[*text, *[self._pad_id] * (width - len(text))] for text in texts], device=self._device
+        )
+        return token_ids, torch.arange(width, device=self._device) < lengths[:, None]
+
+
+def batches(widths: Sequence[int], most: int, pads: int) -> list[slice]:
+    """Consecutive parts of texts, shortest first, each to be one forward as wide as its last text.
+
+    widths: tokens of each text, rising. A part has at most `most` texts, and ends before a text
+    for whose width more than `pads` pads would be read.
+    """
+    parts = []
+    start = padded = 0
+    for end, width in enumerate(widths):
+        if end > start:
+            padded += (end - start) * (width - widths[end - 1])
+            if end - start == most or padded > pads:
+                parts.append(slice(start, end))
+                start, padded = end, 0
+    return [*parts, slice(start, len(widths))] if widths else []
 
 
 def shortlists(cosines: Tensor, counts: Sequence[int], k: int) -> list[list[int]]:
@@ -104,25 +139,11 @@ def shortlists(cosines: Tensor, counts: Sequence[int], k: int) -> list[list[int]
     ]
 
 
-def right_pad(
-    texts: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(token_ids, valid), each [N, width], pads last."""
-    width = max(len(text) for text in texts)
-    token_ids = torch.tensor(
-        [list(text) + [pad_id] * (width - len(text)) for text in texts], device=device
-    )
-    lengths = torch.tensor([len(text) for text in texts], device=device)
-    return token_ids, torch.arange(width, device=device) < lengths[:, None]
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive lists of at most `size` items (itertools.batched came with Python 3.12)."""
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
-
-
 def _square(rows: Sequence[Sequence[T]], filler: T) -> list[list[T]]:
     most = max(len(row) for row in rows)
     return [[*row, *[filler] * (most - len(row))] for row in rows]
+
+
+def _by_length(texts: Sequence[TokenIds]) -> list[int]:
+    """The places of texts, the shortest text's first."""
+    return sorted(range(len(texts)), key=lambda place: len(texts[place]))

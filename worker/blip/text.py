@@ -83,22 +83,33 @@ class TextLayer(nn.Module):
         cache: SelfCache | StaticCache | None,
         index: int,
         cross_mask: Tensor | None = None,
+        first: bool = False,
     ) -> Tensor:
-        """hidden [B, T, hidden] to the same; masks, cross and cache are TextModel's."""
-        hidden = self.attention_norm(self._attend_self(hidden, mask, cache, index))
+        """hidden [B, T, hidden] to the same; masks, cross and cache are TextModel's.
+
+        first: position 0 alone is wanted, [B, 1, hidden].
+        """
+        hidden = self.attention_norm(self._attend_self(hidden, mask, cache, index, first))
         if cross is not None:
             hidden = self.cross_norm(self._attend_image(hidden, cross[index], cross_mask))
         output: Tensor = self.output_norm(self.down.add(self.up.gelu(hidden), hidden))
         return output
 
     def _attend_self(
-        self, hidden: Tensor, mask: Tensor | None, cache: SelfCache | StaticCache | None, index: int
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        cache: SelfCache | StaticCache | None,
+        index: int,
+        first: bool,
     ) -> Tensor:
         batch, tokens, width = hidden.shape
         qkv = self.qkv(hidden).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if cache is not None:
             key, value = cache.extend(index, key, value)
+        if first:
+            query, hidden = query[:, :, :1], hidden[:, :1].contiguous()
         return self.attention.add(attend(query, key, value, mask), hidden)
 
     def _attend_image(self, hidden: Tensor, key_value: Tensor, cross_mask: Tensor | None) -> Tensor:
@@ -155,6 +166,7 @@ class TextModel(nn.Module):
         cross: Tensor | None = None,
         cache: SelfCache | StaticCache | None = None,
         cross_mask: Tensor | None = None,
+        first: bool = False,
     ) -> Tensor:
         """token_ids, positions: int64 [B, T]. Returns hidden states [B, T, hidden].
 
@@ -162,11 +174,14 @@ class TextModel(nn.Module):
         must see one column at least. cross: from project_images for N images, B a multiple of N
         (the rows of one image follow each other); None leaves cross-attention out, as BLIP's text
         encoder does for ITC. cross_mask: bool [N, 1, 1, S], True where an image has a
-        token; None where all have.
+        token; None where all have. first: give position 0 alone, [B, 1, hidden], and spare
+        the others what the last layer would make of them.
         """
+        last = len(self.layers) - 1
         hidden: Tensor = self.embedding_norm(self.words(token_ids) + self.positions(positions))
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, mask, cross, cache, index, cross_mask)
+            only = first and index == last
+            hidden = layer(hidden, mask, cross, cache, index, cross_mask, only)
         if cache is not None:
             cache.length += token_ids.shape[1]
         return hidden

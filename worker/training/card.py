@@ -55,6 +55,11 @@ training does not use, six in ten with two shapes; shares are 0 to 1:
 
 `python -m worker.training.evaluate` prints these figures.
 
+`calibration.json` makes ITM's answer a calibrated probability, and says from where on it is a
+match. `make calibrate-bundled` fits it, on clean scenes of a seed of its own, each with its
+caption and one with one attribute changed, and asks for a precision of 0.98; its figures are in
+the file. It holds for such scenes and such captions, half of them false.
+
 ## Training
 
 `python -m worker.training.pretrain -o worker/checkpoints/scenes --steps {steps} --batch {batch}

@@ -41,7 +41,7 @@ def evaluate(
     figures = evaluate_model(model, scenes, seed)
     if dtype != "float32":
         exact = served(Engine.load(directory, tasks=["caption"]))
-        drawn = _usual(random.Random(seed), scenes)
+        drawn = usual(random.Random(seed), scenes)
         same = [a == b for a, b in zip(_said(model, drawn), _said(exact, drawn), strict=True)]
         figures["caption_agreement"] = float(np.mean(same))
     return figures
@@ -55,22 +55,23 @@ def evaluate_model(model: Model, scenes: int = 2000, seed: str = SEED) -> dict[s
     changed. ITC looks up each image's caption among 100 distinct ones, over several such pools.
     """
     rng = random.Random(seed)
-    usual = _usual(rng, scenes)
+    drawn = usual(rng, scenes)
     held_out = [sample(rng, 1 + (i % 5 < 3), SEEN, HELD_OUT) for i in range(scenes // 2)]
     return {
-        **_captions(model, usual, held_out),
-        **_matching(model, usual, rng),
-        **_retrieval(model, usual, rng),
+        **_captions(model, drawn, held_out),
+        **_matching(model, drawn, rng),
+        **_retrieval(model, drawn, rng),
     }
 
 
-def _usual(rng: random.Random, scenes: int) -> list[Scene]:
+def usual(rng: random.Random, scenes: int) -> list[Scene]:
+    """Scenes of combinations that training shows, six in ten with two shapes."""
     return [sample(rng, 1 + (i % 5 < 3), SEEN) for i in range(scenes)]
 
 
-def _captions(model: Model, usual: list[Scene], held_out: list[Scene]) -> dict[str, float]:
-    right = _right(model, usual)
-    two = np.array([scene.relation is not None for scene in usual])
+def _captions(model: Model, drawn: list[Scene], held_out: list[Scene]) -> dict[str, float]:
+    right = _right(model, drawn)
+    two = np.array([scene.relation is not None for scene in drawn])
     return {
         "caption_exact": float(right.mean()),
         "caption_exact_one_shape": float(right[~two].mean()),
@@ -86,7 +87,7 @@ def _right(model: Model, scenes: list[Scene]) -> NDArray[np.bool_]:
 
 def _said(model: Model, scenes: list[Scene]) -> list[str]:
     said: list[str] = []
-    for part in _parts(scenes):
+    for part in parts(scenes):
         said += model.caption([draw(scene) for scene in part])
     return said
 
@@ -94,8 +95,8 @@ def _said(model: Model, scenes: list[Scene]) -> list[str]:
 def _matching(model: Model, scenes: list[Scene], rng: random.Random) -> dict[str, float]:
     positive: list[float] = []
     negative: dict[str, list[float]] = defaultdict(list)
-    for part in _parts(scenes):
-        false = [_false(scene, rng) for scene in part]
+    for part in parts(scenes):
+        false = [falsified(scene, rng) for scene in part]
         images = [draw(scene) for scene in part]
         positive += model.match(images, [scene.caption for scene in part])
         scores = model.match(images, [caption for _, caption in false])
@@ -108,7 +109,7 @@ def _matching(model: Model, scenes: list[Scene], rng: random.Random) -> dict[str
     }
 
 
-def _false(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def falsified(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """An attribute that the scene has, and its caption with that changed."""
     while True:
         attribute = rng.choice(ATTRIBUTES)
@@ -130,7 +131,8 @@ def _retrieval(model: Model, scenes: list[Scene], rng: random.Random) -> dict[st
     return {"itc_recall_at_1": float(np.mean(recalls)), "itc_pool": float(size)}
 
 
-def _parts(scenes: list[Scene]) -> list[list[Scene]]:
+def parts(scenes: list[Scene]) -> list[list[Scene]]:
+    """Scenes in batches, in order."""
     return [scenes[i : i + BATCH] for i in range(0, len(scenes), BATCH)]
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from worker.blip import Engine
-from worker.blip.bench import Result, command, main, timing
+from worker.blip.bench import Result, command, main, match, timing
 from worker.blip.bench.compare import Stage
+from worker.blip.bench.match import MatchResult, different_texts, measure_match
 from worker.blip.bench.peak import Peak, caption_peak
 from worker.blip.bench.report import HEADER, row
 from worker.blip.bench.timing import medians
@@ -72,6 +73,90 @@ def test_given_a_checkpoint_and_no_pillow_when_measured_then_json_has_all_the_fi
     assert all(stage["ms"] > 0 for stage in result["stages"].values())
     assert 0 <= result["batch_memory_bytes"] < result["peak_memory_bytes"]
     assert set(result["hardware"]) == {"device", "threads", "torch", "transformers"}
+
+
+def test_given_a_checkpoint_when_matching_is_measured_then_transformers_says_the_same_slower(
+    tiny: Path,
+) -> None:
+    result = measure_match("tiny", tiny, texts=24, repeats=2, device="cpu")
+    assert result.largest_difference < 1e-4
+    assert result.over_parts == pytest.approx(result.match_ms / (result.text_ms + result.encode_ms))
+    assert result.times_faster == pytest.approx(result.transformers_ms / result.match_ms)
+    assert result.times_faster > 1
+    assert min(result.cached_ms, result.text_ms, result.transformers_batched_ms) > 0
+
+
+def test_given_a_wrong_answer_when_matching_is_measured_then_the_difference_tells(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = match.MatchReference.match
+
+    def wrong(*arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, cosines = scores(*arguments)
+        return logits, cosines + 0.25 * (torch.arange(len(cosines)) == 3)
+
+    monkeypatch.setattr(match.MatchReference, "match", wrong)
+    result = measure_match("tiny", tiny, texts=6, repeats=1, device="cpu")
+    assert result.largest_difference == pytest.approx(0.25, abs=1e-4)
+
+
+def test_texts_to_match_are_distinct_and_of_many_lengths() -> None:
+    texts = different_texts(64)
+    assert len(set(texts)) == 64
+    assert {len(text.split()) for text in texts} == {*range(4, 15)}
+
+
+def test_given_the_command_when_matching_is_measured_then_lines_or_json_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = MatchResult(
+        model="tiny",
+        device="cpu",
+        dtype="float32",
+        texts=64,
+        repeats=3,
+        match_ms=3000.0,
+        cached_ms=2000.0,
+        text_ms=2500.0,
+        encode_ms=500.0,
+        over_parts=1.0,
+        transformers_ms=60_000.0,
+        transformers_batched_ms=30_000.0,
+        times_faster=20.0,
+        times_faster_batched=10.0,
+        largest_difference=1e-6,
+        hardware=Hardware("abacus", 2, "2.13", "5.23"),
+    )
+    asked = []
+    monkeypatch.setattr(match, "measure_match", lambda *words: asked.append(words) or found)
+    assert match.main(["--size", "bundled", "--texts", "8", "--dtype", "bfloat16"]) == 0
+    assert asked == [("bundled", command.BUNDLED, "bfloat16", 8, 3, "auto", True)]
+    assert capsys.readouterr().out.splitlines() == [
+        "tiny, float32 on cpu: 1 image x 64 texts, medians of 3",
+        "(abacus, 2 threads, torch 2.13, transformers 5.23)",
+        "match 3000 ms; 2000 ms where the texts' embeddings are known",
+        (
+            "text side alone 2500 ms, image encode 500 ms: match takes 1.00 times their sum "
+            "(at most 1.3)"
+        ),
+        (
+            "transformers, both heads, a text a call 60000 ms: 20.0 times as long (at least 5); "
+            "16 texts a call 30000 ms: 10.0 times"
+        ),
+        "largest difference of a logit or cosine 1.0e-06",
+    ]
+    match.main(["--size", "bundled", "--json"])
+    assert json.loads(capsys.readouterr().out)["times_faster"] == 20.0
+
+
+def test_given_no_reference_when_matching_is_measured_then_transformers_is_not_run(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(match, "MatchReference", None)
+    result = measure_match("tiny", tiny, texts=2, repeats=1, device="cpu", reference=False)
+    assert result.match_ms > 0
+    assert (result.times_faster, result.largest_difference) == (None, None)
+    assert len(match.lines(result).splitlines()) == 4
 
 
 def test_given_no_reference_when_measured_then_transformers_is_not_run(

@@ -12,7 +12,6 @@ from tests.blip_parity import (
     BEAMS,
     GREEDY,
     OTHERS,
-    TEXTS,
     TIE,
     TOLERANCE,
     Listed,
@@ -42,14 +41,15 @@ def tiny_side(tmp_path_factory: pytest.TempPathFactory) -> Side:
 
 @pytest.fixture(scope="module")
 def base_side(base: Path) -> Side:
-    return Side(base, noise_images(2), TEXTS[::2])
+    return Side(base, noise_images(2))
 
 
 @pytest.fixture(scope="module")
 def bundled_side() -> Side:
     rng = random.Random("parity")
     scenes = [sample(rng, 1 + number % 2) for number in range(16)]
-    return Side(BUNDLED, [draw(scene) for scene in scenes], [s.caption for s in scenes[:4]])
+    texts = [*(scene.caption for scene in scenes[:4]), "a red ring", "a small blue star on"]
+    return Side(BUNDLED, [draw(scene) for scene in scenes], texts)
 
 
 class TestOneShallowModelOfPublishedWidth:
@@ -73,6 +73,16 @@ class TestOneShallowModelOfPublishedWidth:
     ) -> None:
         shallow_side.assert_same_matches()
 
+    def test_when_embedded_then_dot_products_of_unit_vectors_are_transformers_cosines(
+        self, shallow_side: Side
+    ) -> None:
+        shallow_side.assert_same_embeddings()
+
+    def test_when_ranked_then_the_shortlists_and_their_logits_are_transformers(
+        self, shallow_side: Side
+    ) -> None:
+        shallow_side.assert_same_shortlists(2)
+
 
 class TestFullSizeBase:
     """Given BLIP-base as published (12 + 12 layers, 384 pixels, 30,524 words), and 2 images."""
@@ -90,6 +100,18 @@ class TestFullSizeBase:
     def test_when_matched_then_logits_and_cosines_are_transformers(self, base_side: Side) -> None:
         base_side.assert_same_matches()
 
+    @pytest.mark.timeout(300)
+    def test_when_embedded_then_dot_products_of_unit_vectors_are_transformers_cosines(
+        self, base_side: Side
+    ) -> None:
+        base_side.assert_same_embeddings()
+
+    @pytest.mark.timeout(300)
+    def test_when_ranked_then_the_shortlists_and_their_logits_are_transformers(
+        self, base_side: Side
+    ) -> None:
+        base_side.assert_same_shortlists(2)
+
 
 class TestTheBundledCheckpoint:
     """Given the checkpoint that the repository ships, and 16 scenes as it was trained on."""
@@ -106,6 +128,16 @@ class TestTheBundledCheckpoint:
         self, bundled_side: Side
     ) -> None:
         bundled_side.assert_same_matches()
+
+    def test_when_embedded_then_dot_products_of_unit_vectors_are_transformers_cosines(
+        self, bundled_side: Side
+    ) -> None:
+        bundled_side.assert_same_embeddings()
+
+    def test_when_ranked_then_the_shortlists_and_their_logits_are_transformers(
+        self, bundled_side: Side
+    ) -> None:
+        bundled_side.assert_same_shortlists(2)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 
 from tests.blip_checkpoints import noise_images
 from worker.blip import Engine, Match
-from worker.blip.scoring import shortlists
+from worker.blip.scoring import batches, shortlists
 
 TEXTS = ["a b c", "word7", "c", "word8 word9 word10 word11 e", "f g"]
 
@@ -92,6 +92,28 @@ def test_a_shortlist_is_the_highest_of_the_columns_that_count(
     cosines: list[float], count: int, k: int, best: list[int]
 ) -> None:
     assert shortlists(torch.tensor([cosines]), [count], k) == [best]
+
+
+@pytest.mark.parametrize(
+    ("widths", "most", "pads", "parts"),
+    [
+        ([], 4, 9, []),
+        ([7], 4, 0, [1]),
+        ([3, 3, 3, 3, 3], 2, 9, [2, 2, 1]),
+        ([3, 3, 5, 5], 4, 3, [2, 2]),
+        ([3, 3, 5, 5], 4, 4, [4]),
+        ([3, 4, 5], 4, 2, [2, 1]),
+        ([3, 4, 5], 4, 3, [3]),
+        ([3, 3, 3, 60], 4, 32, [3, 1]),
+        ([3, 60, 60], 1, 99, [1, 1, 1]),
+    ],
+)
+def test_texts_share_a_forward_until_it_is_full_or_a_longer_one_would_cost_too_many_pads(
+    widths: list[int], most: int, pads: int, parts: list[int]
+) -> None:
+    found = batches(widths, most, pads)
+    assert [part.stop - part.start for part in found] == parts
+    assert [place for part in found for place in range(len(widths))[part]] == [*range(len(widths))]
 
 
 def same_match(ours: Match | None, expected: Match | None) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -543,6 +545,26 @@ def test_given_a_chunk_that_ends_while_it_waits_to_be_sent_again_then_the_run_go
     run(asked(listed(tmp_path, 40, {}), output=output), service)
 
     assert sorted(row["index"] for row in rows(output)) == list(range(40))
+
+
+def test_given_a_table_that_is_damaged_then_all_that_was_sent_before_has_its_rows(
+    tmp_path: Path,
+) -> None:
+    source, output = tmp_path / "refs.parquet", tmp_path / "out.jsonl"
+    table = pyarrow.table({"url": [uri(n) for n in range(6_000)]})
+    pyarrow.parquet.write_table(table, source, row_group_size=2_000, compression="zstd")
+    third = pyarrow.parquet.read_metadata(source).row_group(2).column(0)
+    with source.open("r+b") as file:
+        file.seek(third.dictionary_page_offset or third.data_page_offset)
+        file.write(b"\xff" * 200)
+    service, progress = InProcess(random.Random(3)), Quiet()
+
+    with pytest.raises(ValueError, match=r"cannot be read after row 3072: .*\S$"):
+        run(asked(source, output=output, size=64, in_flight=20), service, progress=progress)
+
+    assert {row["image"] for row in rows(output)} == set(service.images)
+    assert len(service.images) == 3_072
+    assert "The chunks in flight are waited for." in progress.said[-1]
 
 
 def test_given_workers_that_take_nothing_then_people_are_told(

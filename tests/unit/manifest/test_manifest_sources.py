@@ -82,7 +82,7 @@ def test_given_a_file_whose_name_has_brackets_then_it_is_no_pattern(photos: Path
 
 
 @pytest.mark.parametrize(
-    "word", ["photos/none.jpg", "nowhere/", "photos/*.tiff", "ftp://a.example/b"]
+    "word", ["", "photos/none.jpg", "nowhere/", "photos/*.tiff", "ftp://a.example/b"]
 )
 def test_given_a_word_that_names_nothing_then_it_is_refused(photos: Path, word: str) -> None:
     with pytest.raises(

@@ -81,12 +81,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         default=True,
         help="run transformers beside, which takes most of the time",
     )
-    parser.add_argument("--batch", type=_count, default=16, help="images")
+    parser.add_argument("--batch", type=count, default=16, help="images")
     parser.add_argument(
         "--beams", type=int, choices=range(1, MAX_BEAMS + 1), default=3, help="1 is greedy search"
     )
-    parser.add_argument("--tokens", type=_count, default=12, help="new tokens of every caption")
-    parser.add_argument("--rounds", type=_count, default=3, help="of which the medians are taken")
+    parser.add_argument("--tokens", type=count, default=12, help="new tokens of every caption")
+    parser.add_argument("--rounds", type=count, default=3, help="of which the medians are taken")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--table",
@@ -101,11 +101,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is less than 1")
-    return count
+def count(text: str) -> int:
+    """A number of at least 1, as argparse reads it."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def _checkpoint(args: argparse.Namespace, temporary: Path) -> tuple[str, Path]:

@@ -1,11 +1,12 @@
 """transformers' BLIP, as the other side of a comparison."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BlipForConditionalGeneration
+from transformers import AutoTokenizer, BlipForConditionalGeneration, BlipForImageTextRetrieval
 from transformers.utils import logging
 
 from worker.blip.options import CaptionOptions
@@ -15,7 +16,7 @@ class Reference:
     """BlipForConditionalGeneration.generate on the same weights, eager, the only way it has."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        self._model: Any = _load_quietly(folder, dtype).to(device).eval()
+        self._model = _load_quietly(BlipForConditionalGeneration, folder, dtype).to(device).eval()
         self._text = self._model.config.text_config
         self._dtype = dtype
 
@@ -40,13 +41,44 @@ class Reference:
         return token_ids
 
 
-def _load_quietly(folder: Path, dtype: torch.dtype) -> Any:
-    """A checkpoint that also matches leaves tensors unread; transformers would list them all."""
+class MatchReference:
+    """BlipForImageTextRetrieval, called as it is documented: pixels, tokens, a head a call.
+
+    Each call runs the ViT, and each head takes one.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
+        self._model = _load_quietly(BlipForImageTextRetrieval, folder, dtype).to(device).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._dtype = dtype
+
+    @torch.inference_mode()
+    def match(
+        self, pixel_values: Tensor, texts: Sequence[str], per_call: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """ITM logits [texts, 2] and ITC cosines [texts] on the host, `per_call` texts a call.
+
+        pixel_values: [1, 3, H, W], normalised, on the device. ITM takes the image once per text.
+        """
+        pixels = pixel_values.to(self._dtype)
+        logits, cosines = [], []
+        for start in range(0, len(texts), per_call):
+            part = list(texts[start : start + per_call])
+            read = self._tokenizer(part, padding=True, return_tensors="pt").to(pixels.device)
+            inputs = {"input_ids": read.input_ids, "attention_mask": read.attention_mask}
+            copies = pixels.expand(len(part), -1, -1, -1)
+            logits.append(self._model(pixel_values=copies, **inputs).itm_score)
+            cosines.append(self._model(pixel_values=pixels, use_itm_head=False, **inputs).itm_score)
+        return torch.cat(logits).float().cpu(), torch.cat(cosines, dim=1)[0].float().cpu()
+
+
+def _load_quietly(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A checkpoint that does both tasks leaves tensors unread; transformers would list them all."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        return BlipForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        return kind.from_pretrained(folder, dtype=dtype)
     finally:
         logging.set_verbosity(verbosity)
         if bars:
