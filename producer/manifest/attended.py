@@ -61,7 +61,7 @@ def attend(
     """
     aside = aside or Aside()
     with Interrupt() as interrupt, _opened(request, settings, aside, interrupt) as session:
-        progress = _progress(session, quiet)
+        progress = _progress(session, request, quiet)
         try:
             if not session.ended:
                 with Client(settings=settings) as client:
@@ -92,8 +92,10 @@ def _opened(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _progress(session: Session, quiet: bool) -> Progress:
-    kind = Progress if quiet else OnTerminal if sys.stderr.isatty() else Lines
+def _progress(session: Session, request: Request, quiet: bool) -> Progress:
+    # A bar's line would run into rows that come to the same terminal.
+    bar = sys.stderr.isatty() and not (request.rows_on_stdout and sys.stdout.isatty())
+    kind = Progress if quiet else OnTerminal if bar else Lines
     return kind(session.total, session.counts.total())
 
 
