@@ -34,7 +34,7 @@ from producer.flags import (
     caption_options,
 )
 from producer.framing import box_of
-from producer.manifest.command import EXAMPLES, caption
+from producer.manifest.caption_command import EXAMPLES, caption
 from producer.settings import ProducerSettings
 from producer.signing import new_key
 from producer.store import Record

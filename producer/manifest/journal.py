@@ -191,7 +191,7 @@ class Journal:
                     self.past.take(json.loads(line))
                 except (ValueError, KeyError, TypeError, IndexError, RecursionError) as exc:
                     raise CannotResume(
-                        f"{self._path} is no journal of captionq caption, or damaged at line "
+                        f"{self._path} is no journal of a run of captionq, or damaged at line "
                         f"{number}."
                     ) from exc
                 whole += len(line)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.manifest.reference import Reference
-from producer.manifest.tables import chosen_column
+from producer.manifest.tables import OPTIONS, Columns, reference
 
 BATCH_ROWS = 1_024
 BUFFER_BYTES = 262_144
@@ -33,25 +33,26 @@ def pyarrow_parquet() -> Any:
 
 
 class ParquetTable:
-    """A Parquet file with a column of references.
+    """A Parquet file with a column of references, and maybe one of captions.
 
     Raises:
         NotInstalled: without pyarrow.
-        ValueError: it is no Parquet file, or has no such column of texts.
+        ValueError: it is no Parquet file, or has no such columns of texts.
     """
 
-    def __init__(self, path: Path, name: str, column: str | None) -> None:
+    def __init__(self, path: Path, name: str, columns: Columns) -> None:
         self._path = path
         self._name = name
         file = self._open()
         try:
-            self._column = chosen_column(name, file.schema_arrow.names, column)
-            kind = file.schema_arrow.field(self._column).type
-            if str(getattr(kind, "value_type", kind)) not in ("string", "large_string"):
-                raise ValueError(
-                    f"The column {self._column} of {name} holds {kind}, not texts: name one of "
-                    "texts with --column."
-                )
+            self._columns = columns.chosen(name, file.schema_arrow.names)
+            for column, option in zip(self._columns, OPTIONS.values(), strict=False):
+                kind = file.schema_arrow.field(column).type
+                if str(getattr(kind, "value_type", kind)) not in ("string", "large_string"):
+                    raise ValueError(
+                        f"The column {column} of {name} holds {kind}, not texts: name one of "
+                        f"texts with {option}."
+                    )
             self.rows: int = file.metadata.num_rows
         finally:
             file.close()
@@ -67,7 +68,7 @@ class ParquetTable:
             return f"{size}:{hashlib.sha256(file.read(length + FOOTER_BYTES)).hexdigest()}"
 
     def read(self, folder: Path) -> Iterator[Reference]:
-        """The references, a few pages of the column at a time. Rows are counted from 1.
+        """The references, a few pages of the columns at a time. Rows are counted from 1.
 
         Raises:
             ValueError: the file is damaged.
@@ -76,10 +77,11 @@ class ParquetTable:
 
         file, number = self._open(), 0
         try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=[self._column]):
-                for given in batch.column(0).to_pylist():
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(self._columns)):
+                columns = [batch.column(name).to_pylist() for name in self._columns]
+                for said in zip(*columns, strict=True):
                     number += 1
-                    yield Reference(f"{self._name}:{number}", (given or "").strip(), folder)
+                    yield reference(f"{self._name}:{number}", [one or "" for one in said], folder)
         except (pyarrow.ArrowException, OSError) as exc:
             raise ValueError(f"{self._name} cannot be read after row {number}: {exc}") from exc
         finally:

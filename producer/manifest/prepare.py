@@ -9,7 +9,6 @@ from producer.manifest.beside import text_path
 from producer.manifest.chunks import Chunk
 from producer.manifest.journal import CannotResume, LeftOut, Past
 from producer.manifest.reference import BadReference, Located, Reference
-from producer.manifest.rows import Row, invalid
 
 UPLOADS = 8
 """Files copied at the same time."""
@@ -22,15 +21,15 @@ NOTHING = LeftOut()
 class Prepared:
     """A chunk that can be sent.
 
-    `images` are the URIs to ask for, `asked` their references with their indices, `invalid` the
-    rows of those that nothing can ask for. `texts` has the path of the text that goes beside an
-    image, by index. `seen` says that the journal has it already.
+    `images` are the URIs to ask for, `asked` their references with their indices, `invalid` those
+    that nothing can ask for, each with a sentence that says why. `texts` has the path of the text
+    that goes beside an image, by index. `seen` says that the journal has it already.
     """
 
     chunk: Chunk
     images: tuple[str, ...]
     asked: tuple[tuple[int, Reference], ...]
-    invalid: tuple[Row, ...] = ()
+    invalid: tuple[tuple[int, Reference, str], ...] = ()
     left_out: LeftOut = NOTHING
     texts: dict[int, Path] = field(default_factory=dict)
     seen: bool = False
@@ -72,7 +71,7 @@ class Preparer:
         """
         bad = skipped = 0
         found: list[tuple[int, Reference, Located]] = []
-        faults: list[Row] = []
+        faults: list[tuple[int, Reference, str]] = []
         texts: dict[int, Path] = {}
         for place, reference in enumerate(chunk.references):
             index, bit = chunk.first + place, 1 << place
@@ -80,7 +79,7 @@ class Preparer:
                 located = self._locate(reference, sent, bit)
             except BadReference as exc:
                 bad |= bit
-                faults.append(invalid(index, reference, str(exc)))
+                faults.append((index, reference, str(exc)))
                 continue
             if self._beside and located.path is not None:
                 texts[index] = text_path(located.path)

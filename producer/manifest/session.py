@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from producer.contract import CaptionChunk
 from producer.manifest.append import AppendFile
 from producer.manifest.beside import Beside
 from producer.manifest.chunks import in_chunks
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume, Journal, Past
+from producer.manifest.kinds import rows_of
 from producer.manifest.outputs import (
-    CSV_HEAD,
     Failures,
     Output,
     Stream,
     TextFile,
+    csv_head,
     csv_lines,
     json_lines,
 )
@@ -56,8 +56,9 @@ class Session:
         self._open_file = open_file
         self._request = request
         self._settings = settings
+        self.rows = rows_of(request.chunk)
         self._sources = Sources(
-            request.sources, request.column, request.base, settings.s3_endpoint_url
+            request.sources, request.columns, request.base, settings.s3_endpoint_url
         )
         identities = self._sources.identities()
         totals = [one.total for one in identities]
@@ -106,7 +107,7 @@ class Session:
                 output,
                 self._journal or NoNotes(),
                 self.past,
-                self._job,
+                self.rows,
                 in_flight=request.in_flight,
                 ordered=request.ordered,
                 progress=progress,
@@ -124,9 +125,6 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
-
-    def _job(self, job_id: str, images: tuple[str, ...]) -> CaptionChunk:
-        return self._request.chunk.model_copy(update={"job_id": job_id, "images": images})
 
     def _open_journal(
         self, opened: contextlib.ExitStack, identities: list[Identity]
@@ -160,10 +158,10 @@ class Session:
         if request.output is None:
             output = Failures(progress.say) if request.beside else Stream(sys.stdout.buffer)
         elif request.format == "parquet":
-            output = Parts(request.output)
+            output = Parts(request.output, self.rows.columns)
         elif request.format == "csv":
             file = self._open_file(request.output)
-            output = TextFile(request.output, csv_lines, CSV_HEAD, file)
+            output = TextFile(request.output, csv_lines, csv_head(self.rows.columns), file)
         else:
             file = self._open_file(request.output)
             output = TextFile(request.output, json_lines, file=file)
