@@ -35,6 +35,8 @@ from producer.flags import (
 )
 from producer.framing import box_of
 from producer.manifest.caption_command import EXAMPLES, caption
+from producer.manifest.embed_command import EMBED_EXAMPLES, embed
+from producer.manifest.match_command import MATCH_EXAMPLES, match
 from producer.settings import ProducerSettings
 from producer.signing import new_key
 from producer.store import Record
@@ -153,6 +155,8 @@ def submit(
 
 
 caption_many = app.command("caption", epilog=EXAMPLES)(caption)
+embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
+match_many = app.command("match", epilog=MATCH_EXAMPLES)(match)
 
 
 @app.command(epilog=EXIT_CODES)

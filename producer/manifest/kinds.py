@@ -75,13 +75,12 @@ class Embeddings(_OfTemplate):
 
     def __init__(self, chunk: EmbedChunk) -> None:
         super().__init__(chunk)
-        vector: Holds = "vector" if chunk.encoding == "list" else "string"
-        self.own: Mapping[str, Holds] = {
-            "embedding": vector,
-            "encoding": "string",
-            "model": "string",
-            "revision": "string",
-        }
+        self._encoding = chunk.encoding
+
+    @property
+    def own(self) -> Mapping[str, Holds]:
+        """See `Rows.own`."""
+        return embedding_columns(self._encoding)
 
     def cells(self, item: ItemResult) -> Row | None:
         """See `Rows.cells`."""
@@ -155,6 +154,12 @@ def rows_of(chunk: Chunk) -> Rows:
 def scores(match: Match) -> dict[str, Any]:
     """What a match says, as columns."""
     return {name: getattr(match, name) for name in SCORES}
+
+
+def embedding_columns(encoding: str) -> dict[str, Holds]:
+    """The columns of an embedding that is written so."""
+    vector: Holds = "vector" if encoding == "list" else "string"
+    return {"embedding": vector, "encoding": "string", "model": "string", "revision": "string"}
 
 
 def written(embedding: Embedding) -> dict[str, Any]:

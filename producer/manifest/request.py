@@ -61,12 +61,7 @@ class Request:
         Raises:
             ValueError: the file's suffix says none.
         """
-        if self.output is None:
-            return None
-        kind = FORMATS.get(self.output.suffix.lower())
-        if kind is None:
-            raise ValueError(f"{self.output}: the output is one of {', '.join(FORMATS)}.")
-        return kind
+        return None if self.output is None else format_of(self.output)
 
     @property
     def journal_path(self) -> Path | None:
@@ -92,3 +87,15 @@ class Request:
         if (self.resume or self.journal) and self.output is None and not self.beside:
             raise ValueError("Only a run with -o or --beside can be resumed.")
         _ = self.format
+
+
+def format_of(output: Path) -> str:
+    """The format that an output's suffix says.
+
+    Raises:
+        ValueError: it says none.
+    """
+    kind = FORMATS.get(output.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{output}: the output is one of {', '.join(FORMATS)}.")
+    return kind

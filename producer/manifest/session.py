@@ -28,7 +28,8 @@ from producer.manifest.outputs import (
 from producer.manifest.parts import Parts
 from producer.manifest.prepare import Preparer, remaining
 from producer.manifest.progress import Progress
-from producer.manifest.request import Request
+from producer.manifest.request import Request, format_of
+from producer.manifest.rows import Holds
 from producer.manifest.run import Run
 from producer.manifest.service import NoNotes, Service
 from producer.manifest.sources import Identity, Sources
@@ -145,7 +146,7 @@ class Session:
 
     def _refuse_to_overwrite(self, journal: Journal) -> None:
         output = self._request.output
-        there = output is not None and _holds_something(output)
+        there = output is not None and holds_something(output)
         if there and self._request.resume:
             raise CannotResume(f"{output} has no journal beside it: there is no run to resume.")
         if there or (journal.past.sent and not journal.past.ended):
@@ -154,25 +155,39 @@ class Session:
 
     def _output(self, progress: Progress) -> Output:
         request = self._request
-        output: Output
-        if request.output is None:
-            output = Failures(progress.say) if request.beside else Stream(sys.stdout.buffer)
-        elif request.format == "parquet":
-            output = Parts(request.output, self.rows.columns)
-        elif request.format == "csv":
-            file = self._open_file(request.output)
-            output = TextFile(request.output, csv_lines, csv_head(self.rows.columns), file)
-        else:
-            file = self._open_file(request.output)
-            output = TextFile(request.output, json_lines, file=file)
+        if request.beside and request.output is None:
+            return Beside(Failures(progress.say))
+        output = opened_output(request.output, self.rows.columns, self._open_file)
         return Beside(output) if request.beside else output
+
+
+def opened_output(
+    path: Path | None,
+    columns: Mapping[str, Holds],
+    open_file: Callable[[Path], AppendFile] = AppendFile,
+) -> Output:
+    """Where rows of these columns go: a file by its suffix, or standard output.
+
+    Raises:
+        ValueError: the suffix says no format.
+        OSError: it cannot be opened.
+    """
+    if path is None:
+        return Stream(sys.stdout.buffer)
+    kind = format_of(path)
+    if kind == "parquet":
+        return Parts(path, columns)
+    if kind == "csv":
+        return TextFile(path, csv_lines, csv_head(columns), open_file(path))
+    return TextFile(path, json_lines, file=open_file(path))
 
 
 def _new_id() -> str:
     return secrets.token_hex(RUN_BYTES)
 
 
-def _holds_something(output: Path) -> bool:
+def holds_something(output: Path) -> bool:
+    """Whether there is an output that has anything in it."""
     if output.is_dir():
         return next(output.iterdir(), None) is not None
     return output.exists() and output.stat().st_size > 0
