@@ -23,7 +23,7 @@ from celery.signals import (
 )
 from kombu import Exchange, Queue
 
-from producer.contract import ErrorCode, JobFailed
+from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.wire import WireJob
@@ -178,25 +178,15 @@ def _revoked(sender: Any = None, request: Any = None, expired: bool = False, **_
         house.shell.revoked(kinds[0], delivery, bool(expired))
 
 
-@app.task(name=TASK_NAMES["caption"], bind=True, max_retries=None, throws=(JobFailed,))
-def caption(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Caption one image: `job` is a CaptionJob (producer/contract.py)."""
-    return _shell().execute(self, "caption", args, kwargs)
+def _task(kind: str) -> Any:
+    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return _shell().execute(self, kind, args, kwargs)
+
+    run.__doc__ = JOB_MODELS[kind].__doc__
+    make = app.task(name=TASK_NAMES[kind], bind=True, max_retries=None, throws=(JobFailed,))
+    return make(run)
 
 
-@app.task(name=TASK_NAMES["match"], bind=True, max_retries=None, throws=(JobFailed,))
-def match(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Match one image with texts: `job` is a MatchJob (producer/contract.py)."""
-    return _shell().execute(self, "match", args, kwargs)
-
-
-@app.task(name=TASK_NAMES["caption_chunk"], bind=True, max_retries=None, throws=(JobFailed,))
-def caption_chunk(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Caption up to 64 images: `job` is a CaptionChunk, or says where that is recorded."""
-    return _shell().execute(self, "caption_chunk", args, kwargs)
-
-
-@app.task(name=TASK_NAMES["match_chunk"], bind=True, max_retries=None, throws=(JobFailed,))
-def match_chunk(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Match up to 64 images with texts: `job` is a MatchChunk, or says where that is recorded."""
-    return _shell().execute(self, "match_chunk", args, kwargs)
+TASKS = {kind: _task(kind) for kind in TASK_NAMES}
+"""One for each kind of job: its argument `job` is the JSON of a model of producer/contract.py, or,
+of a chunk, says where that is recorded."""

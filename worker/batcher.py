@@ -35,8 +35,10 @@ class BatcherClosed(Exception):  # noqa: N818
 class Batcher(Generic[Key]):
     """Gathers items by key and runs them on one device thread.
 
-    `run(key, payloads)` returns one result per payload, in order. `out_of_memory` are exceptions
-    of a batch that was too large: where its parts fit, no later batch is larger than they were.
+    `run(key, payloads)` returns one result per payload, in order. `weigh` says how much of a
+    batch's room a payload takes; one that is heavier than a batch runs alone. `out_of_memory` are
+    exceptions of a batch that was too large: where its parts fit, no later batch is larger than
+    they were.
     `fatal` are those after which the device is of no more use: `on_fatal` is then called once,
     from the device thread, before any future fails: it may return the jobs and end the process.
     So may `on_hang`, which is called once, from another thread, when a batch has run for
@@ -55,6 +57,7 @@ class Batcher(Generic[Key]):
         on_fatal: Callable[[BaseException], None] = lambda _: None,
         batch_timeout_s: float = math.inf,
         on_hang: Callable[[str], None] = lambda _: None,
+        weigh: Callable[[Any], int] = lambda _: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -66,6 +69,7 @@ class Batcher(Generic[Key]):
         self._on_fatal = on_fatal
         self._batch_timeout_s = batch_timeout_s
         self._on_hang = on_hang
+        self._weigh = weigh
         self._clock = clock
         self._changed = threading.Condition()
         self._lines: Lines[Key] = Lines()
@@ -113,7 +117,7 @@ class Batcher(Generic[Key]):
             if self._lines.length(lane) + len(payloads) > self._max_queue:
                 raise QueueFull
             since_s = self._clock()
-            items = [Item(payload, Future(), since_s) for payload in payloads]
+            items = [Item(one, Future(), since_s, self._weigh(one)) for one in payloads]
             self._lines.add(key, lane, items)
         return [item.future for item in items]
 

@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from producer.contract import (
-    Caption,
     Chunk,
     ErrorCode,
     ItemResult,
     JobError,
     JobResult,
     JobState,
-    Match,
+    RankChunk,
     public_uri,
     utcnow,
 )
-from producer.queues import model_task
 from producer.store import Settled, Store, StoreUnavailable
+from worker.answer import ranking_of_images
 from worker.delivery import Delivery
 from worker.errors import Fault, public_failure
 from worker.intake import Intake, Unbegun
@@ -164,8 +163,7 @@ class Chunks:
             image_ref=public_uri(chunk.images[index]),
             state=JobState.SUCCEEDED,
             attempts=delivery.attempt,
-            captions=tuple(o for o in outcome.outputs if isinstance(o, Caption)) or None,
-            matches=tuple(o for o in outcome.outputs if isinstance(o, Match)) or None,
+            **outcome.answer.fields,
             image=outcome.image,
         )
 
@@ -210,7 +208,8 @@ class Chunks:
             items=None if shard else tuple(items),
             shard=shard,
             counts=dict(Counter(item.outcome for item in items)),
-            model=self._models.facts(model_task(chunk.task)),
+            ranking=ranking_of_images(chunk, items) if isinstance(chunk, RankChunk) else None,
+            **self._models.facts_of(chunk.one(0)),
             finished_at=utcnow(),
         )
 

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import redis
@@ -12,6 +13,7 @@ from producer.queues import queues_served
 from producer.redis_store import RedisStore
 from worker.backlog import Backlog
 from worker.batcher import Batcher
+from worker.calibration import Calibration, CalibrationError, find
 from worker.chunk import Chunks
 from worker.deadletter import DeadLetters
 from worker.errors import Fault
@@ -60,7 +62,9 @@ class House:
         from worker.blip import CaptionOptions
         from worker.blip.errors import DeviceLost, InputError, OutOfMemory
 
-        models = Models(load_engines(settings), settings.models, CaptionOptions)
+        engines = load_engines(settings)
+        calibration = load_calibration(settings, engines)
+        models = Models(engines, settings.models, CaptionOptions, calibration)
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
         self._settings, self._leases, self._max_batch = settings, leases, max_batch
@@ -73,6 +77,7 @@ class House:
             on_fatal=lambda exc: self.shutdown.abandon(f"the device is lost: {exc}"),
             batch_timeout_s=settings.batch_timeout_s,
             on_hang=lambda why: self.shutdown.abandon(why),
+            weigh=lambda one: one.weight,
         )
         self._fetcher = make_fetcher(settings)
         self._sandbox = make_sandbox(settings)
@@ -205,7 +210,7 @@ def make_cache(settings: WorkerSettings, broker_url: str, models: Models) -> Res
         settings.results_url_beside(broker_url), decode_responses=True, socket_timeout=2
     )
     seen_by = f"{settings.alpha} {settings.draft}"
-    return ResultCache(client, settings.result_cache_ttl_s, models.facts, seen_by)
+    return ResultCache(client, settings.result_cache_ttl_s, models.seen_by, seen_by)
 
 
 def make_sandbox(settings: WorkerSettings) -> Sandbox:
@@ -247,6 +252,27 @@ def make_fetcher(settings: WorkerSettings) -> Fetcher:
         ),
         file=FileSource(settings.file_root, max_bytes),
     )
+
+
+def load_calibration(
+    settings: WorkerSettings, engines: "dict[str, Engine]"
+) -> "Calibration | None":
+    """The calibration of the matching model; None where there is none.
+
+    Raises:
+        SettingsError: it is of another revision, or cannot be read.
+    """
+    if (matcher := engines.get("match")) is None:
+        return None
+    name = settings.match_model
+    folder = Path(model_path(name))
+    try:
+        found = find(folder if folder.is_dir() else None, settings.home, name, matcher.revision)
+    except (CalibrationError, OSError) as exc:
+        raise SettingsError(str(exc)) from exc
+    if found is not None:
+        log.info("matches are calibrated on %d pairs", found.pairs)
+    return found
 
 
 def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 from producer.contract import ErrorCode, ImageJob, JobFailed, utcnow
 from worker.blip.framing import Framing
@@ -103,8 +104,9 @@ class Intake:
         except BaseException:
             self._places.release()
             raise
-        (waiting,) = begun.futures
-        waiting.add_done_callback(lambda _: self._places.release())
+        left = count(len(begun.futures) - 1, -1)
+        for waiting in begun.futures:
+            waiting.add_done_callback(lambda _: None if next(left) else self._places.release())
         return begun
 
     def _outcome(self, flying: "Future[Begun]", deadline_s: float) -> Product | BaseException:

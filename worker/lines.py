@@ -22,11 +22,15 @@ class Done:
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A payload, the future that it is waited for by, and since when (the batcher's clock)."""
+    """A payload, the future that it is waited for by, and since when (the batcher's clock).
+
+    weight: what it takes of a batch's room.
+    """
 
     payload: Any
     future: "Future[Done]"
     since_s: float
+    weight: int = 1
 
 
 class Lines(Generic[Key]):
@@ -70,15 +74,18 @@ class Lines(Generic[Key]):
 
     def take(self, key: Key, first: Lane, most: int) -> list[Item]:
         """Take the oldest items of a key, of lane `first` and then of the other, without those
-        that were cancelled; those that are taken cannot be any more."""
+        that were cancelled; those that are taken cannot be any more. They weigh `most` together at
+        most, or one of them does alone."""
         items: list[Item] = []
+        room = most
         for lane in (first, INTERACTIVE if first == BULK else BULK):
             line = self._lines[lane].get(key)
-            while line and len(items) < most:
+            while line and room > 0 and (line[0].weight <= room or not items):
                 self._length[lane] -= 1
                 item = line.popleft()
                 if item.future.set_running_or_notify_cancel():
                     items.append(item)
+                    room -= item.weight
             if line is not None and not line:
                 del self._lines[lane][key]
         return items
@@ -86,5 +93,6 @@ class Lines(Generic[Key]):
     def take_all(self) -> list[Item]:
         """Take all that wait, without those that were cancelled."""
         keys = {key for lines in self._lines.values() for key in lines}
-        most = sum(self._length.values())
+        lines = (line for lines in self._lines.values() for line in lines.values())
+        most = sum(item.weight for line in lines for item in line)
         return [item for key in keys for item in self.take(key, INTERACTIVE, most)]

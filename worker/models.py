@@ -1,56 +1,103 @@
 """The models a worker serves: loaded once, called by batch key.
 
-The batcher sees keys and payloads; here they become calls of the engine, and its answers become
-the contract's: `run` alone is called by the device thread, and does nothing that a job's own thread
-can do. Two tasks on the same checkpoint share one engine, hence one vision encoder.
+The batcher sees keys and payloads; here they become calls of the engines: `run` alone is called by
+the device thread, and does nothing that a job's own thread can do (worker/answer.py makes of it
+what the contract says). Two tasks on the same checkpoint share one engine, hence one vision
+encoder; so do two checkpoints whose vision encoders are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.contract import (
-    Caption,
     CaptionJob,
     CaptionOptions,
+    EmbedJob,
     ErrorCode,
     ImageJob,
-    Match,
     MatchJob,
     ModelFacts,
+    RankJob,
 )
 from producer.errors import PUBLIC_TEXT, JobFailed
+from producer.queues import model_task
+from worker.answer import Answer, Interpreter, PositionZero, Weighed
 from worker.errors import Fault
 
 if TYPE_CHECKING:
     from worker.blip import Engine
     from worker.blip.framing import Framing
+    from worker.calibration import Calibration
+
+TOKENS_OF_AN_IMAGE = 500
+"""So many tokens of text cost about what encoding one image does (BLIP-base: 110 GFLOP)."""
+
+MOST_TOKENS = 8_192
+"""Tokens of the texts of one item; a job with more has several."""
+
+MOST_RANKED_TOKENS = 16_384
+"""Tokens of the texts of a rank job, which is one item."""
+
+LACKS = {
+    "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
+    "match": ErrorCode.MODEL_LACKS_MATCHING,
+}
 
 
 class BatchKey(NamedTuple):
     """What changes the shape of the computation, and so separates batches.
 
-    resolution: the square's side where it is not the model's own. Modes share batches: their grids
-    have about as many patches, and the engine masks the difference.
+    task: caption, match, embed, embed_texts or rank. resolution: the square's side where it is not
+    the model's own. Modes share batches: their grids have about as many patches, and the engine
+    masks the difference. weighed: captions that the matching model looks at as well. position_zero,
+    k: of match and rank.
     """
 
     task: str
     num_beams: int = 1
     num_samples: int = 1
     resolution: int | None = None
+    weighed: bool = False
+    position_zero: PositionZero | None = None
+    k: int = 0
+
+
+class Asked(NamedTuple):
+    """One item of a batch: framed pixels, uint8 [H, W, 3], or None, and what is wanted of them.
+
+    weight: its cost on the device, in images.
+    """
+
+    pixels: Any
+    wanted: Any
+    weight: int = 1
 
 
 class Models:
     """Engines by task, and the names by which jobs and results know their checkpoints.
 
-    `make_options` turns the contract's caption options into the engine's.
+    `make_options` turns the contract's caption options into the engine's. `calibration` is of the
+    matching model.
     """
 
     def __init__(
-        self, engines: "Mapping[str, Engine]", names: Mapping[str, str], make_options: Any
+        self,
+        engines: "Mapping[str, Engine]",
+        names: Mapping[str, str],
+        make_options: Any,
+        calibration: "Calibration | None" = None,
     ) -> None:
         self._engines = dict(engines)
         self._names = dict(names)
         self._make_options = make_options
+        self._calibration = calibration
+        matcher, captioner = self._engines.get("match"), self._engines.get("caption")
+        self._one_vision = matcher is captioner or (
+            matcher is not None and captioner is not None and matcher.share_vision(captioner)
+        )
+        self._interpreter = Interpreter()
+        if matcher is not None:
+            self._interpreter = Interpreter(self.facts("match"), matcher.position_zero, calibration)
 
     @property
     def served(self) -> list[tuple[str, str]]:
@@ -69,58 +116,101 @@ class Models:
             Fault: model_lacks_captioning or model_lacks_matching when it is not served here.
         """
         try:
-            return self._engines[task]
+            return self._engines[model_task(task)]
         except KeyError:
-            code = {
-                "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
-                "match": ErrorCode.MODEL_LACKS_MATCHING,
-            }[task]
-            raise Fault(code, f"this worker serves {sorted(self._engines)}") from None
+            detail = f"this worker serves {sorted(self._engines)}"
+            raise Fault(LACKS[model_task(task)], detail) from None
 
     def facts(self, task: str) -> ModelFacts:
         """Which weights answer a task."""
         engine = self.engine(task)
-        return ModelFacts(id=self._names[task], revision=engine.revision, dtype=engine.dtype)
+        name = self._names[model_task(task)]
+        return ModelFacts(id=name, revision=engine.revision, dtype=engine.dtype)
+
+    def facts_of(self, job: ImageJob) -> dict[str, Any]:
+        """Which weights answer a job, by the names of JobResult's fields."""
+        facts = {"model": self.facts(job.task)}
+        if _is_weighed(job):
+            facts["match_model"] = self.facts("match")
+        return facts
+
+    def seen_by(self, job: ImageJob) -> list[Any]:
+        """What decides, of this worker's models, how a job is answered: JSON."""
+        facts = [facts.model_dump() for facts in self.facts_of(job).values()]
+        return [*facts, self._calibration and self._calibration.model_dump(mode="json")]
 
     def framing(self, job: ImageJob) -> "Framing":
         """How a job's image, or each of its regions, becomes the model's pixels.
 
         Raises:
             Fault: as `engine`.
-            JobFailed: job_invalid for a resolution that the model cannot take.
+            JobFailed: job_invalid for what the models here cannot do.
         """
+        if _is_weighed(job):
+            self.engine("match")
+            self._check_calibrated(job)
         try:
             return self.engine(job.task).framing(job.mode, job.resolution)
         except ValueError as exc:
-            invalid = ErrorCode.JOB_INVALID
-            raise JobFailed(invalid, f"{PUBLIC_TEXT[invalid]} {exc}") from exc
+            raise _invalid(str(exc)) from exc
 
-    def items(self, job: ImageJob, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
-        """A job and its framed images, uint8 [H, W, 3], as the batcher takes them."""
+    def items(self, job: ImageJob, images: Sequence[Any]) -> tuple[BatchKey, list[Asked]]:
+        """A job and its framed images, uint8 [H, W, 3], as the batcher takes them.
+
+        Raises:
+            JobFailed: job_invalid for texts that the model has no room for.
+        """
         size = self.engine(job.task).image_size
         resolution = None if size == (job.resolution, job.resolution) else job.resolution
         match job:
             case CaptionJob(options=options):
                 samples = options.num_return_sequences if options.do_sample else 1
-                key = BatchKey("caption", options.num_beams, samples, resolution)
-                wanted: Any = self._engine_options(options)
-            case MatchJob(texts=texts):
-                key, wanted = BatchKey("match", resolution=resolution), list(texts)
-        return key, [(pixels, wanted) for pixels in images]
+                weighed = _is_weighed(job)
+                key = BatchKey("caption", options.num_beams, samples, resolution, weighed)
+                wanted = self._engine_options(options)
+                return key, [Asked(pixels, wanted) for pixels in images]
+            case MatchJob():
+                key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
+                parts = _parts(self._token_ids(job.texts))
+                return key, [Asked(images[0], part, 1 + _cost(part)) for part in parts]
+            case RankJob():
+                key = BatchKey(
+                    "rank", resolution=resolution, position_zero=job.position_zero, k=job.k
+                )
+                return key, [self._ranked(job, images[0])]
+            case EmbedJob(texts=texts):
+                if texts is None:
+                    key = BatchKey("embed", resolution=resolution)
+                    return key, [Asked(pixels, None) for pixels in images]
+                parts = _parts(self._token_ids(texts))
+                asked = [Asked(None, part, max(1, _cost(part))) for part in parts]
+                return BatchKey("embed_texts"), asked
 
-    def run(self, key: BatchKey, payloads: Sequence[Any]) -> Sequence[Any]:
-        """Run one batch on the device: what the engine says of each payload; see `outputs`."""
+    def run(self, key: BatchKey, payloads: Sequence[Asked]) -> Sequence[Any]:
+        """Run one batch on the device: what the engines say of each payload; see `answer`."""
+        wanted = [one.wanted for one in payloads]
+        if key.task == "embed_texts":
+            vectors = self.engine("embed").embed(texts=[text for part in wanted for text in part])
+            rows = iter(vectors.tolist())
+            return [[next(rows) for _ in part] for part in wanted]
         engine = self.engine(key.task)
+        pixels = [one.pixels for one in payloads]
         # Native mode leaves images as they are that any mode has framed at this resolution.
-        images = engine.encode([pixels for pixels, _ in payloads], "native", key.resolution)
-        wanted = [wanted for _, wanted in payloads]
-        if key.task == "caption":
-            return engine.caption(images, wanted)
-        return engine.match(images, wanted)
+        images = engine.encode(pixels, "native", key.resolution)
+        match key.task:
+            case "caption":
+                captions = engine.caption(images, wanted)
+                return self._weighed(key, images, pixels, captions) if key.weighed else captions
+            case "match":
+                return engine.match(images, wanted, key.position_zero)
+            case "rank":
+                return engine.rank(images, wanted, key.k, key.position_zero)
+            case _:
+                return [[vector] for vector in engine.embed(images).tolist()]
 
-    def outputs(self, task: str, row: Sequence[Any]) -> tuple[Caption | Match, ...]:
-        """What `run` gave for one payload, in the contract's words."""
-        return tuple(map(_caption if task == "caption" else _match, row))
+    def answer(self, job: ImageJob, said: Sequence[Any]) -> Answer:
+        """What `run` gave for each item of a job, in their order, in the contract's words."""
+        return self._interpreter.answer(job, said)
 
     def warm_up(self, max_batch: int) -> None:
         """Run the worst-case batch of this size on every engine once, before any work is taken."""
@@ -132,6 +222,39 @@ class Models:
         for engine in self._distinct():
             engine.capture(max_batch)
 
+    def _weighed(
+        self, key: BatchKey, images: Any, pixels: Sequence[Any], captions: Sequence[Any]
+    ) -> list[Weighed]:
+        """Captions with their matches: on the same pass of the vision encoder, where the two models
+        share it, else on another."""
+        matcher = self.engine("match")
+        if not self._one_vision:
+            own = self.engine("caption").image_size
+            side = own[0] if own != matcher.image_size else None
+            images = matcher.encode(pixels, "native", key.resolution or side)
+        matches = matcher.match(images, [[one.text for one in row] for row in captions])
+        vectors = matcher.embed(images).tolist()
+        return [Weighed(*row) for row in zip(captions, matches, vectors, strict=True)]
+
+    def _check_calibrated(self, job: ImageJob) -> None:
+        rules = job.filter if isinstance(job, CaptionJob) else None
+        asked = rules is not None and rules.min_calibrated_probability is not None
+        if asked and not self._interpreter.calibrated:
+            raise _invalid("filter.min_calibrated_probability: the model here is not calibrated")
+
+    def _token_ids(self, texts: Sequence[str]) -> list[Sequence[int]]:
+        engine = self.engine("match")
+        try:
+            return [engine.token_ids(text) for text in texts]
+        except ValueError as exc:
+            raise _invalid(str(exc)) from exc
+
+    def _ranked(self, job: RankJob, pixels: Any) -> Asked:
+        token_ids = self._token_ids(job.texts)
+        if (tokens := sum(map(len, token_ids))) > MOST_RANKED_TOKENS:
+            raise _invalid(f"texts: {tokens} tokens, a rank job has {MOST_RANKED_TOKENS} at most")
+        return Asked(pixels, token_ids, 1 + _cost(token_ids))
+
     def _distinct(self) -> "list[Engine]":
         return list({id(engine): engine for engine in self._engines.values()}.values())
 
@@ -139,25 +262,27 @@ class Models:
         return self._make_options(**options.model_dump())
 
 
-def _caption(found: Any) -> Caption:
-    return Caption(
-        text=found.text,
-        tokens=tuple(found.tokens),
-        token_logprobs=tuple(found.token_logprobs),
-        processed_token_logprobs=tuple(found.processed_token_logprobs),
-        logprob=found.logprob,
-        mean_logprob=found.mean_logprob,
-        score=found.score,
-        finish_reason=found.finish_reason,
-        seed=found.seed,
-        count=found.count,
-    )
+def _is_weighed(job: ImageJob) -> bool:
+    return isinstance(job, CaptionJob) and not (job.filter is None and job.embed is None)
 
 
-def _match(found: Any) -> Match:
-    return Match(
-        text=found.text,
-        itm_probability=found.itm_probability,
-        itm_logit=found.itm_logit,
-        itc_cosine=found.itc_cosine,
-    )
+def _invalid(detail: str) -> JobFailed:
+    code = ErrorCode.JOB_INVALID
+    return JobFailed(code, f"{PUBLIC_TEXT[code]} {detail}")
+
+
+def _cost(texts: Sequence[Sequence[int]]) -> int:
+    return sum(map(len, texts)) // TOKENS_OF_AN_IMAGE
+
+
+def _parts(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Consecutive texts of at most MOST_TOKENS together."""
+    part: list[Sequence[int]] = []
+    tokens = 0
+    for text in texts:
+        if part and tokens + len(text) > MOST_TOKENS:
+            yield part
+            part, tokens = [], 0
+        part.append(text)
+        tokens += len(text)
+    yield part

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from producer.contract import (
     CaptionJob,
@@ -14,10 +13,10 @@ from producer.contract import (
     ImageFacts,
     ImageJob,
     JobFailed,
-    RegionCaptions,
     Timings,
     utcnow,
 )
+from worker.answer import Answer
 from worker.batcher import Batcher, BatcherClosed, QueueFull
 from worker.blip.framing import Framing
 from worker.blip.geometry import Box
@@ -25,7 +24,7 @@ from worker.errors import Fault
 from worker.image import Decoded
 from worker.lines import Done
 from worker.models import BatchKey, Models
-from worker.result_cache import Answer, ResultCache
+from worker.result_cache import Kept, ResultCache
 
 Fetch = Callable[[str, float], bytes]
 """(uri, monotonic deadline) -> the file's bytes. Raises Fault."""
@@ -37,10 +36,10 @@ JobFailed for regions outside the image."""
 
 @dataclass(frozen=True)
 class Product:
-    """What a job's run gave: Captions, Matches or RegionCaptions, and how they came about."""
+    """What a job's run gave, and how it came about. image: None where the job has none."""
 
-    outputs: tuple[object, ...]
-    image: ImageFacts
+    answer: Answer
+    image: ImageFacts | None
     timings: Timings
 
 
@@ -50,14 +49,14 @@ class Begun:
 
     job: ImageJob
     futures: "list[Future[Done]]"
-    image: ImageFacts
-    fetched_s: float
-    decoded_s: float
+    image: ImageFacts | None
+    fetched_s: float | None
+    decoded_s: float | None
     give_up_s: float
     """When the device has had its time, by time.monotonic()."""
     expires: bool = False
     """Whether that is when the job expires."""
-    known: Answer | None = None
+    known: Kept | None = None
     """What was answered before: the device is not asked."""
     key: str | None = None
     """What the answer is to be kept under."""
@@ -115,9 +114,11 @@ class Pipeline:
 
     def begin(self, job: ImageJob, framing: Framing) -> Begun:
         """The stages before the device, which does not keep this thread. Raises as `run`."""
-        regions = job.regions if isinstance(job, CaptionJob) else None
         try:
             with self._batcher.admit(job.lane) as admission:
+                if job.image is None:
+                    futures = admission.submit_all(*self._models.items(job, ()))
+                    return _waiting(job, futures, self._infer_timeout_s)
                 began_s = time.monotonic()
                 data = self._fetch(job.image, began_s + self._fetch_timeout_s)
                 fetched_s = time.monotonic()
@@ -126,6 +127,7 @@ class Pipeline:
                     if _expired(job):
                         raise JobFailed(ErrorCode.JOB_EXPIRED)
                     return _answered(job, known, fetched_s - began_s)
+                regions = job.regions if isinstance(job, CaptionJob) else None
                 image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
                 del data  # the file, which would be kept while its pixels wait
@@ -134,35 +136,30 @@ class Pipeline:
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
-        left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
-        return Begun(
-            job,
-            futures,
-            image.facts,
+        return replace(
+            _waiting(job, futures, self._infer_timeout_s),
+            image=image.facts,
             fetched_s=fetched_s - began_s,
             decoded_s=decoded_s - fetched_s,
-            give_up_s=time.monotonic() + min(self._infer_timeout_s, left_s),
-            expires=left_s <= self._infer_timeout_s,
             key=key,
         )
 
-    def _known(self, key: str) -> Answer | None:
+    def _known(self, key: str) -> Kept | None:
         return self._cache.get(key) if self._cache is not None else None
 
     def finish(self, begun: Begun, deadline_s: float = math.inf) -> Product:
         """Wait for the device, until `deadline_s` of time.monotonic() at most. Raises as `run`."""
         if begun.known is not None:
             timings = Timings(fetch_ms=_ms(begun.fetched_s), infer_ms=0.0)
-            return Product(begun.known.outputs, begun.image, timings)
+            return Product(begun.known.answer, begun.image, timings)
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
-        regions = begun.job.regions if isinstance(begun.job, CaptionJob) else None
-        found = [self._models.outputs(begun.job.task, one.value) for one in done]
-        outputs = _by_region(regions, found) if regions else found[0]
-        if begun.key is not None and self._cache is not None:
-            device_ms = _ms(sum(one.ran_s / one.batch_size for one in done))
-            self._cache.put(begun.key, Answer.of(begun.job, outputs, begun.image, device_ms))
+        answer = self._models.answer(begun.job, [one.value for one in done])
+        if begun.key is not None and begun.image is not None and self._cache is not None:
+            device_ms = 1_000 * sum(one.ran_s / one.batch_size for one in done)
+            kept = Kept(image=begun.image, answer=answer, device_ms=round(device_ms, 3))
+            self._cache.put(begun.key, kept)
         return Product(
-            outputs=outputs,
+            answer=answer,
             image=begun.image,
             timings=Timings(
                 fetch_ms=_ms(begun.fetched_s),
@@ -191,20 +188,27 @@ def _expired(job: ImageJob) -> bool:
     return job.expires_at is not None and utcnow() >= job.expires_at
 
 
-def _answered(job: ImageJob, answer: Answer, fetched_s: float) -> Begun:
+def _waiting(job: ImageJob, futures: "list[Future[Done]]", infer_timeout_s: float) -> Begun:
+    """A job that waits for the device from now on."""
+    left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
+    return Begun(
+        job,
+        futures,
+        image=None,
+        fetched_s=None,
+        decoded_s=None,
+        give_up_s=time.monotonic() + min(infer_timeout_s, left_s),
+        expires=left_s <= infer_timeout_s,
+    )
+
+
+def _answered(job: ImageJob, known: Kept, fetched_s: float) -> Begun:
     done: Future[Done] = Future()
     done.set_result(Done(None, 1, 0.0, 0.0))
     return Begun(
-        job, [done], answer.image, fetched_s=fetched_s, decoded_s=0, give_up_s=0, known=answer
+        job, [done], known.image, fetched_s=fetched_s, decoded_s=None, give_up_s=0, known=known
     )
 
 
-def _by_region(regions: Sequence[Box], found: Sequence[Any]) -> tuple[RegionCaptions, ...]:
-    return tuple(
-        RegionCaptions(box=box, captions=captions)
-        for box, captions in zip(regions, found, strict=True)
-    )
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1_000, 3)
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1_000, 3)

@@ -18,48 +18,28 @@ from typing import Any
 import redis
 from pydantic import BaseModel, ValidationError
 
-from producer.contract import (
-    Caption,
-    CaptionJob,
-    ImageFacts,
-    ImageJob,
-    Match,
-    ModelFacts,
-    RegionCaptions,
-)
+from producer.contract import CaptionJob, ImageFacts, ImageJob
+from worker.answer import Answer
 
-__all__ = ["Answer", "ResultCache", "read_counts"]
+__all__ = ["Kept", "ResultCache", "read_counts"]
 
 log = logging.getLogger(__name__)
 
 COUNTS_KEY = "captionq:cache"
 
+NOT_ASKED: set[str] = {
+    "schema_version", "job_id", "model", "lane", "submitted_at", "expires_at", "signature", "image",
+}  # fmt: skip
+"""The fields of a job that do not decide how it is answered."""
 
-class Answer(BaseModel):
-    """An answer as it is kept; one of the three is there."""
+
+class Kept(BaseModel):
+    """An answer as it is kept."""
 
     image: ImageFacts
-    captions: tuple[Caption, ...] | None = None
-    regions: tuple[RegionCaptions, ...] | None = None
-    matches: tuple[Match, ...] | None = None
+    answer: Answer
     device_ms: float
     """What it took of the device, milliseconds."""
-
-    @property
-    def outputs(self) -> tuple[object, ...]:
-        """The captions, regions or matches."""
-        return self.captions or self.regions or self.matches or ()
-
-    @classmethod
-    def of(
-        cls, job: ImageJob, outputs: tuple[Any, ...], image: ImageFacts, device_ms: float
-    ) -> "Answer":
-        """The answer to a job."""
-        if not isinstance(job, CaptionJob):
-            return cls(image=image, device_ms=device_ms, matches=outputs)
-        if job.regions:
-            return cls(image=image, device_ms=device_ms, regions=outputs)
-        return cls(image=image, device_ms=device_ms, captions=outputs)
 
 
 @dataclass(frozen=True)
@@ -68,35 +48,30 @@ class ResultCache:
 
     Args:
         ttl_s: how long an answer is kept, seconds.
-        facts: which weights answer a task.
+        models_of: which weights, and what else of the models, decide how a job is answered: JSON.
         seen_by: what else of this worker decides which pixels a file becomes.
     """
 
     client: redis.Redis
     ttl_s: float
-    facts: Callable[[str], ModelFacts]
+    models_of: Callable[[ImageJob], Any]
     seen_by: str = ""
 
     def key(self, job: ImageJob, data: bytes) -> str | None:
         """What the answer to a job about this file is kept under; None where it is not."""
         if isinstance(job, CaptionJob) and job.options.do_sample and job.options.seed is None:
             return None
-        model = self.facts(job.task)
-        asked = job.model_dump(
-            mode="json", include={"task", "mode", "resolution", "options", "regions", "texts"}
-        )
-        whole = [
-            hashlib.sha256(data).hexdigest(), model.id, model.revision, model.dtype, self.seen_by,
-            asked,
-        ]  # fmt: skip
+        asked = job.model_dump(mode="json", exclude=NOT_ASKED)
+        file = hashlib.sha256(data).hexdigest()
+        whole = [file, self.models_of(job), self.seen_by, asked]
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
         return f"{COUNTS_KEY}:{hashlib.sha256(text.encode()).hexdigest()}"
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> Kept | None:
         """The answer kept under a key, counted as a hit; None when there is none."""
         try:
             kept: Any = self.client.get(key)
-            answer = None if kept is None else Answer.model_validate_json(kept)
+            answer = None if kept is None else Kept.model_validate_json(kept)
             if answer is not None:
                 with self.client.pipeline(transaction=False) as pipeline:
                     pipeline.hincrbyfloat(COUNTS_KEY, "hits", 1)
@@ -107,7 +82,7 @@ class ResultCache:
             log.warning("the cache of results cannot be read: %s", exc)
             return None
 
-    def put(self, key: str, answer: Answer) -> None:
+    def put(self, key: str, answer: Kept) -> None:
         """Keep an answer, and count a miss."""
         try:
             with self.client.pipeline(transaction=False) as pipeline:

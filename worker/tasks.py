@@ -17,7 +17,6 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
 from producer.contract import (
-    Caption,
     Chunk,
     ErrorCode,
     ImageJob,
@@ -26,8 +25,6 @@ from producer.contract import (
     JobFailed,
     JobResult,
     JobState,
-    Match,
-    RegionCaptions,
     Timings,
     parse_job,
     utcnow,
@@ -39,7 +36,7 @@ from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault, public_failure
 from worker.gate import Gate
-from worker.models import Models
+from worker.models import LACKS, Models
 from worker.pipeline import Product
 from worker.publish import Publisher, patiently
 from worker.recorded import looked_up
@@ -159,12 +156,7 @@ class Shell:
         if served and (job.lane != BULK or is_bulk(delivery.queue or queue)):
             return
         if queue == delivery.queue:
-            raise JobFailed(
-                {
-                    "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
-                    "match": ErrorCode.MODEL_LACKS_MATCHING,
-                }[model_task(job.task)]
-            )
+            raise JobFailed(LACKS[model_task(job.task)])
         log.info("job %s sent on to queue %s", delivery.job_id, queue)
         task.signature_from_request(task.request, queue=queue).apply_async()
         raise Ignore
@@ -237,11 +229,9 @@ class Shell:
             state=JobState.SUCCEEDED,
             attempts=delivery.attempt,
             image_ref=delivery.image_ref,
-            captions=tuple(o for o in product.outputs if isinstance(o, Caption)) or None,
-            regions=tuple(o for o in product.outputs if isinstance(o, RegionCaptions)) or None,
-            matches=tuple(o for o in product.outputs if isinstance(o, Match)) or None,
+            **product.answer.fields,
+            **self.models.facts_of(job),
             image=product.image,
-            model=self.models.facts(job.task),
             timings=product.timings.model_copy(update={"queue_ms": queue_ms}),
             finished_at=utcnow(),
         )

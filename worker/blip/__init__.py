@@ -1,4 +1,4 @@
-"""BLIP inference as a library: `Engine.load(...)`, then `caption`, `match` and `embed`.
+"""BLIP inference as a library: `Engine.load(...)`, then `caption`, `match`, `rank` and `embed`.
 
 Needs torch, transformers, numpy, Pillow and safetensors; nothing of the queue. What needs torch is
 imported when it is first named: the geometry of images is used in processes without it.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worker.blip.hub import fetch_model
     from worker.blip.images import crop
     from worker.blip.options import REFERENCE, CaptionOptions
-    from worker.blip.results import Caption, Match
+    from worker.blip.results import Caption, Match, Ranked
 
 __all__ = [
     "REFERENCE",
@@ -36,6 +36,7 @@ __all__ = [
     "InputError",
     "Match",
     "OutOfMemory",
+    "Ranked",
     "crop",
     "distinct_2",
     "fetch_model",
@@ -55,7 +56,7 @@ _MODULES = {
     "hub": ("fetch_model",),
     "images": ("crop",),
     "options": ("REFERENCE", "CaptionOptions"),
-    "results": ("Caption", "Match"),
+    "results": ("Caption", "Match", "Ranked"),
 }
 
 

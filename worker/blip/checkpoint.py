@@ -55,6 +55,7 @@ class Checkpoint:
     """A checkpoint folder, read and verified; its weights are loaded by `build`."""
 
     def __init__(self, source: Source, tasks: Iterable[str] | None = None) -> None:
+        self.folder = source.folder
         config = _read_json(source.folder / "config.json")
         self.vision: VisionConfig = vision_config(config)
         self.text: TextConfig = text_config(config)

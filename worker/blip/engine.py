@@ -16,15 +16,17 @@ from worker.blip.framing import Framing
 from worker.blip.geometry import MODES, Mode
 from worker.blip.hub import resolve
 from worker.blip.images import Group, Images, frame, framing, normalise
-from worker.blip.matching import MAX_PAIRS, Matcher, batched, right_pad, score
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
-from worker.blip.results import Caption, Match, matches
+from worker.blip.results import Caption, Match, Ranked, matches, ranked
 from worker.blip.results import captions as captions_of
 from worker.blip.rows import groups, rows_of
 from worker.blip.sampling import seeded
+from worker.blip.scoring import Scorer, shortlists
 from worker.blip.staging import Staging
 from worker.blip.steps import Steps, row_sizes
+from worker.blip.text_cache import TextCache, TokenIds
 from worker.blip.tokenizer import Text, texts_per_image
+from worker.blip.weights import Weights
 
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
@@ -50,6 +52,29 @@ class EncodedImages:
         return len(self.embeddings)
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """What is to be matched: N images, and each one's texts as given and as token ids.
+
+    first: the id that takes [CLS]'s place for ITM, or None.
+    """
+
+    scorer: Scorer
+    encoded: EncodedImages
+    texts: Sequence[Sequence[Text]]
+    token_ids: Sequence[Sequence[TokenIds]]
+    first: int | None
+
+    def cosines(self) -> Tensor:
+        """Scorer.cosines."""
+        return self.scorer.cosines(self.encoded.embeddings, self.token_ids)
+
+    def itm_logits(self, token_ids: Sequence[Sequence[TokenIds]]) -> Tensor:
+        """Scorer.itm_logits of these texts, all or some of each image's own."""
+        encoded = self.encoded
+        return self.scorer.itm_logits(encoded.embeddings, token_ids, self.first, encoded.key_mask)
+
+
 class Engine:
     """A BLIP checkpoint on one device. Not thread-safe: one thread calls it.
 
@@ -72,14 +97,17 @@ class Engine:
         decoder = self._modules.decoder
         on_gpu = device.type == "cuda"
         self._steps = None if decoder is None else Steps(decoder, static=on_gpu, capture=on_gpu)
+        self._folder, self._vision = checkpoint.folder, checkpoint.vision
         self._text = checkpoint.text
         self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
+        self.text_cache = TextCache()
+        matcher, pad_id = self._modules.matcher, self._tokenizer.pad_id
+        self._scorer = None if matcher is None else Scorer(matcher, pad_id, self.text_cache)
         self.tasks: frozenset[str] = checkpoint.tasks
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
         self.image_size: tuple[int, int] = checkpoint.preprocessing.size  # (height, width)
-        self._patch_size = checkpoint.vision.patch_size
         self.resample: int = checkpoint.preprocessing.resample  # PIL.Image.Resampling
         self.dtype = dtype
         self.device = str(device)
@@ -105,6 +133,31 @@ class Engine:
             dtype = "float32" if on.type == "cpu" else "bfloat16"
         return cls(Checkpoint(resolve(model, revision), tasks), dtype, on)
 
+    @property
+    def position_zero(self) -> Literal["enc", "cls"]:
+        """What ITM reads its answer from where `match` is not told: see there."""
+        return "cls" if self._tokenizer.enc_id is None else "enc"
+
+    def token_ids(self, text: str) -> TokenIds:
+        """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
+
+        Raises InputError for one that the model has no room for.
+        """
+        return self._text_ids(text)
+
+    def share_vision(self, other: "Engine") -> bool:
+        """Run on the other's vision encoder from now on, if it is the same to the last bit.
+
+        Then images that either has encoded are the other's as well. Returns whether it is so.
+        """
+        same = (
+            (self.device, self.dtype, self._vision, self._preprocessing)
+            == (other.device, other.dtype, other._vision, other._preprocessing)
+        ) and self._vision_digest() == other._vision_digest()
+        if same:
+            self._modules = replace(self._modules, vision=other._modules.vision)
+        return same
+
     def framing(self, mode: Mode = "stretch", resolution: int | None = None) -> Framing:
         """How images become pixels: a plain value, for framing them elsewhere.
 
@@ -116,7 +169,7 @@ class Engine:
         if mode not in MODES:
             raise ValueError(f"mode must be {', '.join(MODES)}, not {mode!r}")
         try:
-            return framing(self._preprocessing, self._patch_size, mode, resolution)
+            return framing(self._preprocessing, self._vision.patch_size, mode, resolution)
         except ValueError as exc:
             raise InputError(str(exc)) from exc
 
@@ -221,24 +274,40 @@ class Engine:
         in the paper's code, "cls" as in transformers; None is "enc" where the tokenizer has it.
         mode, resolution: how images are framed, see `framing`.
         """
-        matcher = self._matcher()
-        encoded = self.encode(images, mode, resolution)
-        per_image = texts_per_image(texts, len(encoded))
-        first = self._position_zero(position_zero)
-        token_ids = [[self._text_ids(text) for text in row] for row in per_image]
-        if not any(token_ids):
-            return [[] for _ in token_ids]
+        pairs = self._pairs(images, texts, position_zero, mode, resolution)
+        if not any(pairs.token_ids):
+            return [[] for _ in pairs.texts]
         with device_errors(self._device):
-            scores = score(
-                matcher,
-                encoded.embeddings,
-                token_ids,
-                self._tokenizer.pad_id,
-                first,
-                encoded.key_mask,
-            )
-            logits, cosines = (values.cpu() for values in scores)
-        return matches(logits, cosines, per_image, self._tokenizer)
+            logits, cosines = pairs.itm_logits(pairs.token_ids), pairs.cosines()
+        return matches(logits, cosines, pairs.texts, self._tokenizer)
+
+    @torch.inference_mode()
+    def rank(
+        self,
+        images: Images | EncodedImages,
+        texts: str | Sequence[Text] | Sequence[Sequence[Text]],
+        k: int,
+        position_zero: Literal["enc", "cls"] | None = None,
+        *,
+        mode: Mode = "stretch",
+        resolution: int | None = None,
+    ) -> list[list[Ranked]]:
+        """Each image's texts by the paper's two stages: the k best by ITC cosine are matched.
+
+        The answers are in the order of the texts. k: at least 1; with as many texts or fewer, all
+        are matched. texts, position_zero, mode, resolution: as in `match`.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        pairs = self._pairs(images, texts, position_zero, mode, resolution)
+        if not any(pairs.token_ids):
+            return [[] for _ in pairs.texts]
+        with device_errors(self._device):
+            cosines = pairs.cosines()
+            kept = shortlists(cosines, [len(row) for row in pairs.texts], k)
+            chosen = zip(pairs.token_ids, kept, strict=True)
+            logits = pairs.itm_logits([[row[i] for i in best] for row, best in chosen])
+        return ranked(logits, cosines, kept, pairs.texts, self._tokenizer)
 
     @torch.inference_mode()
     def embed(
@@ -253,21 +322,17 @@ class Engine:
 
         mode, resolution: how images are framed, see `framing`.
         """
-        matcher = self._matcher()
+        scorer = self._matching()
         if (images is None) == (texts is None):
             raise ValueError("embed takes images or texts, one of the two")
         if images is not None:
             embeddings = self.encode(images, mode, resolution).embeddings
             with device_errors(self._device):
-                return matcher.embed_images(embeddings).cpu()
+                return scorer.embed_images(embeddings)
         rows = [texts] if isinstance(texts, str) else texts or ()
         token_ids = [self._text_ids(text) for text in rows]
-        vectors = [torch.empty(0, matcher.text_proj.out_features)]
         with device_errors(self._device):
-            for part in batched(token_ids, MAX_PAIRS):
-                padded = right_pad(part, self._tokenizer.pad_id, self._device)
-                vectors.append(matcher.embed_texts(*padded).cpu())
-        return torch.cat(vectors)
+            return scorer.embed_texts(token_ids)
 
     def warmup(self, batch: int, options: CaptionOptions = WORST_CASE) -> None:
         """Run the real forward on `batch` grey images, with the largest options to be expected."""
@@ -278,6 +343,7 @@ class Engine:
         if "match" in self.tasks:
             longest = min(_WARMUP_TEXT, self._text.max_positions - 2)
             self.match(images, [[self._tokenizer.sep_id] * longest])
+            self.text_cache.clear()  # another batch is to do the same work, and jobs are to count
 
     @torch.inference_mode()
     def capture(self, batch: int) -> None:
@@ -307,8 +373,27 @@ class Engine:
                 for g in groups
             ]
 
-    def _text_ids(self, text: Text) -> list[int]:
-        token_ids = self._tokenizer.text(text)
+    def _pairs(
+        self,
+        images: Images | EncodedImages,
+        texts: str | Sequence[Text] | Sequence[Sequence[Text]],
+        position_zero: Literal["enc", "cls"] | None,
+        mode: Mode,
+        resolution: int | None,
+    ) -> _Pairs:
+        scorer = self._matching()
+        encoded = self.encode(images, mode, resolution)
+        per_image = texts_per_image(texts, len(encoded))
+        first = self._position_zero(position_zero)
+        rows = {id(row): row for row in per_image}  # one list for all images is read once
+        read = {key: [self._text_ids(text) for text in row] for key, row in rows.items()}
+        return _Pairs(scorer, encoded, per_image, [read[id(row)] for row in per_image], first)
+
+    def _vision_digest(self) -> str:
+        return Weights(self._folder).digest_of("vision_model.")
+
+    def _text_ids(self, text: Text) -> TokenIds:
+        token_ids = tuple(self._tokenizer.text(text))
         self._check_length(len(token_ids), "a text")
         return token_ids
 
@@ -327,10 +412,10 @@ class Engine:
             raise ValueError("position_zero='enc', but the checkpoint's tokenizer has no [ENC]")
         return None if choice == "cls" else enc_id
 
-    def _matcher(self) -> Matcher:
-        if self._modules.matcher is None:
+    def _matching(self) -> Scorer:
+        if self._scorer is None:
             raise self._lacks("match")
-        return self._modules.matcher
+        return self._scorer
 
     def _lacks(self, task: str) -> CheckpointError:
         return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")

@@ -48,7 +48,7 @@ class Match:
     """How well one text fits one image.
 
     itm_probability  softmax of `itm_logits`, column 1; 0.5 is the paper's caption filter
-    itm_logit        column 1 alone; the paper ranks by itm_logit + itc_cosine
+    itm_logit        column 1 alone
     itm_logits       (no match, match)
     itc_cosine       cosine of the two projections, -1 to 1
     """
@@ -58,6 +58,29 @@ class Match:
     itm_logit: float
     itm_logits: tuple[float, float]
     itc_cosine: float
+
+    @property
+    def score(self) -> float:
+        """What the paper's retrieval ranks by: ITM logit plus ITC cosine."""
+        return self.itm_logit + self.itc_cosine
+
+    @property
+    def itm_margin(self) -> float:
+        """The logit of `itm_probability`: match over no match."""
+        return self.itm_logits[1] - self.itm_logits[0]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A text's place before an image: the cosine of every text, the match of the shortlist alone.
+
+    itc_cosine  cosine of the two projections, -1 to 1
+    match       how well it fits, by both; None where the cosine left it out of the shortlist
+    """
+
+    text: str
+    itc_cosine: float
+    match: Match | None
 
 
 def captions(
@@ -155,7 +178,7 @@ def matches(
     return [
         [
             Match(
-                text=text if isinstance(text, str) else tokenizer.decode(text),
+                text=_words(text, tokenizer),
                 itm_probability=probabilities[1],
                 itm_logit=pair[1],
                 itm_logits=(pair[0], pair[1]),
@@ -165,3 +188,32 @@ def matches(
         ]
         for row in rows
     ]
+
+
+def ranked(
+    logits: Tensor,
+    cosines: Tensor,
+    shortlists: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[Text]],
+    tokenizer: Tokenizer,
+) -> list[list[Ranked]]:
+    """All of each image's texts, in their order, those of its shortlist with their match.
+
+    logits: ITM's, [N, k, 2], of the texts that the shortlists name, in that order. cosines: [N, n].
+    """
+    answers = []
+    rows = zip(logits, cosines, shortlists, texts, strict=True)
+    for pairs, own, kept, row in rows:
+        [found] = matches(pairs[None], own[None, kept], [[row[i] for i in kept]], tokenizer)
+        by_place = dict(zip(kept, found, strict=True))
+        answers.append(
+            [
+                Ranked(_words(text, tokenizer), cosine, by_place.get(place))
+                for place, (text, cosine) in enumerate(zip(row, own.tolist(), strict=False))
+            ]
+        )
+    return answers
+
+
+def _words(text: Text, tokenizer: Tokenizer) -> str:
+    return text if isinstance(text, str) else tokenizer.decode(text)

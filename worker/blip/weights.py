@@ -58,6 +58,16 @@ class Weights:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()[:12]
 
+    def digest_of(self, prefix: str) -> str:
+        """SHA-256 over the tensors whose names start with `prefix`, as float32: equal for equal
+        weights, however they are spread over files."""
+        digest = hashlib.sha256()
+        tensors = self.load([prefix], torch.float32, torch.device("cpu"))
+        for name in sorted(tensors):
+            digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
+            digest.update(tensors[name].contiguous().numpy().data)
+        return digest.hexdigest()
+
 
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / SAFETENSORS).is_file():
