@@ -37,6 +37,7 @@ from producer.framing import box_of
 from producer.manifest.caption_command import EXAMPLES, caption
 from producer.manifest.embed_command import EMBED_EXAMPLES, embed
 from producer.manifest.match_command import MATCH_EXAMPLES, match
+from producer.rank_command import RANK_EXAMPLES, rank
 from producer.settings import ProducerSettings
 from producer.signing import new_key
 from producer.store import Record
@@ -156,6 +157,7 @@ def submit(
 
 caption_many = app.command("caption", epilog=EXAMPLES)(caption)
 embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
+rank_many = app.command("rank", epilog=RANK_EXAMPLES)(rank)
 match_many = app.command("match", epilog=MATCH_EXAMPLES)(match)
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from producer.contract import (
@@ -87,7 +88,7 @@ class Rows(ABC):
             item = items.get(place)
             yield item, self.cells(item) if item and not item.error else None
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Holds]:
         """All columns, in order."""
         return FIRST | dict(self.own) | LAST

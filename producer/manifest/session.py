@@ -34,7 +34,7 @@ from producer.manifest.run import Run
 from producer.manifest.service import NoNotes, Service
 from producer.manifest.sources import Identity, Sources
 from producer.settings import ProducerSettings
-from producer.upload import Uploader
+from producer.upload import uploader
 
 RUN_BYTES = 8
 
@@ -89,15 +89,12 @@ class Session:
             See `Run.go`.
         """
         began_s = time.monotonic()
-        request, settings = self._request, self._settings
-        upload = None
-        if settings.upload_url:
-            upload = Uploader(settings.upload_url, settings.s3_endpoint_url).upload
+        request = self._request
         with contextlib.ExitStack() as opened:
             output = self._output(progress)
             opened.callback(output.close)
             output.cut(self.past.end)
-            preparer = Preparer(upload, request.beside, request.skip_existing)
+            preparer = Preparer(uploader(self._settings), request.beside, request.skip_existing)
             opened.callback(preparer.close)
             chunks = in_chunks(self._sources, request.size)
             feed = Feed(remaining(chunks, self.past, preparer))
