@@ -13,6 +13,8 @@ class Task(StrEnum):
 
     CAPTION = "caption"
     MATCH = "match"
+    EMBED = "embed"
+    RANK = "rank"
 
 
 class View(StrEnum):

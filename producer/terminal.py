@@ -36,7 +36,7 @@ def standing(record: Record) -> str:
 
 
 def outcome(result: JobResult) -> str:
-    """What became of a job, in words: captions, or texts from the best on, or the error.
+    """What became of a job, in words: captions, texts from the best on, an embedding, or the error.
 
     Of regions, each one's best caption; of a chunk, how many images ended how, and its shard.
     """
@@ -53,8 +53,13 @@ def outcome(result: JobResult) -> str:
         )
     if result.captions is not None:
         return " | ".join(caption.text for caption in result.captions)
-    best_first = sorted(result.matches or (), key=lambda m: m.itm_probability, reverse=True)
-    return " | ".join(f"{match.itm_probability:.3f} {match.text}" for match in best_first)
+    if result.embeddings is not None:
+        return " | ".join(
+            f"{len(one.values())} numbers of {one.model} at {one.revision}"
+            for one in result.embeddings
+        )
+    best_first = result.ranking if result.matches is None else result.matches
+    return " | ".join(f"{one.itm_probability:.3f} {one.text}" for one in best_first or ())
 
 
 def with_progress(results: Iterable[JobResult], total: int) -> Iterator[JobResult]:
