@@ -44,6 +44,7 @@ from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import Uploader, local_path
+from producer.validation.command import VALIDATE_EXAMPLES, validate
 
 app = typer.Typer(
     name="captionq",
@@ -175,6 +176,7 @@ def submit(
 caption_many = app.command("caption", epilog=EXAMPLES)(caption)
 embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
 rank_many = app.command("rank", epilog=RANK_EXAMPLES)(rank)
+validate_pairs = app.command("validate", epilog=VALIDATE_EXAMPLES)(validate)
 match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
 
 
