@@ -16,7 +16,7 @@ from producer.manifest.flags import (
     Output,
     RunFlags,
     Sink,
-    Sources,
+    SourcesIfAny,
     file_named,
     with_groups,
 )
@@ -40,7 +40,7 @@ EMBED_EXAMPLES = (
 @with_groups
 def embed(
     *,
-    sources: Sources | None = None,
+    sources: SourcesIfAny = None,
     text: Annotated[
         list[str] | None,
         typer.Option(help="A text to embed, in place of images; may be repeated."),

@@ -15,15 +15,14 @@ from producer.flags import InLane, Mode, ModelId, Resolution, View
 from producer.manifest.request import Request
 from producer.manifest.tables import Columns
 
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="SOURCE...",
-        help="An image, a folder (all images in it and below), a pattern ('a/**/*.png'), a "
-        "list (.txt: a URI or path a line, # for comments), a table (.csv, .tsv, .jsonl, "
-        ".parquet), s3://bucket/prefix/, a URI, or - for a list on standard input.",
-    ),
-]
+_SOURCES = typer.Argument(
+    metavar="SOURCE...",
+    help="An image, a folder (all images in it and below), a pattern ('a/**/*.png'), a "
+    "list (.txt: a URI or path a line, # for comments), a table (.csv, .tsv, .jsonl, "
+    ".parquet), s3://bucket/prefix/, a URI, or - for a list on standard input.",
+)
+Sources = Annotated[list[str], _SOURCES]
+SourcesIfAny = Annotated[list[str] | None, _SOURCES]
 Output = Annotated[
     str,
     typer.Option(

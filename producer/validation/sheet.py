@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from producer.references import public_uri
 from producer.validation.pictures import Picture, Pictures
 from producer.validation.scores import Scored
 from producer.validation.tally import Tally
@@ -49,7 +50,7 @@ a { color: inherit; }
 <h1>The worst of $pairs pairs</h1>
 <p>$below of them have an ITM probability below $min_itm. Here are the $shown with the lowest,
 lowest first.</p>
-<ol>
+<ol role="list">
 """)
 _FOOT = "</ol>\n</main>\n</body>\n</html>\n"
 _ABSENT = (
@@ -82,7 +83,7 @@ def _page(tally: Tally, pictures: Pictures) -> Iterator[str]:
 
 def _card(place: int, pair: Scored, picture: Picture, min_itm: float) -> str:
     """One pair. Its caption is no alternative text: it may well be wrong."""
-    name = escape(pair.image)
+    name = escape(public_uri(pair.image) if "://" in pair.image else pair.image)
     image = _ABSENT
     if picture.shown is not None:
         image = (
