@@ -14,10 +14,9 @@ SIZE = 256
 @lru_cache(100_000)
 def vector(words: str, size: int = SIZE) -> tuple[float, ...]:
     """A unit vector."""
-    rng = random.Random(hashlib.sha256(words.encode()).digest())
-    values = [rng.gauss(0, 1) for _ in range(size)]
-    length = math.sqrt(math.fsum(one * one for one in values))
-    return tuple(one / length for one in values)
+    values = [byte - 127.5 for byte in hashlib.shake_128(words.encode()).digest(size)]
+    length = math.hypot(*values)
+    return tuple([one / length for one in values])
 
 
 def embedding(words: str, encoding: Encoding = "list", revision: str = "1") -> Embedding:
