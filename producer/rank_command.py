@@ -10,12 +10,13 @@ import typer
 from producer.client import Client
 from producer.errors import JobFailed
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
-from producer.manifest.command import INTERRUPTED, progress_for
+from producer.manifest.command import INTERRUPTED, kind_of_progress
 from producer.manifest.flags import FlowFlags, Sources, with_groups
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.prepare import Preparer
 from producer.manifest.progress import failures, summary
 from producer.manifest.sources import Sources as References
+from producer.manifest.sources import total_of
 from producer.manifest.tables import Columns
 from producer.ranking import Ranker, Ranking
 from producer.upload import uploader
@@ -53,7 +54,8 @@ def rank(
         settings = read_settings()
         references = References(sources, Columns(flow.column), flow.base, settings.s3_endpoint_url)
         preparer = Preparer(uploader(settings))
-        progress = progress_for(None, 0, "images", flow.quiet)
+        total = total_of(references.identities())
+        progress = kind_of_progress(flow.quiet)(total)
         began_s = time.monotonic()
         try:
             with Interrupt() as interrupt, Client(settings=settings) as client:

@@ -36,14 +36,15 @@ def standing(record: Record) -> str:
 
 
 def outcome(result: JobResult) -> str:
-    """What became of a job, in words: captions, texts from the best on, an embedding, or the error.
+    """What became of a job, in words: captions, or texts or images from the best on, or the error.
 
-    Of regions, each one's best caption; of a chunk, how many images ended how, and its shard.
+    Of regions, each one's best caption; of a chunk, how many images ended how, and its shard, or
+    the best of its images where it ranks them.
     """
     if result.error is not None:
         words = f"{result.error.code}: {result.error.message}"
         return f"{words} {HINTS[result.error.code]}" if result.error.code in HINTS else words
-    if result.counts is not None:
+    if result.counts is not None and result.ranking is None:
         words = ", ".join(f"{count} {ended}" for ended, count in result.counts.items())
         return f"{words}: {result.shard}" if result.shard else words
     if result.regions is not None:
@@ -51,15 +52,19 @@ def outcome(result: JobResult) -> str:
             f"{','.join(map(str, region.box))}: {region.captions[0].text}"
             for region in result.regions
         )
+    if result.abstained:
+        return "abstained: the filter refused every caption"
     if result.captions is not None:
-        return " | ".join(caption.text for caption in result.captions)
+        kept = [caption.text for caption in result.captions if not caption.rejected]
+        return " | ".join(kept)
     if result.embeddings is not None:
-        return " | ".join(
-            f"{len(one.values())} numbers of {one.model} at {one.revision}"
-            for one in result.embeddings
-        )
-    best_first = result.ranking if result.matches is None else result.matches
-    return " | ".join(f"{one.itm_probability:.3f} {one.text}" for one in best_first or ())
+        sizes = [len(one.values()) for one in result.embeddings]
+        return f"{len(sizes)} embedding{'s' * (len(sizes) != 1)} of {sizes[0]} numbers"
+    best_first = result.matches or result.ranking or ()
+    return " | ".join(
+        f"{one.itm_probability:.3f} {one.text or getattr(one, 'image_ref', '')}"
+        for one in best_first
+    )
 
 
 def with_progress(results: Iterable[JobResult], total: int) -> Iterator[JobResult]:

@@ -14,12 +14,23 @@ class Admission(Generic[Key]):
 
     def __init__(
         self,
-        arrive: "Callable[[Key, Sequence[Any]], list[Future[Done]]]",
-        give_up: Callable[[], object],
+        reserve: Callable[[int, float], object],
+        arrive: "Callable[[int, Key, Sequence[Any]], list[Future[Done]]]",
+        give_up: Callable[[int], object],
     ) -> None:
+        self._reserve = reserve
         self._arrive = arrive
         self._give_up = give_up
         self._pending = True
+        self._reserved = 0
+
+    def reserve(self, items: int, timeout_s: float) -> None:
+        """Wait, so many seconds at most, until there is room for so many items, and keep it.
+
+        Raises: QueueFull, BatcherClosed.
+        """
+        self._reserve(items, timeout_s)
+        self._reserved = items
 
     def submit(self, key: Key, payload: Any) -> "Future[Done]":
         """Hand one item over. Raises: QueueFull, BatcherClosed, RuntimeError when called twice."""
@@ -30,7 +41,7 @@ class Admission(Generic[Key]):
         if not self._pending:
             raise RuntimeError("an admission is used once")
         self._pending = False
-        return self._arrive(key, payloads)
+        return self._arrive(self._reserved, key, payloads)
 
     def __enter__(self) -> Self:
         return self
@@ -43,4 +54,4 @@ class Admission(Generic[Key]):
     ) -> None:
         if self._pending:
             self._pending = False
-            self._give_up()
+            self._give_up(self._reserved)

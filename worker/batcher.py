@@ -74,6 +74,7 @@ class Batcher(Generic[Key]):
         self._changed = threading.Condition()
         self._lines: Lines[Key] = Lines()
         self._on_the_way: dict[Lane, int] = {INTERACTIVE: 0, BULK: 0}
+        self._reserved: dict[Lane, int] = {INTERACTIVE: 0, BULK: 0}
         self._passed_over = 0
         self._closed = False
         self._began_s: float | None = None
@@ -93,7 +94,9 @@ class Batcher(Generic[Key]):
             if self._closed:
                 raise BatcherClosed
             self._on_the_way[lane] += 1
-        return Admission(partial(self._arrive, lane), partial(self._give_up, lane))
+        return Admission(
+            partial(self._reserve, lane), partial(self._arrive, lane), partial(self._give_up, lane)
+        )
 
     def submit(self, key: Key, payload: Any, lane: Lane = INTERACTIVE) -> "Future[Done]":
         """Hand an item over at once. Raises: QueueFull, BatcherClosed."""
@@ -108,22 +111,37 @@ class Batcher(Generic[Key]):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _arrive(self, lane: Lane, key: Key, payloads: Sequence[Any]) -> "list[Future[Done]]":
+    def _room(self, lane: Lane, items: int) -> bool:
+        return self._lines.length(lane) + self._reserved[lane] + items <= self._max_queue
+
+    def _reserve(self, lane: Lane, items: int, timeout_s: float) -> None:
         with self._changed:
-            self._on_the_way[lane] -= 1
-            self._changed.notify_all()
+            if not self._changed.wait_for(
+                lambda: self._closed or self._room(lane, items), timeout_s
+            ):
+                raise QueueFull
             if self._closed:
                 raise BatcherClosed
-            if self._lines.length(lane) + len(payloads) > self._max_queue:
+            self._reserved[lane] += items
+
+    def _arrive(
+        self, lane: Lane, reserved: int, key: Key, payloads: Sequence[Any]
+    ) -> "list[Future[Done]]":
+        with self._changed:
+            self._give_up(lane, reserved)
+            if self._closed:
+                raise BatcherClosed
+            if not self._room(lane, len(payloads)):
                 raise QueueFull
             since_s = self._clock()
             items = [Item(one, Future(), since_s, self._weigh(one)) for one in payloads]
             self._lines.add(key, lane, items)
         return [item.future for item in items]
 
-    def _give_up(self, lane: Lane) -> None:
+    def _give_up(self, lane: Lane, reserved: int) -> None:
         with self._changed:
             self._on_the_way[lane] -= 1
+            self._reserved[lane] -= reserved
             self._changed.notify_all()
 
     def _loop(self) -> None:
@@ -167,6 +185,7 @@ class Batcher(Generic[Key]):
                         items = self._lines.take(key, first, self._max_batch)
                         passed = longest is self._lines.longest_waiting_bulk() is not None
                         self._passed_over = self._passed_over + 1 if passed else 0
+                        self._changed.notify_all()  # there is room
                         return key, items
                     case Wait(timeout_s):
                         self._changed.wait(timeout_s)
@@ -227,6 +246,7 @@ class Batcher(Generic[Key]):
         with self._changed:
             self._closed = True
             left = self._lines.take_all()
+            self._changed.notify_all()
         for item in [*items, *left]:
             if not item.future.done():
                 item.future.set_exception(exc)

@@ -209,7 +209,10 @@ def make_cache(settings: WorkerSettings, broker_url: str, models: Models) -> Res
     client: redis.Redis = redis.Redis.from_url(
         settings.results_url_beside(broker_url), decode_responses=True, socket_timeout=2
     )
-    seen_by = f"{settings.alpha} {settings.draft}"
+    decide = (
+        "alpha", "draft", "image_formats", "max_pixels", "max_side", "max_jpeg_scans", "max_bytes",
+    )  # fmt: skip
+    seen_by = " ".join(settings.shown(name) for name in decide)
     return ResultCache(client, settings.result_cache_ttl_s, models.seen_by, seen_by)
 
 

@@ -1,7 +1,8 @@
 """Many images of one message at once: fetched and decoded by threads that all messages share.
 
-Images go to the batcher as they come. A place is held from an image's turn until the device has
-been at it: so few of them wait in memory, and a slow device holds up fetching.
+Messages hand out their images one after the other, in either lane: the time of one does not run
+while others are at it. Images go to the batcher as they come. A place is held from an image's turn
+until the device has been at it: so few of them wait in memory, and a slow device holds up fetching.
 """
 
 import threading
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from itertools import count
 
 from producer.contract import ErrorCode, ImageJob, JobFailed, utcnow
+from producer.queues import BULK, INTERACTIVE
 from worker.blip.framing import Framing
 from worker.errors import Fault
 from worker.pipeline import Begun, Pipeline, Product
 
 TICK_S = 0.2
-"""How long the end of the process may go unnoticed by images that wait for a place."""
+"""How long the end of the process may go unnoticed by what waits for its turn or for a place."""
 
 
 class Unbegun(Exception):  # noqa: N818 - it is no error
@@ -32,8 +34,8 @@ class IntakeLimits:
         threads: images being fetched or decoded.
         places: images in work, those that wait for the device included: so many lie in memory,
             decoded, at most.
-        timeout_s: for the images of one message, seconds; those not done then have failed as
-            worker_overloaded.
+        timeout_s: for the images of one message, seconds from its turn; those not done then have
+            failed as worker_overloaded.
     """
 
     threads: int
@@ -55,6 +57,7 @@ class Intake:
         self._limits = limits
         self._ending = ending
         self._places = threading.Semaphore(limits.places)
+        self._turns = {lane: threading.Lock() for lane in (INTERACTIVE, BULK)}
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="intake")
 
     def run(self, jobs: Iterable[ImageJob]) -> list[Product | BaseException]:
@@ -65,12 +68,18 @@ class Intake:
         Raises:
             Fault, JobFailed: none of them can be run; as `Pipeline.framing`.
         """
-        deadline_s = time.monotonic() + self._limits.timeout_s
-        framing: Framing | None = None
-        flying = []
-        for job in jobs:
-            framing = framing or self._pipeline.framing(job)
-            flying.append(self._handed_out(job, framing, deadline_s))
+        jobs = list(jobs)
+        if not jobs:
+            return []
+        framing, turn = self._pipeline.framing(jobs[0]), self._turns[jobs[0].lane]
+        while not turn.acquire(timeout=TICK_S):
+            if self._ending():
+                return [Unbegun() for _ in jobs]
+        try:
+            deadline_s = time.monotonic() + self._limits.timeout_s
+            flying = [self._handed_out(job, framing, deadline_s) for job in jobs]
+        finally:
+            turn.release()
         return [self._outcome(one, deadline_s) for one in flying]
 
     def close(self) -> None:

@@ -132,6 +132,10 @@ class Leases:
 
     def bulk_held(self) -> int:
         """The slots that messages of bulk lanes take: see `worker.lanes.slots_taken`."""
+        with self._lock:
+            return self._slots_taken()
+
+    def _slots_taken(self) -> int:
         return slots_taken(self._bulk.values(), self.bulk_slots)
 
     def asked(self, tag: str) -> None:
@@ -152,7 +156,7 @@ class Leases:
 
     def _let_go(self, *tags: str, done: bool = False) -> None:
         with self._lock:
-            full = len(self._held) >= self.slots or self.bulk_held() >= self.bulk_slots
+            full = len(self._held) >= self.slots or self._slots_taken() >= self.bulk_slots
             for tag in tags:
                 self._held.pop(tag, None)
                 self._bulk.pop(tag, None)

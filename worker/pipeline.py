@@ -16,8 +16,10 @@ from producer.contract import (
     Timings,
     utcnow,
 )
+from producer.queues import BULK
 from worker.answer import Answer
 from worker.batcher import Batcher, BatcherClosed, QueueFull
+from worker.batching import BATCHES_IN_A_ROW
 from worker.blip.framing import Framing
 from worker.blip.geometry import Box
 from worker.errors import Fault
@@ -114,20 +116,27 @@ class Pipeline:
 
     def begin(self, job: ImageJob, framing: Framing) -> Begun:
         """The stages before the device, which does not keep this thread. Raises as `run`."""
+        device_s = self._device_s(job)
+        patience_s = max(0.0, min(device_s, _left_s(job)))
         try:
             with self._batcher.admit(job.lane) as admission:
                 if job.image is None:
-                    futures = admission.submit_all(*self._models.items(job, ()))
-                    return _waiting(job, futures, self._infer_timeout_s)
+                    key, items = self._models.items(job, ())
+                    admission.reserve(len(items), patience_s)
+                    return _waiting(job, admission.submit_all(key, items), device_s)
                 began_s = time.monotonic()
                 data = self._fetch(job.image, began_s + self._fetch_timeout_s)
                 fetched_s = time.monotonic()
-                key = self._cache.key(job, data) if self._cache is not None else None
-                if key is not None and (known := self._known(key)):
+                kept_as = self._cache.key(job, data) if self._cache is not None else None
+                if kept_as is not None and (known := self._known(kept_as)):
                     if _expired(job):
                         raise JobFailed(ErrorCode.JOB_EXPIRED)
                     return _answered(job, known, fetched_s - began_s)
+                # Pixels that the device has no room for are not made: many regions take memory.
                 regions = job.regions if isinstance(job, CaptionJob) else None
+                patience_s = max(0.0, min(device_s, _left_s(job)))
+                admission.reserve(len(regions or [0]), patience_s)
+                room_s = time.monotonic()
                 image = self._decode(data, framing, regions)
                 decoded_s = time.monotonic()
                 del data  # the file, which would be kept while its pixels wait
@@ -135,14 +144,21 @@ class Pipeline:
                     raise JobFailed(ErrorCode.JOB_EXPIRED)
                 futures = admission.submit_all(*self._models.items(job, image.images))
         except (BatcherClosed, QueueFull) as exc:
+            if isinstance(exc, QueueFull) and patience_s < device_s:
+                raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
             raise Fault(ErrorCode.WORKER_OVERLOADED, type(exc).__name__) from exc
         return replace(
-            _waiting(job, futures, self._infer_timeout_s),
+            _waiting(job, futures, device_s - (room_s - fetched_s)),
             image=image.facts,
             fetched_s=fetched_s - began_s,
-            decoded_s=decoded_s - fetched_s,
-            key=key,
+            decoded_s=decoded_s - room_s,
+            key=kept_as,
         )
+
+    def _device_s(self, job: ImageJob) -> float:
+        """How long the device is waited for. Bulk may be passed over by so many batches for each of
+        its own: under a load of interactive jobs it waits longer, and has not failed for that."""
+        return self._infer_timeout_s * (BATCHES_IN_A_ROW + 1 if job.lane == BULK else 1)
 
     def _known(self, key: str) -> Kept | None:
         return self._cache.get(key) if self._cache is not None else None
@@ -175,7 +191,7 @@ class Pipeline:
         except FutureTimeout as exc:
             if _expired(begun.job) or (begun.expires and give_up_s >= begun.give_up_s):
                 raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
-            detail = f"no answer from the device in {self._infer_timeout_s} s"
+            detail = f"no answer from the device in {self._device_s(begun.job):g} s"
             raise Fault(ErrorCode.WORKER_OVERLOADED, detail) from exc
         except tuple(self._engine_errors) as exc:
             code = next(code for kind, code in self._engine_errors.items() if isinstance(exc, kind))
@@ -184,21 +200,25 @@ class Pipeline:
             begun.cancel()
 
 
+def _left_s(job: ImageJob) -> float:
+    return math.inf if job.expires_at is None else (job.expires_at - utcnow()).total_seconds()
+
+
 def _expired(job: ImageJob) -> bool:
-    return job.expires_at is not None and utcnow() >= job.expires_at
+    return _left_s(job) <= 0
 
 
-def _waiting(job: ImageJob, futures: "list[Future[Done]]", infer_timeout_s: float) -> Begun:
-    """A job that waits for the device from now on."""
-    left_s = (job.expires_at - utcnow()).total_seconds() if job.expires_at else math.inf
+def _waiting(job: ImageJob, futures: "list[Future[Done]]", device_s: float) -> Begun:
+    """A job that waits for the device from now on, so many seconds at most."""
+    left_s = _left_s(job)
     return Begun(
         job,
         futures,
         image=None,
         fetched_s=None,
         decoded_s=None,
-        give_up_s=time.monotonic() + min(infer_timeout_s, left_s),
-        expires=left_s <= infer_timeout_s,
+        give_up_s=time.monotonic() + min(device_s, left_s),
+        expires=left_s <= device_s,
     )
 
 

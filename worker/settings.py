@@ -111,7 +111,10 @@ class WorkerSettings(ProducerSettings):
         100_000_000, ge=1, description="Most pixels being decoded at the same time"
     )
     infer_timeout_s: float = Field(
-        90, gt=0, description="Longest wait for the device per attempt, seconds"
+        90,
+        gt=0,
+        description="Longest wait for the device per attempt, seconds; a bulk job, which "
+        "interactive ones overtake, waits nine times as long",
     )
     batch_timeout_s: float = Field(
         60,
@@ -228,8 +231,9 @@ class WorkerSettings(ProducerSettings):
     chunk_timeout_s: float = Field(
         600,
         gt=0,
-        description="Longest time of one attempt at the images of a chunk, seconds; those not "
-        "done then are tried again, as after any transient error",
+        description="Longest time of one attempt at the images of a chunk, seconds from its turn: "
+        "a worker begins chunks one after the other; those not done then are tried again, as "
+        "after any transient error",
     )
     chunk_threads: int | None = Field(
         None,
@@ -279,7 +283,7 @@ class WorkerSettings(ProducerSettings):
     @property
     def longest_job_s(self) -> float:
         """The most that one attempt at a job takes once the worker has been told to end, if the
-        store is away once.
+        store is away once. Bulk jobs are as soon done then: nothing comes that overtakes them.
 
         A chunk that is told begins no further image, keeps what is settled and goes back: so it
         takes as long as one image, or else as the shard that it is writing.

@@ -12,6 +12,7 @@ class AppendFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o666)
         self.size = os.fstat(self._fd).st_size
@@ -21,12 +22,16 @@ class AppendFile:
         return self._fd
 
     def write(self, data: bytes) -> None:
-        """Append all of it."""
-        view = memoryview(data)
-        while view:
-            written = os.write(self._fd, view)
-            self.size += written
-            view = view[written:]
+        """Append all of it, or nothing: a disk that is full takes a part, which is dropped."""
+        view, begun = memoryview(data), self.size
+        try:
+            while view:
+                written = os.write(self._fd, view)
+                self.size += written
+                view = view[written:]
+        except OSError as exc:
+            self.cut(begun)
+            raise OSError(exc.errno, exc.strerror, str(self._path)) from exc
 
     def sync(self) -> None:
         """Return when what was written is on the disk (fsync)."""

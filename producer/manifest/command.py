@@ -43,9 +43,7 @@ def carry_out(request: Request, flow: FlowFlags, ending: Ending | None = None) -
     """
     settings = read_settings()
     with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
-        progress = progress_for(
-            session.total, session.counts.total(), session.rows.noun, flow.quiet
-        )
+        progress = _progress(session, request, flow.quiet)
         try:
             if not session.ended:
                 with Client(settings=settings) as client:
@@ -64,10 +62,10 @@ def carry_out(request: Request, flow: FlowFlags, ending: Ending | None = None) -
             raise typer.Exit(JOB_FAILED)
 
 
-def progress_for(total: int | None, begun: int, noun: str, quiet: bool) -> Progress:
-    """What shows how far a run is, on stderr."""
-    kind = Progress if quiet else OnTerminal if sys.stderr.isatty() else Lines
-    return kind(total, begun, noun=noun)
+def kind_of_progress(quiet: bool, bar: bool = True) -> type[Progress]:
+    """What shows how far a run is, on stderr: a bar where that is a terminal, unless it would be in
+    the way."""
+    return Progress if quiet else OnTerminal if bar and sys.stderr.isatty() else Lines
 
 
 def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) -> Session:
@@ -77,6 +75,16 @@ def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) 
     except KeyboardInterrupt:
         typer.echo("captionq: interrupted before anything was sent.", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _progress(session: Session, request: Request, quiet: bool) -> Progress:
+    # A bar's line would run into rows that come to the same terminal.
+    kind = kind_of_progress(quiet, bar=not (_rows_on_stdout(request) and sys.stdout.isatty()))
+    return kind(session.total, session.counts.total(), noun=session.rows.noun)
+
+
+def _rows_on_stdout(request: Request) -> bool:
+    return request.output is None and not request.beside
 
 
 def _tell(
@@ -96,9 +104,8 @@ def _tell(
         typer.echo(f"captionq: interrupted{in_flight}.", err=True)
         _say_how_to_resume(session)
     if flow.as_json:
-        rows_on_stdout = request.output is None and not request.beside
         document = _document(session, here, interrupted) | members
-        typer.echo(json.dumps(document), err=rows_on_stdout)
+        typer.echo(json.dumps(document), err=_rows_on_stdout(request))
 
 
 def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:

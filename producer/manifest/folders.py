@@ -22,17 +22,19 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - may be a key
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """The image files of a folder and of those in it, in order of their names.
-
-    Raises:
-        OSError: a folder cannot be read.
-    """
-    for entry in _entries(folder):
+def images_below(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """The image files of a folder and of those in it, in order of their names; and the folders
+    that cannot be read, with a sentence that says why."""
+    try:
+        entries = _entries(folder)
+    except OSError as exc:
+        yield folder, f"The folder cannot be read: {exc.strerror}."
+        return
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from images_below(folder / entry.name)
-        elif is_image(entry.name) and entry.is_file():
-            yield folder / entry.name
+        elif is_image(entry.name) and _is_file(entry):
+            yield folder / entry.name, None
 
 
 def is_pattern(word: str) -> bool:
@@ -41,13 +43,13 @@ def is_pattern(word: str) -> bool:
 
 
 def matches(pattern: str) -> Iterator[Path]:
-    """The files and folders that a pattern names, in order of their names.
+    """The files and folders that a pattern names, in order of their names; and the folders in
+    which it cannot look for any.
 
     `*`, `?` and `[...]` stand for parts of a name; `**`, once, for any folders, or none.
 
     Raises:
         ValueError: there is more than one `**`.
-        OSError: a folder cannot be read.
     """
     parts = Path(pattern).expanduser().parts
     plain = next(i for i, part in enumerate(parts) if is_pattern(part))
@@ -63,18 +65,39 @@ def _matches(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
     first, rest = parts[0], parts[1:]
     if first == "**" and not rest:
         yield folder
-    elif first == "**":
-        yield from _matches(folder, rest)
-        for entry in _entries(folder):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _matches(folder / entry.name, parts)
-    elif not is_pattern(first):
+        return
+    if not is_pattern(first):
         if (folder / first).exists():
             yield from _matches(folder / first, rest)
+        return
+    try:
+        entries = _entries(folder, hidden=first.startswith("."))
+    except OSError:
+        yield folder
+        return
+    if first == "**":
+        yield from _matches(folder, rest)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _matches(folder / entry.name, parts)
     else:
-        for entry in _entries(folder, hidden=first.startswith(".")):
-            if fnmatch.fnmatchcase(entry.name, first) and (not rest or entry.is_dir()):
+        for entry in entries:
+            if fnmatch.fnmatchcase(entry.name, first) and (not rest or _is_folder(entry)):
                 yield from _matches(folder / entry.name, rest)
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, or into a folder that cannot be read: it fails alone
+        return True
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(folder: Path, hidden: bool = False) -> list["os.DirEntry[str]"]:

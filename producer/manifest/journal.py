@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, Self
 from producer.manifest.append import AppendFile
 
 VERSION = 1
+HEAD = b'{"journal":'
 DONE = 1
 
 
@@ -186,13 +187,17 @@ class Journal:
         with self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
+                    if number == 1 and line[: len(HEAD)] != HEAD[: len(line)]:
+                        raise self._damaged(number)  # nor the beginning of one
                     break
                 try:
                     self.past.take(json.loads(line))
                 except (ValueError, KeyError, TypeError, IndexError, RecursionError) as exc:
-                    raise CannotResume(
-                        f"{self._path} is no journal of a run of captionq, or damaged at line "
-                        f"{number}."
-                    ) from exc
+                    raise self._damaged(number) from exc
                 whole += len(line)
         return whole
+
+    def _damaged(self, number: int) -> CannotResume:
+        return CannotResume(
+            f"{self._path} is no journal of a run of captionq, or damaged at line {number}."
+        )

@@ -48,7 +48,8 @@ class ParquetTable:
             self._columns = columns.chosen(name, file.schema_arrow.names)
             for column, option in zip(self._columns, OPTIONS.values(), strict=False):
                 kind = file.schema_arrow.field(column).type
-                if str(getattr(kind, "value_type", kind)) not in ("string", "large_string"):
+                texts = kind.value_type if hasattr(kind, "index_type") else kind  # a dictionary's
+                if str(texts) not in ("string", "large_string"):
                     raise ValueError(
                         f"The column {column} of {name} holds {kind}, not texts: name one of "
                         f"texts with {option}."
@@ -78,12 +79,13 @@ class ParquetTable:
         file, number = self._open(), 0
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(self._columns)):
-                columns = [batch.column(name).to_pylist() for name in self._columns]
+                columns = [_texts(batch.column(name)) for name in self._columns]
                 for said in zip(*columns, strict=True):
                     number += 1
                     yield reference(f"{self._name}:{number}", [one or "" for one in said], folder)
         except (pyarrow.ArrowException, OSError) as exc:
-            raise ValueError(f"{self._name} cannot be read after row {number}: {exc}") from exc
+            words = " ".join(str(exc).split())
+            raise ValueError(f"{self._name} cannot be read after row {number}: {words}") from exc
         finally:
             file.close()
 
@@ -99,3 +101,14 @@ class ParquetTable:
             )
         except (pyarrow.ArrowException, OSError) as exc:
             raise ValueError(f"{self._name} is no Parquet file: {exc}") from exc
+
+
+def _texts(column: Any) -> list[str | None]:
+    """A column's texts. Bytes that are not UTF-8, which some writers do not check, stay what they
+    are (PEP 383), as in tables of text."""
+    try:
+        texts: list[str | None] = column.to_pylist()
+    except UnicodeDecodeError:
+        raw = column.cast("large_binary").to_pylist()
+        texts = [one if one is None else one.decode("utf-8", "surrogateescape") for one in raw]
+    return texts

@@ -3,7 +3,8 @@
 A Parquet file has its index at its end, so that one which is cut off cannot be read at all. A
 folder of parts can be read at any moment, as one table, by whatever reads Parquet (pyarrow, pandas,
 DuckDB, Spark), and goes on growing when a run is resumed. A part appears under its name when it is
-on the disk; the mark is the number of parts.
+on the disk; until then its name begins with a dot, which those readers pass over. The mark is the
+number of parts.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ PART_S = 300.0
 """Rows wait in memory for a part of so many, or for so many seconds; what is lost with the process
 is found again in the results store, which keeps it for a day."""
 
-_PART = re.compile(r"part-(\d{5,})\.parquet(\.unfinished)?")
+_PART = re.compile(r"part-(\d{5,})\.parquet|\.part-\d{5,}\.parquet\.unfinished")
 
 
 class Parts:
@@ -61,7 +62,7 @@ class Parts:
         for path in self._folder.iterdir():
             if (found := _PART.fullmatch(path.name)) is None:
                 continue
-            if found[2] or int(found[1]) >= mark:
+            if found[1] is None or int(found[1]) >= mark:
                 path.unlink()
             else:
                 there.add(int(found[1]))
@@ -91,7 +92,7 @@ class Parts:
             import pyarrow
 
             path = self._folder / f"part-{self._parts:05}.parquet"
-            unfinished = path.with_name(path.name + ".unfinished")
+            unfinished = path.with_name(f".{path.name}.unfinished")
             table = pyarrow.Table.from_batches(self._batches, schema=self._schema)
             table = table.combine_chunks()  # else a row group for each chunk
             with unfinished.open("wb") as file:

@@ -1,18 +1,14 @@
 """What remains of a run: its chunks, checked against the journal, and made ready to be sent."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from producer.manifest.beside import text_path
 from producer.manifest.chunks import Chunk
+from producer.manifest.copies import Copies
 from producer.manifest.journal import CannotResume, LeftOut, Past
 from producer.manifest.reference import BadReference, Located, Reference
-
-UPLOADS = 8
-"""Files copied at the same time."""
-
 
 NOTHING = LeftOut()
 
@@ -55,10 +51,9 @@ class Preparer:
         beside: bool = False,
         skip_existing: bool = False,
     ) -> None:
-        self._upload = upload
+        self._copies = Copies(upload) if upload else None
         self._beside = beside
         self._skip_existing = skip_existing
-        self._uploads = ThreadPoolExecutor(UPLOADS, "upload") if upload else None
 
     def prepare(self, chunk: Chunk, sent: LeftOut | None = None) -> Prepared:
         """Make a chunk ready, without what cannot be asked for or is there already.
@@ -67,10 +62,12 @@ class Preparer:
             sent: what it was left without when it was sent before: its job cannot change.
 
         Raises:
-            OSError: a file could not be uploaded.
+            UploadFailed: S3 did not take a file.
         """
         bad = skipped = 0
         found: list[tuple[int, Reference, Located]] = []
+        asked: list[tuple[int, Reference]] = []
+        uris: list[str] = []
         faults: list[tuple[int, Reference, str]] = []
         texts: dict[int, Path] = {}
         for place, reference in enumerate(chunk.references):
@@ -88,10 +85,20 @@ class Preparer:
                 texts.pop(index, None)
             else:
                 found.append((index, reference, located))
+        places = [located for _, _, located in found]
+        ready = self._copies.uris(places) if self._copies else [one.uri for one in places]
+        for (index, reference, located), uri in zip(found, ready, strict=True):
+            if isinstance(uri, BadReference) and sent is None:
+                bad |= 1 << (index - chunk.first)
+                faults.append((index, reference, str(uri)))
+                texts.pop(index, None)
+            else:
+                uris.append(located.uri if isinstance(uri, BadReference) else uri)
+                asked.append((index, reference))
         return Prepared(
             chunk,
-            self._uris([located for _, _, located in found]),
-            tuple((index, reference) for index, reference, _ in found),
+            tuple(uris),
+            tuple(asked),
             tuple(faults),
             LeftOut(bad, skipped),
             texts,
@@ -100,8 +107,8 @@ class Preparer:
 
     def close(self) -> None:
         """Upload no more."""
-        if self._uploads is not None:
-            self._uploads.shutdown(wait=False, cancel_futures=True)
+        if self._copies is not None:
+            self._copies.close()
 
     def _locate(self, reference: Reference, sent: LeftOut | None, bit: int) -> Located:
         try:
@@ -115,13 +122,6 @@ class Preparer:
         if sent is not None and sent.bad & bit:
             raise BadReference("It was no image when the run began.")
         return located
-
-    def _uris(self, found: list[Located]) -> tuple[str, ...]:
-        if self._upload is None or self._uploads is None:
-            return tuple(one.uri for one in found)
-        files = [one.path for one in found if one.path is not None]
-        uploaded = iter(self._uploads.map(self._upload, files))
-        return tuple(one.uri if one.path is None else next(uploaded) for one in found)
 
 
 def remaining(chunks: Iterable[Chunk], past: Past, preparer: Preparer) -> Iterator[Prepared]:

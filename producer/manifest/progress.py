@@ -43,6 +43,10 @@ class Progress:
         self._shown_s = clock_s()
         self._seen = deque([(clock_s(), begun)])
 
+    def expect(self, total: int) -> None:
+        """The total is known now; from any thread."""
+        self._total = total
+
     def show(self, counts: Counter[str], flying: int) -> None:
         """Show where the run is, when it is time for that."""
         now_s = self._clock_s()
@@ -117,7 +121,9 @@ class OnTerminal(Progress):
     def draw(self, done: int, bad: int, flying: int) -> None:
         """See `Progress.draw`."""
         words = self.words(done, bad, flying)
-        self._bar.update(self._task, completed=done, description=words, refresh=True)
+        self._bar.update(
+            self._task, total=self._total, completed=done, description=words, refresh=True
+        )
 
     def say(self, sentence: str) -> None:
         """See `Progress.say`."""

@@ -73,7 +73,7 @@ class Request:
         return BESIDE_JOURNAL if self.beside else None
 
     def check(self) -> None:
-        """Check what goes together.
+        """Check what goes together, and with what is there.
 
         Raises:
             ValueError: saying what does not.
@@ -86,6 +86,13 @@ class Request:
             raise ValueError("With --sink the captions are in shards: --beside has none to write.")
         if (self.resume or self.journal) and self.output is None and not self.beside:
             raise ValueError("Only a run with -o or --beside can be resumed.")
+        if self.output is not None and self.journal_path == self.output:
+            raise ValueError("--journal and -o name the same file.")
+        if self.output is not None and self.output.exists():
+            if self.format == "parquet" and not self.output.is_dir():
+                raise ValueError(f"{self.output} is a file: Parquet goes to a folder of parts.")
+            if self.format != "parquet" and self.output.is_dir():
+                raise ValueError(f"{self.output} is a folder: give the name of a file.")
         _ = self.format
 
 

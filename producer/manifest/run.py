@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from producer.contract import Chunk, JobError, JobFailed, JobResult
+from producer.contract import Chunk, JobError, JobFailed, JobResult, JobState
 from producer.errors import BrokerUnavailable
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
@@ -27,7 +27,8 @@ AHEAD = 4
 WAIT_S = 0.5
 SOURCE_WAIT_S = 0.05
 CHECK_S = 60.0
-"""How often those in flight are looked for, in seconds: Redis may have lost them."""
+"""How often those in flight are looked for, in seconds: Redis may have lost them, or nobody takes
+them."""
 
 
 class Run:
@@ -79,6 +80,8 @@ class Run:
         self._unsent: list[Prepared] = []
         self._send_at_s = clock_s()
         self._check_at_s = clock_s() + CHECK_S
+        self._answered = False
+        self._fault: OSError | ValueError | None = None
         self._flying: dict[str, Prepared] = {}
         self._ready: dict[int, tuple[Prepared, list[Row], Counter[str]]] = {}
         self._next = 0
@@ -92,7 +95,8 @@ class Run:
         return len(self._flying)
 
     def go(self) -> None:
-        """Run to the end. However it ends, what is done by then is kept.
+        """Run to the end. However it ends, what is done by then is kept. Where the source fails,
+        what is in flight is waited for: it could not be had later from a source that is damaged.
 
         Raises:
             KeyboardInterrupt: by a signal.
@@ -102,6 +106,8 @@ class Run:
         try:
             while self._step():
                 pass
+            if self._fault is not None:
+                raise self._fault
         finally:
             self._commit()
             self._watch.close()
@@ -111,8 +117,10 @@ class Run:
         self._send()
         if self._flying:
             for result in self._heard():
-                self._take(self._flying.pop(result.job_id), result)
-            self._find_lost()
+                prepared = self._flying.pop(result.job_id, None)
+                if prepared is not None:  # else it was lost, and is found when it is sent again
+                    self._take(prepared, result)
+            self._look_for_them()
         elif self._unsent:
             self._sleep(self._send_at_s - self._clock_s())
         if self._output.due:
@@ -125,8 +133,7 @@ class Run:
             return
         while len(self._unsent) < SENT_AT_ONCE and self._room():
             idle = not self._unsent and not self._flying
-            with self._interrupt.waiting():
-                prepared = self._feed.get(WAIT_S if idle else 0.0)
+            prepared = self._next_prepared(WAIT_S if idle else 0.0)
             if prepared is None:
                 break
             if not prepared.seen:
@@ -138,6 +145,16 @@ class Run:
                 self._finish(prepared, [], Counter())
         if self._unsent:
             self._submit(self._unsent)
+
+    def _next_prepared(self, wait_s: float) -> Prepared | None:
+        try:
+            with self._interrupt.waiting():
+                return self._feed.get(wait_s)
+        except (OSError, ValueError) as exc:
+            self._fault = exc
+            if self._flying or self._unsent:
+                self._progress.say(f"{exc} The chunks in flight are waited for.")
+            return None
 
     def _room(self) -> bool:
         flying = len(self._flying) + len(self._unsent)
@@ -155,9 +172,11 @@ class Run:
             self._send_at_s = self._clock_s() + self._sending.failed(exc)
         except JobFailed as exc:
             if len(batch) > 1:  # none was sent: one of them is at fault
-                self._unsent = []
-                for one in batch:
+                for place, one in enumerate(batch):
                     self._submit([one])
+                    if self._unsent:  # there is an outage now
+                        self._unsent = batch[place:]
+                        return
                 return
             self._unsent = []
             error = JobError.of(exc)
@@ -191,19 +210,29 @@ class Run:
             self._sleep(self._hearing.failed(exc))
             return []
         self._hearing.well()
+        self._answered = self._answered or bool(results)
         return results
 
-    def _find_lost(self) -> None:
-        """Submit again what nobody knows any more: Redis came back empty, or ran out of time."""
+    def _look_for_them(self) -> None:
+        """Submit again what nobody knows any more: Redis came back empty, or ran out of time. Say
+        so when no worker takes any."""
         if self._clock_s() < self._check_at_s or self._unsent:
             return
         self._check_at_s = self._clock_s() + CHECK_S
         try:
             with self._interrupt.waiting():
-                lost = [job_id for job_id in self._flying if self._service.status(job_id) is None]
+                states = {job_id: self._state(job_id) for job_id in self._flying}
         except BrokerUnavailable:
             return
+        lost = [job_id for job_id, state in states.items() if state is None]
         self._unsent = [self._flying.pop(job_id) for job_id in lost]
+        if not self._answered and set(states.values()) == {JobState.QUEUED}:
+            self._progress.say("No worker takes the chunks in flight. Is one running?")
+        self._answered = False
+
+    def _state(self, job_id: str) -> JobState | None:
+        record = self._service.status(job_id)
+        return record.state if record else None
 
     def _take(self, prepared: Prepared, result: JobResult) -> None:
         rows = self._rows.answered(prepared.images, prepared.asked, result)

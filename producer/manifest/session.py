@@ -12,6 +12,7 @@ from typing import Any, Self
 from producer.manifest.append import AppendFile
 from producer.manifest.beside import Beside
 from producer.manifest.chunks import in_chunks
+from producer.manifest.counting import Counting
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume, Journal, Past
@@ -32,7 +33,7 @@ from producer.manifest.request import Request, format_of
 from producer.manifest.rows import Holds
 from producer.manifest.run import Run
 from producer.manifest.service import NoNotes, Service
-from producer.manifest.sources import Identity, Sources
+from producer.manifest.sources import Identity, Sources, total_of
 from producer.settings import ProducerSettings
 from producer.upload import uploader
 
@@ -59,11 +60,14 @@ class Session:
         self._settings = settings
         self.rows = rows_of(request.chunk)
         self._sources = Sources(
-            request.sources, request.columns, request.base, settings.s3_endpoint_url
+            request.sources,
+            request.columns,
+            request.base,
+            settings.s3_endpoint_url,
+            written=filter(None, (request.output, request.journal_path)),
         )
         identities = self._sources.identities()
-        totals = [one.total for one in identities]
-        self.total = None if None in totals else sum(total or 0 for total in totals)
+        self.total = total_of(identities)
         with contextlib.ExitStack() as opened:
             self._journal = self._open_journal(opened, identities)
             self.past = self._journal.past if self._journal else Past(_new_id())
@@ -99,6 +103,8 @@ class Session:
             chunks = in_chunks(self._sources, request.size)
             feed = Feed(remaining(chunks, self.past, preparer))
             opened.callback(feed.close)
+            if self.total is None and self._sources.countable:
+                opened.callback(Counting(self._sources, progress.expect).stop)
             run = Run(
                 service,
                 feed,
@@ -135,6 +141,7 @@ class Session:
         if request.resume and journal.begun:
             _same_plan(request.plan(), journal.past.plan)
             _same_sources(request.sources, prints, journal.past.sources)
+            self._find_output(journal.past)
             return journal
         if not request.overwrite:
             self._refuse_to_overwrite(journal)
@@ -149,6 +156,13 @@ class Session:
         if there or (journal.past.sent and not journal.past.ended):
             what = output if there else "An interrupted run"
             raise ValueError(f"{what} is there: --resume goes on with it, --overwrite starts anew.")
+
+    def _find_output(self, past: Past) -> None:
+        output = self._request.output
+        if past.end and output is not None and not output.exists():
+            raise CannotResume(
+                f"{output} is not there any more, and its journal is: start anew with --overwrite."
+            )
 
     def _output(self, progress: Progress) -> Output:
         request = self._request

@@ -1,14 +1,16 @@
 """What the words on a command line stand for: streams of references."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from producer.manifest.bucket import Bucket, names_many
-from producer.manifest.folders import images_below, is_pattern, matches
+from producer.manifest.folders import images_below, is_image, is_pattern, matches
 from producer.manifest.parquet import ParquetTable
 from producer.manifest.reference import Reference, spelled
 from producer.manifest.tables import Columns, count_lines, read_csv, read_jsonl, read_list
@@ -22,6 +24,8 @@ TABLES = LISTS | COMMAS | OBJECTS | PARQUET
 
 STDIN = "-"
 BLOCK_BYTES = 1_048_576
+CHECKED_ROWS = 1_000
+"""So many rows of a table are looked at beforehand, at most, for one that is good."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,10 @@ class Sources:
             list, and for standard input the current one.
         s3_endpoint_url: an S3 endpoint other than AWS.
         stdin: what `-` reads.
+        written: files and folders that are written meanwhile: patterns pass them over.
 
     Raises:
-        ValueError: a word names nothing, or a table has no such column.
+        ValueError: a word names nothing, or what is written, or a table has no such column.
         OSError: what a word needs is not installed, or a file cannot be read.
     """
 
@@ -64,12 +69,14 @@ class Sources:
         base: Path | None = None,
         s3_endpoint_url: str | None = None,
         stdin: BinaryIO | None = None,
+        written: Iterable[Path] = (),
     ) -> None:
         self.words = tuple(words)
         self._columns = columns or Columns()
         self._base = base
         self._s3_endpoint_url = s3_endpoint_url
         self._stdin = stdin
+        self._written = frozenset(map(os.path.abspath, written))
         if self.words.count(STDIN) > 1:
             raise ValueError("Standard input (-) can be read once.")
         for word in self.words:
@@ -80,6 +87,11 @@ class Sources:
     def __iter__(self) -> Iterator[Reference]:
         for word in self.words:
             yield from self._read(word)
+
+    @property
+    def countable(self) -> bool:
+        """Whether they can be read once more to be counted, at no cost elsewhere."""
+        return not any(word == STDIN or names_many(word) for word in self.words)
 
     def identities(self) -> list[Identity]:
         """The identity of each word, for which lists and text tables are read through once."""
@@ -93,17 +105,36 @@ class Sources:
                 Bucket(word, self._s3_endpoint_url)
             return
         path = Path(word).expanduser()
-        if path.is_file():
+        if self._is_written(path):
+            raise ValueError(f"{word} is where this run writes: it cannot be a source as well.")
+        if word and path.exists():  # an empty word would be the current folder
             self._check_file(path)
-        elif not path.exists() and not (is_pattern(word) and next(matches(word), None)):
+            return
+        matched = self._matches(word) if is_pattern(word) else iter(())
+        one = next(matched, None)
+        if one is None:
             raise ValueError(
                 f"There is no file, folder or match {word!r}; a URI begins with https://, s3:// ..."
             )
+        if not is_image(word):  # else there are no tables among them
+            self._check_file(one)
+            for another in matched:
+                self._check_file(another)
 
     def _check_file(self, path: Path) -> None:
         """Look at a table before any job is sent, so that its faults end nothing halfway."""
-        if path.suffix.lower() in TABLES - LISTS:
-            next(self._read_file(path, str(path)), None)
+        if path.suffix.lower() in TABLES - LISTS and path.is_file():
+            rows = islice(self._read_file(path, str(path)), CHECKED_ROWS)
+            next((row for row in rows if row.fault is None), None)
+
+    def _matches(self, pattern: str) -> Iterator[Path]:
+        return (path for path in matches(pattern) if not self._is_written(path))
+
+    def _is_written(self, path: Path) -> bool:
+        if not self._written:
+            return False
+        place = Path(os.path.abspath(path))  # noqa: PTH100 - without "..", and no link followed
+        return not self._written.isdisjoint(map(str, (place, *place.parents)))
 
     def _read(self, word: str) -> Iterator[Reference]:
         if word == STDIN:
@@ -116,15 +147,15 @@ class Sources:
             else:
                 yield Reference(word, word)
         elif is_pattern(word) and not Path(word).expanduser().exists():
-            for path in matches(word):
+            for path in self._matches(word):
                 yield from self._read_path(path)
         else:
             yield from self._read_path(Path(word).expanduser(), word)
 
     def _read_path(self, path: Path, word: str | None = None) -> Iterator[Reference]:
         if path.is_dir():
-            for image in images_below(path):
-                yield Reference(spelled(str(image)), str(image))
+            for image, fault in images_below(path):
+                yield Reference(spelled(str(image)), str(image), fault=fault)
         else:
             yield from self._read_file(path, word or str(path))
 
@@ -154,7 +185,7 @@ class Sources:
             return self._identity_of_file(path)
         if path.exists() or Path(word).suffix.lower() not in TABLES:
             return Identity()
-        each = [self._identity_of_file(match) for match in matches(word) if match.is_file()]
+        each = [self._identity_of_file(path) for path in self._matches(word) if path.is_file()]
         prints = "\n".join(str(one.fingerprint) for one in each)
         return Identity(
             hashlib.sha256(prints.encode()).hexdigest(), sum(one.total or 0 for one in each)
@@ -185,6 +216,12 @@ def _check_table(word: str) -> None:
         raise ValueError(
             f"Pairs are read from tables (.csv, .tsv, .jsonl, .parquet): {word!r} is none."
         )
+
+
+def total_of(identities: Iterable[Identity]) -> int | None:
+    """About how many references there are together; None where that is unknown of one."""
+    totals = [one.total for one in identities]
+    return None if None in totals else sum(total or 0 for total in totals)
 
 
 def is_uri(word: str) -> bool:

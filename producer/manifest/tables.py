@@ -95,13 +95,16 @@ def read_csv(
     Unless a delimiter is given, it is the one of `,;\\t|` that comes most in that line.
 
     Raises:
-        ValueError: it has no such column, or no line at all.
+        ValueError: it has no such column, or no line at all, or a first line that is not CSV.
     """
     rows = _CsvLines(file)
     header = rows.header(name)
     if delimiter is None:
         delimiter = max(",;\t|", key=header.count)
-    names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), [])]
+    try:
+        names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), [])]
+    except csv.Error as exc:
+        raise ValueError(f"{name} is no CSV file: its first line is none ({exc}).") from exc
     chosen = columns.chosen(name, names)
     places = [names.index(one) for one in chosen]
     reader = csv.reader(rows, delimiter=delimiter)

@@ -1,11 +1,13 @@
 """`captionq caption` as people run it: a process, a real Redis, a worker that answers at once."""
 
+import contextlib
 import csv
 import json
 import os
 import random
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -151,6 +153,33 @@ def test_given_no_output_file_then_rows_are_lines_on_stdout(desk: Desk) -> None:
     summary = json.loads(done.stderr)
     assert (summary["images"], summary["succeeded"], summary["errors"]) == (2, 2, {})
     assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [(), ("-o", "out.jsonl")])
+def test_given_a_terminal_then_rows_have_lines_of_their_own_and_else_there_is_a_bar(
+    desk: Desk, words: tuple[str, ...]
+) -> None:
+    desk.pause_s = 0.5
+    desk.work()
+    terminal, other = os.openpty()
+    command = [sys.executable, "-m", "producer.cli", "caption", *(uri(n) for n in range(4)), *words]
+    process = subprocess.Popen(
+        [*command, "--chunk", "1", "--in-flight", "1"], cwd=desk.folder,
+        env=desk.environ() | {"TERM": "xterm"}, stdin=other, stdout=other, stderr=other,
+    )  # fmt: skip
+    os.close(other)
+    shown = b""
+    with contextlib.suppress(OSError):  # it has ended
+        while block := os.read(terminal, 65_536):
+            shown += block
+    os.close(terminal)
+
+    assert process.wait(TIMEOUT_S) == 0
+    lines = shown.decode().splitlines()
+    begun = [line for line in lines if '{"index"' in line]
+    assert len(begun) == (0 if words else 4)
+    assert all(line.startswith('{"index"') for line in begun)
+    assert ("chunk in flight" in shown.decode()) == bool(words)
 
 
 def test_given_a_folder_then_texts_lie_beside_its_images(desk: Desk) -> None:
@@ -431,6 +460,29 @@ def test_given_a_place_for_uploads_then_local_files_are_copied_there(
     assert found[0]["caption"].startswith("a picture of s3://photos/uploads/")
     assert found[0]["caption"] == found[50]["caption"]  # the same bytes, the same object
     assert len(list((folder / "uploads").iterdir())) == 50
+
+
+def test_given_a_place_for_uploads_that_never_answers_then_an_interrupted_run_ends_soon(
+    desk: Desk,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        desk.environment = {
+            "CAPTIONQ_S3_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "CAPTIONQ_UPLOAD_URL": "s3://photos/uploads",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        (desk.folder / "a.jpg").write_bytes(b"1")
+        process = desk.start("a.jpg", "-o", "out.jsonl")
+        silent.settimeout(TIMEOUT_S)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert "captionq: interrupted" in err
 
 
 def test_help_teaches_by_examples(desk: Desk) -> None:

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -169,3 +172,29 @@ def test_given_leases_that_ended_in_an_outage_then_they_are_renewed_as_soon_as_r
     plain.zadd(KEYS.leases, {"tag": 1})
     holder.attach(plain, KEYS)
     assert (plain.zscore(KEYS.leases, "tag") or 0) > 1
+
+
+def test_given_messages_that_other_threads_hold_and_let_go_then_bulk_is_counted_meanwhile() -> None:
+    """The event loop counts before every take, while the threads of jobs acknowledge."""
+    leases, message, over = Leases(), Message(), threading.Event()
+    leases.bulk_slots = 1_000
+    for number in range(100):
+        leases.hold(str(number), message, 1)
+
+    def churn(name: str) -> None:
+        while not over.is_set():
+            leases.hold(name, message, 1)
+            leases.release(name)
+
+    before_s = sys.getswitchinterval()
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            sys.setswitchinterval(1e-6)
+            churning = [threads.submit(churn, name) for name in "ab"]
+            counted = {leases.bulk_held() for _ in range(5_000)}
+        finally:
+            sys.setswitchinterval(before_s)
+            over.set()
+        for one in churning:
+            one.result(5)
+    assert counted <= {100, 101, 102}

@@ -18,9 +18,11 @@ from producer.contract import (
     Match,
     MatchJob,
     ModelFacts,
+    RegionCaptions,
 )
 from producer.embedded import RedisServer
 from worker import cli
+from worker.answer import Answer
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.image import Decoded
@@ -58,13 +60,20 @@ class Models:
         self.asked += len(jobs)
         return list(jobs)
 
-    def outputs(self, task: str, job: Any) -> tuple[Any, ...]:
-        if task == "match":
-            return tuple(
-                Match(text=text, itm_probability=0.5, itm_logit=0.0, itc_cosine=0.1)
-                for text in job.texts
+    def answer(self, job: Any, _: Sequence[Any]) -> Answer:
+        if job.task == "match":
+            return Answer(
+                matches=tuple(
+                    Match(text=text, itm_probability=0.5, itm_logit=0.0, itc_cosine=0.1)
+                    for text in job.texts
+                )
             )
-        return (caption(f"answer {self.asked}"),)
+        captions = (caption(f"answer {self.asked}"),)
+        if job.regions:
+            return Answer(
+                regions=tuple(RegionCaptions(box=b, captions=captions) for b in job.regions)
+            )
+        return Answer(captions=captions)
 
 
 class World:
@@ -73,7 +82,7 @@ class World:
         self.decoded = 0
         self.client: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
         facts = ModelFacts(id="blip", revision=revision, dtype="float32")
-        self.cache = ResultCache(self.client, ttl_s, lambda _: facts, seen_by)
+        self.cache = ResultCache(self.client, ttl_s, lambda _: facts.model_dump(), seen_by)
         self.batcher: Batcher[BatchKey] = Batcher(self.models.run, max_batch=8, max_wait_s=0)
         self.pipeline = Pipeline(
             lambda uri, _: FILES[uri],
@@ -107,7 +116,7 @@ def test_given_the_same_file_at_another_place_then_neither_decoder_nor_device_is
 ) -> None:
     first = world.pipeline.run(JOB)
     second = world.pipeline.run(JOB.model_copy(update={"image": "https://b.example/1.png"}))
-    assert (second.outputs, second.image) == (first.outputs, first.image)
+    assert (second.answer, second.image) == (first.answer, first.image)
     assert (world.models.asked, world.decoded) == (1, 1)
     assert second.timings.infer_ms == 0
     counts = read_counts(redis_server.url)
@@ -161,7 +170,7 @@ def test_given_a_job_of_any_kind_then_its_answer_comes_back_as_it_was(
 ) -> None:
     first = world.pipeline.run(job)
     asked = world.models.asked
-    assert world.pipeline.run(job).outputs == first.outputs
+    assert world.pipeline.run(job).answer == first.answer
     assert world.models.asked == asked
 
 
@@ -189,7 +198,7 @@ def test_given_an_answer_whose_time_is_over_or_that_cannot_be_read_then_the_devi
 
 def test_given_no_redis_then_jobs_run_as_without_a_cache() -> None:
     world = World("redis://127.0.0.1:1/0")
-    assert world.pipeline.run(JOB).outputs
+    assert world.pipeline.run(JOB).answer
     world.close()
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
@@ -423,6 +423,42 @@ def test_given_room_for_some_items_of_an_admission_alone_then_none_is_taken() ->
     device.gate.set()
     assert batcher.close(5)
     assert device.batches == [[1], [2], [6], [7]]
+
+
+def test_given_a_full_queue_then_room_is_waited_for_and_kept_until_its_items_come() -> None:
+    device = Device()
+    batcher: Batcher[str] = Batcher(device, max_batch=2, max_wait_s=0, max_queue=2)
+    blocked(device, batcher)
+    queued = [batcher.submit(A, n) for n in (1, 2)]
+    with batcher.admit() as admission, ThreadPoolExecutor(1) as thread:
+        with pytest.raises(QueueFull):
+            admission.reserve(2, timeout_s=0.05)
+        waiting = thread.submit(admission.reserve, 2, timeout_s=5)
+        time.sleep(0.02)
+        assert not waiting.done()
+        device.gate.set()
+        waiting.result(5)
+        with pytest.raises(QueueFull):
+            batcher.submit(A, 9)
+        late = admission.submit_all(A, [3, 4])
+    assert [value(f) for f in [*queued, *late]] == [2, 4, 6, 8]
+    with batcher.admit() as admission:
+        admission.reserve(2, timeout_s=0)
+    assert value(batcher.submit(A, 5)) == 10, "what was kept and given up is room again"
+    assert batcher.close(5)
+
+
+def test_given_room_that_is_waited_for_when_closed_then_the_wait_ends() -> None:
+    device = Device()
+    batcher: Batcher[str] = Batcher(device, max_batch=1, max_wait_s=0, max_queue=1)
+    blocked(device, batcher)
+    batcher.submit(A, 1)
+    with batcher.admit() as admission, ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(admission.reserve, 1, timeout_s=5)
+        assert not batcher.close(0)
+        assert isinstance(waiting.exception(1), BatcherClosed)
+        device.gate.set()
+    assert batcher.close(5)
 
 
 def blocked(device: Device, batcher: Batcher[str]) -> "Future[Done]":

@@ -24,6 +24,7 @@ from producer.contract import (
 from producer.memory_store import MemoryStore
 from producer.store import StoreUnavailable
 from tests.stand_in_worker import succeeded
+from worker.answer import Answer
 from worker.chunk import Chunks, GoesBack, TryAgain
 from worker.delivery import Delivery
 from worker.errors import Fault
@@ -37,9 +38,9 @@ SINK = "file:///shards/"
 
 
 class FakeModels:
-    def facts(self, task: str) -> ModelFacts:
-        assert task == "caption"
-        return ModelFacts(id="tiny", revision="1", dtype="float32")
+    def facts_of(self, job: ImageJob) -> dict[str, ModelFacts]:
+        assert job.task in ("caption", "match")
+        return {"model": ModelFacts(id="tiny", revision="1", dtype="float32")}
 
 
 class FakeSinks:
@@ -90,8 +91,7 @@ class House:
         outcomes = self.outcomes[job.image]
         outcome = outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
         if outcome is None:
-            captions = succeeded(job).captions
-            return Product(captions or (), FACTS, Timings())
+            return Product(Answer(captions=succeeded(job).captions), FACTS, Timings())
         return outcome
 
     def deliver(self, attempt: int = 1, **fields: Any) -> JobResult:

@@ -73,7 +73,7 @@ def number(uri: str) -> int:
 def told(outcomes: Sequence[Any]) -> list[Any]:
     """What each image gave: its number, the code of its fault, or the class of what it raised."""
     return [
-        number(str(one.outputs))
+        number(str(one.answer))
         if isinstance(one, Product)
         else getattr(one, "code", None) or type(one)
         for one in outcomes
@@ -186,6 +186,61 @@ def test_given_images_that_are_not_done_in_time_then_they_have_failed_and_the_ot
     late = ErrorCode.WORKER_OVERLOADED
     assert told(outcomes) == [0, late, late, late, late, late]
     gate.set()
+
+
+def test_given_more_messages_than_there_is_time_for_in_one_then_none_fails_for_having_waited(
+    make: Callable[..., Intake],
+) -> None:
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(0.02 * len(items))
+        return items
+
+    intake = make(run=run, threads=2, places=4, timeout_s=1)
+    with ThreadPoolExecutor(12) as messages:
+        for outcomes in messages.map(intake.run, [jobs(10)] * 12):
+            assert told(outcomes) == list(range(10))
+
+
+def test_given_a_bulk_message_that_takes_long_then_an_interactive_one_has_its_turn_meanwhile(
+    make: Callable[..., Intake],
+) -> None:
+    bulk, begun = jobs(50, lane="bulk"), threading.Event()
+    fetched: list[str] = []
+
+    def fetch(uri: str, _: float) -> bytes:
+        fetched.append(uri)
+        begun.set()
+        time.sleep(0.01)
+        return b"png"
+
+    intake = make(fetch, threads=2, places=2)
+    with ThreadPoolExecutor(1) as message:
+        running = message.submit(intake.run, bulk)
+        assert begun.wait(5)
+        assert told(intake.run(jobs(3))) == [0, 1, 2]
+        assert len(fetched) < 40
+        assert told(running.result(5)) == list(range(50))
+
+
+def test_given_a_process_that_ends_then_a_message_that_waits_for_its_turn_is_not_begun(
+    make: Callable[..., Intake],
+) -> None:
+    gate, begun, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def fetch(uri: str, _: float) -> bytes:
+        begun.set()
+        assert gate.wait(5)
+        return b"png"
+
+    intake = make(fetch, places=2, ending=ended.is_set)
+    with ThreadPoolExecutor(2) as messages:
+        first = messages.submit(intake.run, jobs(3))
+        assert begun.wait(5)
+        second = messages.submit(intake.run, jobs(2))
+        ended.set()
+        assert told(second.result(5)) == [Unbegun, Unbegun]
+        gate.set()
+        first.result(5)
 
 
 def test_given_a_process_that_ends_then_what_is_begun_is_finished_and_the_rest_is_not_begun(

@@ -185,14 +185,14 @@ def test_texts_are_ranked_and_the_best_k_of_them_printed(
     assert [part.split(" ", 1)[1] for part in line.partition(": ")[2].split(" | ")] == best[:2]
 
 
-def test_an_embedding_is_told_by_its_size_and_space_and_is_whole_as_json(
+def test_an_embedding_is_told_by_its_size_and_is_whole_as_json(
     captionq: Captionq, redis_server: RedisServer
 ) -> None:
     with StandInWorker(redis_server.url):
         result = captionq("submit", IMAGE, "--task", "embed", "--wait")
         as_json = captionq("submit", IMAGE, "--task", "embed", "--wait", "--json")
 
-    assert result.stdout == f"{IMAGE}: 256 numbers of stand-in at 1\n"
+    assert result.stdout == f"{IMAGE}: 1 embedding of 256 numbers\n"
     (document,) = documents(as_json)
     (embedding,) = document["embeddings"]  # type: ignore[misc]
     assert tuple(embedding["vector"]) == vector(IMAGE)

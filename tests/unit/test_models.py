@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.contract import CaptionJob, CaptionOptions, ErrorCode, Job, JobFailed, MatchJob
+from producer.contract import (
+    CaptionFilter,
+    CaptionJob,
+    CaptionOptions,
+    EmbedJob,
+    ErrorCode,
+    Job,
+    JobFailed,
+    MatchJob,
+)
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
@@ -42,15 +51,23 @@ def pixels(models: Models, job: Job, image: Image.Image) -> np.ndarray[Any, Any]
         (CaptionJob(image=IMAGE, resolution=32), BatchKey("caption", 3)),
         (CaptionJob(image=IMAGE, resolution=64), BatchKey("caption", 3, resolution=64)),
         (CaptionJob(image=IMAGE, regions=((0, 0, 1, 1),)), BatchKey("caption", 3)),
-        (MatchJob(image=IMAGE, texts=("a",), resolution=48), BatchKey("match", resolution=48)),
+        (MatchJob(image=IMAGE, texts=("a",), resolution=64), BatchKey("match", resolution=64)),
+        (EmbedJob(image=IMAGE, resolution=64), BatchKey("embed", resolution=64)),
+        (CaptionJob(image=IMAGE, filter=CaptionFilter()), BatchKey("caption", 3, weighed=True)),
+        (CaptionJob(image=IMAGE, embed="list"), BatchKey("caption", 3, weighed=True)),
         *((CaptionJob(image=IMAGE, mode=mode), BatchKey("caption", 3)) for mode in MODES),
     ],
 )
 def test_given_a_job_its_batch_is_told_by_task_beams_and_resolution_alone(
     models: Models, job: Job, key: BatchKey
 ) -> None:
-    assert models.items(job, [0, 1])[0] == key
-    assert len(models.items(job, [0, 1])[1]) == 2
+    assert models.items(job, [0])[0] == key
+    assert len(models.items(job, [0])[1]) == 1
+
+
+def test_given_several_regions_then_each_is_an_item(models: Models) -> None:
+    regions = ((0, 0, 1, 1), (1, 1, 2, 2))
+    assert len(models.items(CaptionJob(image=IMAGE, regions=regions), [0, 1])[1]) == 2
 
 
 @pytest.mark.parametrize("resolution", [None, 64])
@@ -67,7 +84,7 @@ def test_given_every_mode_and_shape_in_one_batch_each_is_captioned_as_alone(
     [key] = {key for key, _ in batch}
     found = models.run(key, [payload for _, [payload] in batch])
     for (job, image), row in zip(jobs, found, strict=True):
-        [caption] = models.outputs("caption", row)
+        [caption] = models.answer(job, [row]).captions or ()
         [[alone]] = engine.caption(image, mode=job.mode, resolution=resolution)
         assert caption.text == alone.text
         assert caption.logprob == pytest.approx(alone.logprob, abs=1e-4)
@@ -83,8 +100,9 @@ def test_given_match_jobs_of_several_modes_each_is_matched_as_alone(
     for job, row in zip(jobs, found, strict=True):
         [alone] = engine.match(image, list(job.texts), mode=job.mode)
         expected = [match.itm_logit for match in alone]
-        given = models.outputs("match", row)
+        given = sorted(models.answer(job, [row]).matches or (), key=lambda match: match.index)
         assert [match.itm_logit for match in given] == pytest.approx(expected, abs=1e-4)
+        assert [match.text for match in given] == list(job.texts)
 
 
 def test_given_a_resolution_the_model_cannot_take_the_job_is_invalid_and_says_what_it_can(
@@ -140,7 +158,9 @@ def test_given_jobs_of_one_key_when_run_then_the_contract_has_all_that_the_engin
         for job, image in zip(jobs, images, strict=True)
     ]
     rows = models.run(items[0][0], [payload for _, [payload] in items])
-    answers = [models.outputs("caption", row) for row in rows]
+    answers = [
+        models.answer(job, [row]).captions or () for job, row in zip(jobs, rows, strict=True)
+    ]
     for row, image, answer in zip(options, images, answers, strict=True):
         seed = answer[0].seed
         assert row.seed in (seed, None)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from producer.contract import (
     RegionCaptions,
     utcnow,
 )
+from worker.answer import Interpreter
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.errors import Fault
@@ -48,9 +50,9 @@ class FakeModels:
     def items(self, job: Job, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
         return BatchKey(job.task), [job.image for _ in images]
 
-    def outputs(self, task: str, row: Any) -> Any:
+    def answer(self, job: Any, said: Sequence[Any]) -> Any:
         assert threading.current_thread().name != "device"
-        return row
+        return Interpreter().answer(job, said) if job.regions else said[0]
 
 
 @pytest.fixture
@@ -65,8 +67,9 @@ def make() -> Iterator[Callable[..., Pipeline]]:
             (PIXELS,) * len(regions or [0]), FACTS
         ),
         infer_timeout_s: float = 5,
+        max_queue: int = 100,
     ) -> Pipeline:
-        batcher = Batcher(run, max_batch=4, max_wait_s=0.01)
+        batcher = Batcher(run, max_batch=4, max_wait_s=0.01, max_queue=max_queue)
         batchers.append(batcher)
         return Pipeline(
             fetch,
@@ -92,7 +95,7 @@ def test_given_a_job_it_is_fetched_decoded_and_inferred(make: Callable[..., Pipe
 
     product = make(decode=decode).run(CAPTION)
     assert seen == [(b"png", FRAMING, None)]
-    assert product.outputs == CAPTION.image
+    assert product.answer == CAPTION.image
     assert product.image == FACTS
     assert product.timings.batch_size == 1
     stages = (product.timings.fetch_ms, product.timings.decode_ms, product.timings.infer_ms)
@@ -133,7 +136,7 @@ def test_given_regions_they_are_one_batch_and_come_back_in_order_with_their_boxe
     product = make(run=run, fetch=fetch).run(job)
     assert batches == [3]
     assert fetched == [CAPTION.image]
-    assert product.outputs == tuple(
+    assert product.answer.regions == tuple(
         RegionCaptions(box=box, captions=(said(str(number)),)) for number, box in enumerate(BOXES)
     )
     assert product.timings.batch_size == 3
@@ -145,7 +148,7 @@ def test_given_more_regions_than_a_batch_holds_they_are_several(
     run = lambda _, items: [(said("a"),) for _ in items]  # noqa: E731
     job = CAPTION.model_copy(update={"regions": BOXES * 3})
     product = make(run=run).run(job)
-    assert [one.box for one in product.outputs] == list(BOXES * 3)
+    assert [one.box for one in product.answer.regions] == list(BOXES * 3)
     assert product.timings.batch_size == 4
 
 
@@ -274,3 +277,71 @@ def test_given_a_job_whose_time_runs_out_on_its_way_then_it_ends_as_expired_unru
     gate.set()
     assert pipeline._batcher.close(5)
     assert ran == (["another"] if stage == "device" else [])
+
+
+def test_given_more_regions_at_once_than_may_wait_then_they_wait_outside_and_no_job_fails(
+    make: Callable[..., Pipeline],
+) -> None:
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(0.01)
+        return [(said("a"),)] * len(items)
+
+    pipeline = make(run, max_queue=9)
+    job = CAPTION.model_copy(update={"regions": BOXES})
+    with ThreadPoolExecutor(12) as threads:
+        for product in threads.map(pipeline.run, [job] * 12):
+            assert len(product.answer.regions) == 3
+
+
+@pytest.mark.parametrize(
+    ("expires_in_s", "code"),
+    [(None, ErrorCode.WORKER_OVERLOADED), (0.1, ErrorCode.JOB_EXPIRED)],
+)
+def test_given_no_room_for_as_long_as_the_device_is_waited_for_then_the_job_fails(
+    make: Callable[..., Pipeline], expires_in_s: float | None, code: ErrorCode
+) -> None:
+    gate, taken = threading.Event(), threading.Event()
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        taken.set()
+        gate.wait(5)
+        return items
+
+    pipeline = make(run, infer_timeout_s=0.2, max_queue=1)
+    job = CAPTION
+    pipeline.begin(job, FRAMING)
+    assert taken.wait(5)
+    pipeline.begin(job, FRAMING)
+    if expires_in_s:
+        job = job.model_copy(update={"expires_at": utcnow() + timedelta(seconds=expires_in_s)})
+    with pytest.raises((Fault, JobFailed)) as told:
+        pipeline.begin(job, FRAMING)
+    assert told.value.code is code
+    gate.set()
+
+
+def test_given_a_load_of_interactive_jobs_then_bulk_waits_longer_and_does_not_fail(
+    make: Callable[..., Pipeline],
+) -> None:
+    over = threading.Event()
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        time.sleep(0.02)
+        return items
+
+    pipeline = make(run, infer_timeout_s=0.3)
+
+    def busy(_: int) -> None:
+        while not over.is_set():
+            pipeline.run(CAPTION)
+
+    bulk = CAPTION.model_copy(update={"lane": "bulk"})
+    with ThreadPoolExecutor(8) as interactive, ThreadPoolExecutor(8) as others:
+        loads = [interactive.submit(busy, n) for n in range(8)]
+        try:
+            for product in others.map(pipeline.run, [bulk] * 16):
+                assert product.answer
+        finally:
+            over.set()
+        for load in loads:
+            load.result(5)

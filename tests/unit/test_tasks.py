@@ -30,6 +30,7 @@ from producer.memory_store import MemoryStore
 from producer.redis_store import RedisStore
 from producer.store import StoreUnavailable
 from tests.stand_in_worker import succeeded
+from worker.answer import Answer
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.pipeline import Product
@@ -83,8 +84,8 @@ class FakeTask:
 class FakeModels:
     served = (("match", "tiny"),)
 
-    def facts(self, task: str) -> ModelFacts:
-        return ModelFacts(id="tiny", revision="1", dtype="float32")
+    def facts_of(self, job: Any) -> dict[str, ModelFacts]:
+        return {"model": ModelFacts(id="tiny", revision="1", dtype="float32")}
 
 
 class House:
@@ -112,7 +113,7 @@ class House:
             raise outcome
         if callable(outcome):
             outcome()
-        return Product((MATCH,), FACTS, Timings(fetch_ms=1.0))
+        return Product(Answer(matches=(MATCH,)), FACTS, Timings(fetch_ms=1.0))
 
     def run_chunk(self, chunk: Any, delivery: Delivery) -> JobResult:
         self.runs += 1

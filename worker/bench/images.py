@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-__all__ = ["jpeg", "served"]
+__all__ = ["MAX_PER_HOST", "jpeg", "served"]
+
+MAX_PER_HOST = 64
+"""Fetches at a time: all images are served by one host here."""
 
 
 def jpeg(size: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from worker.bench.images import jpeg, served
+from worker.bench.images import MAX_PER_HOST, jpeg, served
 from worker.blip.framing import PUBLISHED
 from worker.flags import AsJson
 
@@ -98,7 +98,8 @@ def guarded(port: int, decoders: int | None = None) -> Iterator[tuple[Fetch, Dec
     from worker.image import ImageLimits
     from worker.sandbox import Sandbox
 
-    source = HttpSource(HttpLimits(), [parse_allow(f"127.0.0.1/32:{port}")])
+    limits = HttpLimits(max_per_host=MAX_PER_HOST)
+    source = HttpSource(limits, [parse_allow(f"127.0.0.1/32:{port}")])
     with closing(source), closing(Sandbox(ImageLimits(), decoders=decoders)) as sandbox:
         sandbox.start()
         yield (

@@ -14,6 +14,8 @@ __all__ = ["Count", "Worker"]
 
 READY_S = 600.0
 """A full-size engine warms up before it takes work."""
+STALL_S = 120.0
+"""Longer than any batch: a worker that did nothing for so long does nothing any more."""
 
 
 class Count(NamedTuple):
@@ -62,10 +64,32 @@ class Worker:
                 raise RuntimeError(f"the worker does not come up:\n{log[-2_000:]}")
             time.sleep(0.05)
 
+    def wait_until_done(self, images: int) -> list[Count]:
+        """What it did, once so many images are done.
+
+        Raises: RuntimeError, with the end of its log, when it ends or does nothing any more.
+        """
+        done, since_s = 0, time.monotonic()
+        while not (counts := self.counts()) or counts[-1].images < images:
+            if counts and counts[-1].images > done:
+                done, since_s = counts[-1].images, time.monotonic()
+            if self._process.poll() is not None or time.monotonic() > since_s + STALL_S:
+                log = self._log.read_text(errors="replace")[-2_000:]
+                raise RuntimeError(f"the worker does no more than {done} of {images}:\n{log}")
+            time.sleep(0.05)
+        return counts
+
     def counts(self) -> list[Count]:
         """What it did so far, a tenth of a second apart."""
         lines = self._counts.read_text().splitlines() if self._counts.exists() else []
         return [Count(*json.loads(line)) for line in lines if line.endswith("]")]
+
+    def settled(self) -> Count:
+        """What it has done until now: the next that it says."""
+        now_s = time.time()
+        while (said := self.counts()[-1]).at_s <= now_s:
+            time.sleep(0.02)
+        return said
 
     def mebibytes(self) -> float:
         """Resident memory of the process, without its decoders; 0 where there is no /proc."""

@@ -23,8 +23,9 @@ from typer import Option
 
 from producer.client import Client
 from producer.contract import CaptionChunk, CaptionJob, CaptionOptions, Job, JobResult
+from producer.queues import queue_for
 from producer.redis_server import RedisServer
-from worker.bench.images import jpeg, served
+from worker.bench.images import MAX_PER_HOST, jpeg, served
 from worker.bench.processes import Worker, ready
 from worker.flags import AsJson
 
@@ -38,6 +39,8 @@ PROBES = 40
 IDLE_JOBS = 31
 BEGIN, END = 0.1, 0.9
 """Parts of the work between which rates are taken."""
+ENOUGH = 3
+"""How much more load waits behind interactive jobs than was worked off in that time before."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ def bench_service(
     as_json: AsJson = False,
 ) -> None:
     """A worker behind Redis: images/s, batch fill, occupancy, latency, memory, and ratios.
+
+    p50_ms, p95_ms, p99_ms: from before a job is submitted to its end in the worker; messages_left:
+    what still waited of the load behind them, which is to be more than 0.
+    idle_overhead_ms: until the producer has the result, beyond fetching, decoding and the device.
 
     device_occupancy: how much of the time the device thread was at a batch; worker_cores and
     decoder_cores: how many cores the worker's own process, and its decoders, were busy on.
@@ -138,7 +145,7 @@ class Service:
                 found |= self._saturated(worker)
                 for _ in self._client.as_completed(handles, 600):
                     pass
-                found |= self._idle()
+                found |= self._idle(worker)
                 found |= self._latency(worker, found["images_per_s"])
                 found["worker_mib"] = worker.mebibytes()
             if plan.ratios:
@@ -153,7 +160,7 @@ class Service:
             "CAPTIONQ_MATCH_MODEL": "none",
             "CAPTIONQ_MAX_BATCH": str(plan.max_batch),
             "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{self._port}",
-            "CAPTIONQ_MAX_PER_HOST": "64",
+            "CAPTIONQ_MAX_PER_HOST": str(MAX_PER_HOST),
             "CAPTIONQ_DTYPE": plan.dtype,
             "CAPTIONQ_DEVICE": "cpu",
             "CAPTIONQ_HOME": str(self._folder / "home"),
@@ -203,8 +210,7 @@ class Service:
     def _saturated(self, worker: Worker) -> dict[str, Any]:
         used: list[tuple[float, float]] = []
         for part in (BEGIN, END):
-            while not (counts := worker.counts()) or counts[-1].images < self._plan.images * part:
-                time.sleep(0.05)
+            counts = worker.wait_until_done(math.ceil(self._plan.images * part))
             used.append(worker.cores_s())
         first = next(count for count in counts if count.images >= self._plan.images * BEGIN)
         last = next(count for count in counts if count.images >= self._plan.images * END)
@@ -218,15 +224,19 @@ class Service:
             "decoder_cores": (used[1][1] - used[0][1]) / wall_s,
         }
 
-    def _idle(self) -> dict[str, Any]:
-        """What a job takes on an idle system beyond its own fetching, decoding and inference."""
-        beyond = []
+    def _idle(self, worker: Worker) -> dict[str, Any]:
+        """What a job takes on an idle system, until its producer has the result, beyond its own
+        fetching, decoding and time on the device; waiting for the device is none of these."""
+        taken = []
+        began = worker.settled()
         for _ in range(IDLE_JOBS):
             began_s, handle = time.time(), self._client.submit(self._job("interactive"))
-            result = handle.result(60)
-            beyond.append(_latency_ms(began_s, result) - _work_ms(result))
+            result = handle.result(60).raise_for_state()
+            taken.append(1_000 * (time.time() - began_s) - _intake_ms(result))
             time.sleep(0.02)
-        return {"idle_overhead_ms": statistics.median(beyond)}
+        ended = worker.settled()
+        device_ms = 1_000 * (ended.busy_s - began.busy_s) / max(1, ended.batches - began.batches)
+        return {"idle_overhead_ms": statistics.median(taken) - device_ms}
 
     def _latency(self, worker: Worker, rate: float) -> dict[str, Any]:
         """Of single jobs at a rate; without one, of interactive jobs while bulk work waits."""
@@ -234,11 +244,9 @@ class Service:
         if plan.rate is not None:
             pauses, jobs = 1 / plan.rate, int(plan.rate * plan.seconds)
             lane: Lane = plan.lane
-            behind: list[Any] = []
         else:
             pauses, jobs, lane = plan.seconds / PROBES, PROBES, "interactive"
-            enough = max(64, math.ceil(1.3 * rate * plan.seconds))
-            behind = self._client.submit_many(self._load(enough))
+            self._client.submit_many(self._load(max(64, math.ceil(ENOUGH * rate * plan.seconds))))
         began = worker.counts()[-1]
         with ThreadPoolExecutor(64) as threads:
             begun_s, results = time.monotonic(), []
@@ -248,15 +256,18 @@ class Service:
                 results.append((sent_s, threads.submit(handle.result, 120)))
             latencies = sorted(_latency_ms(sent_s, one.result()) for sent_s, one in results)
         ended = worker.counts()[-1]
-        for _ in self._client.as_completed(behind, 600):
-            pass
         batch_ms = 1_000 * (ended.busy_s - began.busy_s) / max(1, ended.batches - began.batches)
-        return {
+        found: dict[str, Any] = {
             "p50_ms": _percentile(latencies, 50),
             "p95_ms": _percentile(latencies, 95),
             "p99_ms": _percentile(latencies, 99),
             "batch_ms": batch_ms,
         }
+        if plan.rate is None:
+            load = queue_for("caption", None, plan.lane)
+            found["messages_left"] = self._redis.llen(load)
+            self._redis.delete(load)
+        return found
 
     def _ratios(self, found: dict[str, Any]) -> dict[str, Any]:
         from worker.bench import alone
@@ -278,7 +289,7 @@ class Service:
 
     def _noop_rate(self) -> float:
         """Messages per second of a bare Celery worker, in the same number of threads."""
-        from worker.settings import MIN_THREADS
+        from worker.settings import WorkerSettings
 
         messages = 6_000
         with (
@@ -291,7 +302,7 @@ class Service:
             job = {"job": self._job("bulk").model_dump(mode="json")}
             for _ in range(messages):
                 app.send_task("bench.noop", kwargs=job, producer=producer, ignore_result=True)
-            threads = max(MIN_THREADS, 2 * self._plan.max_batch)
+            threads = WorkerSettings.model_construct().threads(self._plan.max_batch)
             worker = Worker(
                 "worker.bench.noop",
                 self._folder,
@@ -313,10 +324,10 @@ def _latency_ms(began_s: float, result: JobResult) -> float:
     return 1_000 * (result.raise_for_state().finished_at.timestamp() - began_s)
 
 
-def _work_ms(result: JobResult) -> float:
+def _intake_ms(result: JobResult) -> float:
     timings = result.timings
     assert timings is not None  # noqa: S101
-    return sum(part or 0 for part in (timings.fetch_ms, timings.decode_ms, timings.infer_ms))
+    return sum(part or 0 for part in (timings.fetch_ms, timings.decode_ms))
 
 
 def _percentile(values: list[float], percent: int) -> float:

@@ -96,6 +96,22 @@ def test_given_a_file_that_is_no_journal_then_it_is_refused_and_left_alone(tmp_p
     assert path.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("text", ['{"mine": 1}', '{"journ', "x", '{"journal":1,"run":"r'])
+def test_given_one_line_without_an_end_then_only_the_beginning_of_a_journal_is_taken_for_one(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "notes.json"
+    path.write_text(text)
+
+    if text.startswith('{"journ'):
+        with Journal(path) as journal:
+            assert not journal.begun
+    else:
+        with pytest.raises(CannotResume, match="is no journal"):
+            Journal(path)
+        assert path.read_text() == text
+
+
 def test_given_an_open_journal_then_no_other_run_can_have_it(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal(path) as journal:

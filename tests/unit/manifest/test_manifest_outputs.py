@@ -1,5 +1,6 @@
 """Parquet parts, and texts beside images: whole at any moment."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_given_parts_behind_the_mark_then_they_are_dropped_and_strangers_are_not
     for index in range(3):
         parts.write([row(index)])
         parts.commit()
-    (folder / "part-00003.parquet.unfinished").write_text("half")
+    (folder / ".part-00003.parquet.unfinished").write_text("half")
     (folder / "README.md").write_text("mine")
 
     again = Parts(folder, ROWS.columns)
@@ -78,6 +79,27 @@ def test_given_parts_behind_the_mark_then_they_are_dropped_and_strangers_are_not
     ]  # fmt: skip
     (folder / "README.md").unlink()
     assert indices(folder) == [0, 1, 7]
+
+
+def test_given_a_process_killed_while_it_writes_a_part_then_the_folder_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out.parquet"
+    parts = Parts(folder, ROWS.columns)
+    parts.write([row(0)])
+    parts.commit()
+    parts.write([row(1)])
+
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        parts.commit()
+
+    (left,) = (path for path in folder.iterdir() if path.name != "part-00000.parquet")
+    left.write_bytes(left.read_bytes()[:100])  # as where the file system had no more of it
+    assert indices(folder) == [0]
 
 
 def test_given_parts_that_are_missing_then_resuming_is_refused(tmp_path: Path) -> None:
@@ -97,6 +119,13 @@ def test_given_parts_that_are_missing_then_resuming_is_refused(tmp_path: Path) -
         (["cat.jpg", "cat.png"], "cat.jpg", "cat.jpg.txt"),
         (["cat.jpg", "cat.png"], "cat.png", "cat.png.txt"),
         (["cat.jpg", "cat.md"], "cat.jpg", "cat.txt"),
+        (["cat.jpg", "cat.JPG"], "cat.jpg", "cat.jpg.txt"),
+        (["cat.jpg", "cat.JPG"], "cat.JPG", "cat.JPG.txt"),
+        (["cat.JPG", "cat.PNG"], "cat.JPG", "cat.JPG.txt"),
+        (["cat.JPG", "cat.PNG"], "cat.PNG", "cat.PNG.txt"),
+        (["cat.JPG"], "cat.JPG", "cat.txt"),
+        (["scan.001", "scan.002"], "scan.001", "scan.001.txt"),
+        (["cat.txt"], "cat.txt", "cat.txt.txt"),
         (["cat.v2.jpg"], "cat.v2.jpg", "cat.v2.txt"),
     ],
 )
@@ -137,6 +166,48 @@ def test_given_images_here_then_each_has_its_caption_beside_it(tmp_path: Path) -
     assert said["3.txt"] == f"a picture of {(folder / '3.jpg').as_uri()}\n"
     assert len(said) == 8
     assert [p for p in folder.iterdir() if p.suffix not in (".jpg", ".txt")] == []  # no drafts
+
+
+def test_given_an_image_that_is_named_twice_then_it_has_one_text_and_two_rows(
+    tmp_path: Path,
+) -> None:
+    photos(tmp_path / "photos", 1)
+    (tmp_path / "list.txt").write_text("photos/0.jpg\nphotos/0.jpg\n")
+
+    output = tmp_path / "out.jsonl"
+    counts = run(beside(tmp_path, tmp_path / "list.txt", output=output))
+
+    assert counts == {"succeeded": 2}
+    assert list(texts(tmp_path / "photos")) == ["0.txt"]
+    assert len(output.read_text().splitlines()) == 2
+
+
+def test_given_a_name_as_long_as_names_can_be_then_it_has_a_text(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos", 0)
+    (folder / f"{'x' * 251}.jpg").touch()
+
+    assert run(beside(tmp_path, folder)) == {"succeeded": 1}
+    assert list(texts(folder)) == [f"{'x' * 251}.txt"]
+
+
+def test_given_a_text_that_cannot_be_written_then_none_is_left_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(tmp_path / "photos", 0)
+    output = Beside(Failures(print))
+    output.write([row(0) | {"caption": "a cat", "text_path": folder / "0.txt"}])
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"a d")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        output.write([row(1) | {"caption": "a dog", "text_path": folder / "1.txt"}])
+    output.commit()
+
+    assert texts(folder) == {"0.txt": "a cat\n"}
+    assert [path.name for path in folder.iterdir()] == ["0.txt"]
 
 
 def test_given_texts_that_are_there_then_those_images_are_skipped_also_when_resumed(

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import queue
 import signal
 import threading
 from collections import Counter
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from producer.errors import BrokerUnavailable
+from producer.manifest.counting import Counting
 from producer.manifest.feed import DEPTH, Feed
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.patience import Patience
-from producer.manifest.progress import Lines, OnTerminal, duration, failures, summary
+from producer.manifest.progress import Lines, OnTerminal, Progress, duration, failures, summary
 
 AWAY = BrokerUnavailable("The broker cannot be reached.")
 
@@ -136,6 +138,39 @@ def test_given_a_run_then_lines_tell_rate_failures_and_time_left(
         "captionq: 205 of 1,000, 5 failed, 10/s, 4 chunks in flight, 76 s left",
         "captionq: 305 of 1,000, 5 failed, 10/s, 4 chunks in flight, 68 s left",
     ]
+
+
+def test_given_a_total_that_is_known_late_then_time_left_is_told_from_then_on() -> None:
+    progress = Progress(clock_s=iter((0.0, 0.0, 20.0)).__next__)
+    progress.show(Counter(succeeded=100), 4)
+
+    before = progress.words(100, 0, 4)
+    progress.expect(200)
+
+    assert before == "100 images, 0 failed, 5/s, 4 chunks in flight"
+    assert progress.words(100, 0, 4) == "100 of 200, 0 failed, 5/s, 4 chunks in flight, 20 s left"
+
+
+def test_given_items_then_they_are_counted_unless_that_is_stopped_or_they_fail() -> None:
+    told: queue.Queue[int] = queue.Queue()
+    go_on = threading.Event()
+
+    def items(count: int) -> Iterator[int]:
+        yield from range(count)
+        assert go_on.wait(5)
+        if count == 3:
+            raise ValueError("damaged")
+        yield count
+
+    counting = [Counting(items(count), told.put) for count in (1, 2, 3)]
+    counting[0].stop()
+    go_on.set()
+
+    assert told.get(timeout=5) == 3
+    for thread in threading.enumerate():
+        if thread.name == "counting":
+            thread.join(5)
+    assert told.empty()
 
 
 def test_given_a_terminal_then_a_bar_shows_the_same() -> None:

@@ -1,14 +1,20 @@
 """Runs in one process, against a service that answers at once: rows, order, cuts, resumption."""
 
 import csv
+import errno
+import io
 import json
+import os
 import random
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,8 +66,8 @@ def listed(folder: Path, count: int, bad: dict[int, str] = BAD_ROWS) -> Path:
 
 
 def asked(source: Path | str, **fields: Any) -> Request:
-    fields = {"size": 7, "in_flight": 3, "chunk": CHUNK} | fields
-    return Request(sources=(str(source),), **fields)
+    fields = {"size": 7, "in_flight": 3, "chunk": CHUNK, "sources": (str(source),)} | fields
+    return Request(**fields)
 
 
 class Quiet(Progress):
@@ -191,6 +197,44 @@ def test_given_a_run_cut_at_any_bytes_then_resumed_each_image_has_one_row_and_is
     for row in found:
         assert row["image"] == BAD_ROWS.get(row["index"], uri(row["index"]))
         assert (row["state"] == "failed") == (row["index"] in BAD_ROWS)
+
+
+def test_given_a_disk_that_is_full_at_any_byte_then_resumed_each_image_has_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fits is written before the error comes, and later writes may fit: others freed some."""
+    write, rng = os.write, random.Random(4)
+    left: list[int] = []
+
+    def full(descriptor: int, data: bytes) -> int:
+        if left and left[0] < len(data):
+            fits, left[0] = left[0], 0
+            if fits:
+                return write(descriptor, data[:fits])
+            left.clear()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if left:
+            left[0] -= len(data)
+        return write(descriptor, data)
+
+    monkeypatch.setattr("producer.manifest.append.os.write", full)
+    source, output = listed(tmp_path, 60, {}), tmp_path / "out.jsonl"
+    times_full, named = 0, set()
+    for _ in range(200):
+        left[:] = [rng.randint(1, 6_000)]
+        try:
+            run(asked(source, output=output, resume=True), InProcess(random.Random(2)))
+            break
+        except OSError as exc:
+            times_full += 1
+            named.add(exc.filename)
+            assert all(row["state"] == "succeeded" for row in rows(output))
+    left.clear()
+    run(asked(source, output=output, resume=True))
+
+    assert times_full > 3
+    assert named <= {str(output), f"{output}.journal"}
+    assert sorted(row["index"] for row in rows(output)) == list(range(60))
 
 
 @pytest.fixture
@@ -360,6 +404,37 @@ def test_given_a_job_too_large_then_its_images_fail_and_the_others_do_not(tmp_pa
     assert counts == Counter(job_invalid=7, succeeded=14)
 
 
+def test_given_an_outage_while_a_job_too_large_is_looked_for_then_no_image_is_lost(
+    tmp_path: Path,
+) -> None:
+    class Both(InProcess):
+        """The last job of a batch is too large; the broker is away when its first comes alone."""
+
+        reached = away = False
+        batch: tuple[str, ...] = ()
+
+        def submit_many(self, jobs: Any) -> None:
+            jobs = list(jobs)
+            ids = tuple(str(job.job_id) for job in jobs)
+            if self.reached and len(jobs) > 1 and not self.batch:
+                self.batch = ids
+            if self.batch and ids == self.batch[:1] and not self.away:
+                self.away = True
+                raise BrokerUnavailable("The broker cannot be reached: no.")
+            if self.batch[-1:] and self.batch[-1] in ids:
+                raise JobFailed(ErrorCode.JOB_INVALID)
+            self.reached = True
+            super().submit_many(jobs)
+
+    service, output = Both(), tmp_path / "out.jsonl"
+
+    counts = run(asked(listed(tmp_path, 700, {}), output=output, in_flight=16), service)
+
+    assert service.away
+    assert counts == Counter(job_invalid=7, succeeded=693)
+    assert sorted(row["index"] for row in rows(output)) == list(range(700))
+
+
 class Flaky(InProcess):
     """Away now and then, once it has been there."""
 
@@ -439,6 +514,123 @@ def test_given_a_service_that_forgot_a_chunk_then_it_is_submitted_again(
     assert sorted(row["index"] for row in rows(output)) == list(range(30))
 
 
+def test_given_a_chunk_that_ends_while_it_waits_to_be_sent_again_then_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Emptied(InProcess):
+        """Redis forgets the first chunk, whose worker ends it while the broker is away."""
+
+        calls = 0
+
+        def submit_many(self, jobs: Any) -> None:
+            self.calls += 1
+            if self.calls == 2:
+                self.work(1)
+                raise BrokerUnavailable("The broker cannot be reached: no.")
+            super().submit_many(jobs)
+
+        def status(self, job_id: str) -> Any:
+            return None if self.calls == 1 and job_id.endswith(".0") else super().status(job_id)
+
+        def tick(self) -> None:
+            if self.calls > 2:
+                self.work(1)
+
+    monkeypatch.setattr("producer.manifest.run.CHECK_S", 0.0)
+    service, output = Emptied(), tmp_path / "out.jsonl"
+    monkeypatch.setattr(service, "_rng", random.Random(0))
+    monkeypatch.setattr(service._rng, "shuffle", lambda _: None)
+
+    run(asked(listed(tmp_path, 40, {}), output=output), service)
+
+    assert sorted(row["index"] for row in rows(output)) == list(range(40))
+
+
+def test_given_a_table_that_is_damaged_then_all_that_was_sent_before_has_its_rows(
+    tmp_path: Path,
+) -> None:
+    source, output = tmp_path / "refs.parquet", tmp_path / "out.jsonl"
+    table = pyarrow.table({"url": [uri(n) for n in range(6_000)]})
+    pyarrow.parquet.write_table(table, source, row_group_size=2_000, compression="zstd")
+    third = pyarrow.parquet.read_metadata(source).row_group(2).column(0)
+    with source.open("r+b") as file:
+        file.seek(third.dictionary_page_offset or third.data_page_offset)
+        file.write(b"\xff" * 200)
+    service, progress = InProcess(random.Random(3)), Quiet()
+
+    with pytest.raises(ValueError, match=r"cannot be read after row 3072: .*\S$"):
+        run(asked(source, output=output, size=64, in_flight=20), service, progress=progress)
+
+    assert {row["image"] for row in rows(output)} == set(service.images)
+    assert len(service.images) == 3_072
+    assert "The chunks in flight are waited for." in progress.said[-1]
+
+
+def test_given_workers_that_take_nothing_then_people_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(InProcess):
+        looks = 0
+
+        def tick(self) -> None:
+            self.looks += 1
+            if self.looks > 5:
+                super().tick()
+
+    monkeypatch.setattr("producer.manifest.run.CHECK_S", 0.0)
+    late, prompt = Quiet(), Quiet()
+    source = listed(tmp_path, 30, {})
+
+    run(asked(source, output=tmp_path / "a.csv"), Late(random.Random(2)), progress=late)
+    run(asked(source, output=tmp_path / "b.csv", in_flight=1), InProcess(), progress=prompt)
+
+    assert set(late.said) == {"No worker takes the chunks in flight. Is one running?"}
+    assert prompt.said == []
+
+
+@pytest.mark.parametrize(
+    ("words", "total"), [(("photos",), 9), (("photos/*.jpg", uri(0)), 10), (("-",), None)]
+)
+def test_given_a_folder_or_a_pattern_then_its_images_are_counted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], total: int | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for n in range(9):
+        (tmp_path / "photos" / f"{n}.jpg").touch()
+    counted = threading.Event()
+
+    class Expecting(Quiet):
+        def expect(self, total: int) -> None:
+            super().expect(total)
+            counted.set()
+
+    class Waiting(InProcess):
+        def submit_many(self, jobs: Any) -> None:
+            assert counted.wait(5)
+            super().submit_many(jobs)
+
+    progress = Expecting()
+    service = Waiting() if total else InProcess()
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.BytesIO(uri(0).encode()))
+    with Session(asked(words[0], sources=words), SETTINGS) as session:
+        session.run(service, progress, Interrupt())
+
+    assert progress._total == total
+    assert session.counts == Counter(succeeded=total or 1)
+
+
+def test_given_a_run_that_ended_and_no_output_then_resuming_says_so(tmp_path: Path) -> None:
+    source, output = listed(tmp_path, 20), tmp_path / "out.jsonl"
+    run(asked(source, output=output))
+    output.unlink()
+
+    with pytest.raises(CannotResume, match=r"out.jsonl is not there any more"):
+        run(asked(source, output=output, resume=True))
+    run(asked(source, output=output, overwrite=True))
+    assert len(rows(output)) == 20
+
+
 def test_given_a_run_that_ended_then_resuming_it_does_nothing(tmp_path: Path) -> None:
     source, output = listed(tmp_path, 20), tmp_path / "out.jsonl"
     first = run(asked(source, output=output))
@@ -473,6 +665,17 @@ def test_given_output_that_is_there_then_it_is_neither_added_to_nor_replaced(
 
     run(asked(source, output=output, overwrite=True))
     assert len(rows(output)) == 5
+
+
+def test_given_output_of_another_kind_then_nothing_is_begun(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    (tmp_path / "a.parquet").touch()
+
+    with pytest.raises(ValueError, match=r"a.jsonl is a folder: give the name of a file"):
+        run(asked(listed(tmp_path, 5), output=tmp_path / "a.jsonl"))
+    with pytest.raises(ValueError, match=r"a.parquet is a file: Parquet goes to a folder of parts"):
+        run(asked(tmp_path / "refs.jsonl", output=tmp_path / "a.parquet", overwrite=True))
+    assert not list(tmp_path.glob("*.journal"))
 
 
 Change = Callable[[str], str]
@@ -571,6 +774,7 @@ def test_given_csv_then_it_has_one_head_and_alternatives_as_json(tmp_path: Path)
         ({"output": Path("out.xlsx")}, "out.xlsx: the output is one of .jsonl"),
         ({"resume": True}, "Only a run with -o or --beside can be resumed"),
         ({"skip_existing": True}, "--skip-existing goes with --beside"),
+        ({"output": Path("o.csv"), "journal": Path("o.csv")}, "name the same file"),
         ({"resume": True, "overwrite": True, "output": Path("o.csv")}, "--overwrite starts anew"),
         ({"beside": True, "chunk": CHUNK.model_copy(update={"sink": "s3://a/"})}, "With --sink"),
     ],

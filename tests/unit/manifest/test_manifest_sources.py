@@ -1,5 +1,6 @@
 """What words on the command line stand for."""
 
+import errno
 import os
 import re
 import sys
@@ -82,13 +83,79 @@ def test_given_a_file_whose_name_has_brackets_then_it_is_no_pattern(photos: Path
 
 
 @pytest.mark.parametrize(
-    "word", ["photos/none.jpg", "nowhere/", "photos/*.tiff", "ftp://a.example/b"]
+    "word", ["", "photos/none.jpg", "nowhere/", "photos/*.tiff", "ftp://a.example/b"]
 )
 def test_given_a_word_that_names_nothing_then_it_is_refused(photos: Path, word: str) -> None:
     with pytest.raises(
         ValueError, match=f"There is no file, folder or match {re.escape(repr(word))}"
     ):
         Sources([word])
+
+
+def test_given_a_link_to_itself_then_it_fails_alone(photos: Path) -> None:
+    Path("photos/own.jpg").symlink_to("own.jpg")
+
+    assert "photos/own.jpg" in read("photos")
+    assert read("photos/*/*.webp") == ["photos/2026/c.webp"]
+    with pytest.raises(BadReference):
+        Reference("x", "photos/own.jpg").locate()
+
+
+@pytest.mark.parametrize("word", ["photos", "photos/**/*.*", "phot*/"])
+def test_given_a_folder_that_cannot_be_read_then_it_is_a_bad_row_and_the_others_are_read(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    scandir = os.scandir
+
+    def guarded(path: Path) -> object:
+        if path.name == "2025":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("producer.manifest.folders.os.scandir", guarded)
+
+    found = list(Sources([word]))
+
+    faults = {one.given: one.fault for one in found if one.fault}
+    assert faults == {"photos/2025": "The folder cannot be read: Permission denied."}
+    assert {"photos/2026/c.webp", "photos/z.jpg"} < {one.given for one in found}
+
+
+def test_given_what_is_written_meanwhile_then_patterns_pass_it_over_and_words_are_refused(
+    photos: Path,
+) -> None:
+    for name in ("in.csv", "out.csv"):
+        Path(name).write_text("image\na.jpg\n")
+    Path("out.parquet").mkdir()
+    parquet(Path("out.parquet/part-0.parquet"), ["a.jpg"])
+    written = [Path("out.csv"), Path("out.parquet")]
+
+    words = ["*.csv", "photos/../*.csv", "**/*.csv", "**/i*.csv", "[io]*"]
+    sources = Sources(words, written=written)
+
+    assert [one.given for one in sources] == ["a.jpg"] * 5
+    assert sources.identities()[0].total == 1
+    for word in ("out.csv", "photos/../out.csv", "out.parquet", "out.parquet/part-0.parquet"):
+        with pytest.raises(ValueError, match="is where this run writes"):
+            Sources([word], written=written)
+
+
+@pytest.mark.parametrize("pattern", ["*.csv", "*"])
+def test_given_tables_of_a_pattern_then_each_is_looked_at_beforehand(
+    photos: Path, pattern: str
+) -> None:
+    Path("a.csv").write_text("image\na.jpg\n")
+    Path("b.csv").write_text("text\nwords\n")
+
+    with pytest.raises(ValueError, match=r"b.csv has no column named image"):
+        Sources([pattern])
+
+
+def test_given_a_first_object_that_is_none_then_the_next_tells_the_columns(photos: Path) -> None:
+    Path("x.jsonl").write_text('oops\n{"text": "words"}\n')
+
+    with pytest.raises(ValueError, match=r"x.jsonl has no column named image"):
+        Sources(["x.jsonl"])
 
 
 def test_given_several_words_then_they_are_read_one_after_the_other(photos: Path) -> None:
@@ -153,11 +220,26 @@ def test_given_parquet_then_its_column_is_read_and_empty_cells_are_bad_rows(
     assert sources.identities()[0].total == 2_800
 
 
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+def test_given_parquet_with_a_cell_that_is_not_utf_8_then_it_alone_is_bad(
+    tmp_path: Path, kind: str
+) -> None:
+    raw = pyarrow.array([b"a.jpg", None, b"https://example.com/\xff.jpg", b"b.jpg"])
+    path = parquet(tmp_path / "x.parquet", raw.view("string").cast(kind))
+
+    found = list(Sources([str(path)]))
+
+    assert [one.given for one in found] == ["a.jpg", "", "https://example.com/\udcff.jpg", "b.jpg"]
+    with pytest.raises(BadReference):
+        found[2].locate()
+
+
 @pytest.mark.parametrize(
     ("column", "named", "sentence"),
     [
         ([1, 2], None, "The column url of .* holds int64, not texts"),
         ([{"bytes": b"", "path": "a"}], "url", "holds struct"),
+        ([["a", "b"]], "url", "holds list"),
         (["a"], "picture", "has no column 'picture'. Its columns: id, url."),
     ],
 )

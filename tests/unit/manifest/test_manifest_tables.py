@@ -219,6 +219,14 @@ def test_given_no_such_column_then_the_error_names_those_there_are(
     assert sentence in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "head", [b"id,url\r1,a.jpg\r", b"url," + b"x" * 200_000 + b"\n"], ids=["old Mac", "huge name"]
+)
+def test_given_a_first_line_that_is_not_csv_then_the_error_says_so(head: bytes) -> None:
+    with pytest.raises(ValueError, match=r"x.csv is no CSV file: its first line is none"):
+        next(read_csv(BytesIO(head), "x.csv", HERE, None))
+
+
 def test_given_an_empty_table_then_the_error_says_so() -> None:
     with pytest.raises(ValueError, match="is empty"):
         next(read_csv(BytesIO(b"\n"), "x.csv", HERE, Columns()))
