@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+import redis
 
+from producer.contract import ErrorCode, Job, JobError, JobFailed, JobResult, JobState
 from tests.integration.test_caption_command import (
     MEGABYTE,
     Desk,
@@ -25,6 +27,7 @@ from tests.integration.test_caption_command import (
     uri,
 )
 from tests.stand_in_model import cosine, embedding, match, vector
+from tests.stand_in_worker import StandInWorker, succeeded
 
 __all__ = ["bucket", "desk"]
 
@@ -283,3 +286,33 @@ def test_given_wrong_usage_then_one_sentence_says_what_and_nothing_is_sent(
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_given_a_ranking_that_is_interrupted_then_it_says_so_and_ends_at_once(desk: Desk) -> None:
+    desk.command = "rank"
+    process = desk.start(TEXT, uri(0))
+    with redis.Redis.from_url(desk.url) as broker:
+        while not broker.llen("captionq.match.bulk"):  # no worker takes the text
+            time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+
+    assert process.returncode == 130
+    assert out == ""
+    assert err.endswith("captionq: interrupted.\n")
+
+
+def test_given_workers_that_cannot_match_then_a_ranking_fails_with_one_sentence(
+    desk: Desk,
+) -> None:
+    def lacking(job: Job) -> JobResult:
+        error = JobError.of(JobFailed(ErrorCode.MODEL_LACKS_MATCHING))
+        update = {"state": JobState.FAILED, "error": error, "embeddings": None}
+        return succeeded(job).model_copy(update=update)
+
+    desk.command = "rank"
+    with StandInWorker(desk.url, lacking):
+        done = desk.run(TEXT, uri(0))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("captionq: the text could not be embedded: model_lacks_matching")
