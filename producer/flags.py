@@ -13,6 +13,8 @@ class Task(StrEnum):
 
     CAPTION = "caption"
     MATCH = "match"
+    EMBED = "embed"
+    RANK = "rank"
 
 
 class View(StrEnum):
@@ -38,6 +40,14 @@ class ShardFormat(StrEnum):
     PARQUET = "parquet"
 
 
+class Written(StrEnum):
+    """How embeddings are written."""
+
+    LIST = "list"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")
@@ -60,6 +70,11 @@ Mode = Annotated[View, typer.Option(help="How an image that is not square is see
 Resolution = Annotated[
     int | None, typer.Option(metavar="PIXELS", help="Side of the square seen: finer detail.")
 ]
+Encoding = Annotated[
+    Written,
+    typer.Option(help="Of embeddings: numbers, or base64 of little-endian float32 or float16."),
+]
+SinkFormat = Annotated[ShardFormat, typer.Option(help="Of the shards.")]
 ModelId = Annotated[
     str | None, typer.Option(help="Only workers that serve this model take the jobs.")
 ]

@@ -2,11 +2,13 @@
 
 import hashlib
 import mimetypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from producer.references import SCHEMES
+from producer.settings import ProducerSettings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -66,6 +68,17 @@ class Uploader:
         except (BotoCoreError, ClientError) as exc:
             raise UploadFailed(f"{path} could not be copied to {self._bucket}: {exc}") from exc
         return f"s3://{self._bucket}/{quote(key)}"
+
+
+def uploader(settings: ProducerSettings) -> Callable[[Path], str] | None:
+    """What copies a file and returns its URI; None where the settings name no place for uploads.
+
+    Raises:
+        UploadFailed: boto3 is not installed.
+    """
+    if not settings.upload_url:
+        return None
+    return Uploader(settings.upload_url, settings.s3_endpoint_url).upload
 
 
 def s3_client(endpoint_url: str | None, purpose: str) -> "S3Client":
