@@ -17,23 +17,18 @@ from producer.errors import BrokerUnavailable, UnknownJob
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
 from producer.flags import (
     AsJson,
-    Beams,
-    Count,
+    CaptionFlags,
     InLane,
     JobId,
-    MaxTokens,
     Mode,
     ModelId,
-    Prompt,
     Resolution,
-    Sample,
-    Seed,
     Task,
     TimeoutS,
     View,
-    caption_options,
 )
 from producer.framing import box_of
+from producer.groups import with_groups
 from producer.manifest.caption_command import EXAMPLES, caption
 from producer.manifest.embed_command import EMBED_EXAMPLES, embed
 from producer.manifest.match_command import MATCH_EXAMPLES
@@ -78,12 +73,15 @@ def _captionq(
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
+    "captionq submit cat.jpg --sample -n 5 --weigh --refuse 'stock photo' --wait\n\n"
     "captionq submit photos/*.jpg --lane bulk\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     "captionq submit cat.jpg --task rank --text 'a cat' --text 'a dog' -k 1 --wait\n\n"
     "captionq submit cat.jpg --task embed --wait --json\n\n" + EXIT_CODES
 )
+@with_groups
 def submit(
+    *,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -107,12 +105,7 @@ def submit(
         int,
         typer.Option("-k", min=1, max=256, help="With --task rank: texts that are weighed by ITM."),
     ] = 32,
-    beams: Beams = None,
-    count: Count = 1,
-    sample: Sample = False,
-    seed: Seed = None,
-    max_tokens: MaxTokens = 20,
-    prompt: Prompt = None,
+    captions: CaptionFlags,
     mode: Mode = View.STRETCH,
     resolution: Resolution = None,
     region: Annotated[
@@ -141,13 +134,14 @@ def submit(
             "mode": mode.value,
             "resolution": resolution,
         }
-
-        options = caption_options(beams, count, sample, seed, max_tokens, prompt)
+        if task is not Task.CAPTION and captions.weigh:
+            raise ValueError("--weigh is for captions.")
+        how: dict[str, Any] = {"options": captions.options, "filter": captions.filter}
 
         def job(uri: str) -> Job:
             match task:
                 case Task.CAPTION:
-                    return CaptionJob(image=uri, options=options, regions=boxes, **seen)
+                    return CaptionJob(image=uri, regions=boxes, **how, **seen)
                 case Task.MATCH:
                     return MatchJob(image=uri, texts=tuple(text or ()), **seen)
                 case Task.RANK:

@@ -10,8 +10,9 @@ import typer
 from producer.client import Client
 from producer.errors import JobFailed
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
+from producer.groups import with_groups
 from producer.manifest.command import INTERRUPTED, kind_of_progress
-from producer.manifest.flags import FlowFlags, Sources, with_groups
+from producer.manifest.flags import FlowFlags, Sources
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.prepare import Preparer
 from producer.manifest.progress import failures, summary

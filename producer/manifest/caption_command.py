@@ -6,17 +6,8 @@ import typer
 
 from producer.contract import CaptionChunk
 from producer.exits import exit_codes
-from producer.flags import (
-    Beams,
-    Count,
-    MaxTokens,
-    Prompt,
-    Sample,
-    Seed,
-    ShardFormat,
-    SinkFormat,
-    caption_options,
-)
+from producer.flags import CaptionFlags, ShardFormat, SinkFormat
+from producer.groups import with_groups
 from producer.manifest.command import ROWS, RUN_EXIT_CODES, carry_out
 from producer.manifest.flags import (
     ANY_IMAGE,
@@ -25,7 +16,6 @@ from producer.manifest.flags import (
     Sink,
     Sources,
     file_named,
-    with_groups,
 )
 
 EXAMPLES = (
@@ -37,11 +27,13 @@ EXAMPLES = (
     "captionq caption 'laion/*.parquet' --column URL -o captions.parquet --in-flight 256\n\n"
     "captionq caption s3://photos/2026/ -o captions.jsonl\n\n"
     "captionq caption urls.txt --sink s3://results/run-7/ --sink-format parquet -o shards.csv\n\n"
+    "captionq caption photos/ --sample --top-p 0.95 -n 5 --weigh -o best-of-five.jsonl\n\n"
     "find . -name '*.jpg' | captionq caption - | jq -r .caption\n\n"
     "A run that was interrupted goes on with the same command and --resume: no image is captioned "
     "twice, none is left out.\n\n"
+    "An image whose captions --weigh refuses altogether has succeeded, and has no caption.\n\n"
     "Each row has: index, source (where the reference stands), image, state, caption, score, "
-    "mean_logprob, alternatives, " + ROWS + RUN_EXIT_CODES
+    "mean_logprob, itm_probability (with --weigh), alternatives, " + ROWS + RUN_EXIT_CODES
 )
 
 
@@ -56,12 +48,7 @@ def caption(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="With --beside: not where a text is already.")
     ] = False,
-    beams: Beams = None,
-    count: Count = 1,
-    sample: Sample = False,
-    seed: Seed = None,
-    max_tokens: MaxTokens = 20,
-    prompt: Prompt = None,
+    captions: CaptionFlags,
     sink: Sink = None,
     sink_format: SinkFormat = ShardFormat.JSONL,
     run: RunFlags,
@@ -76,7 +63,8 @@ def caption(
     with exit_codes():
         chunk = CaptionChunk(
             images=ANY_IMAGE,
-            options=caption_options(beams, count, sample, seed, max_tokens, prompt),
+            options=captions.options,
+            filter=captions.filter,
             sink=sink,
             sink_format=sink_format.value,
             **run.seen(),

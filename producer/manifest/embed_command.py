@@ -10,6 +10,7 @@ from producer.client import Client
 from producer.contract import EmbedChunk
 from producer.exits import JOB_FAILED, exit_codes, read_settings
 from producer.flags import Encoding, ShardFormat, SinkFormat, Written
+from producer.groups import with_groups
 from producer.manifest.command import ROWS, RUN_EXIT_CODES, carry_out
 from producer.manifest.flags import (
     ANY_IMAGE,
@@ -18,7 +19,6 @@ from producer.manifest.flags import (
     Sink,
     SourcesIfAny,
     file_named,
-    with_groups,
 )
 from producer.manifest.session import holds_something, opened_output
 from producer.manifest.texts import columns, embedded

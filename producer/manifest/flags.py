@@ -1,10 +1,8 @@
 """Options of the commands that are runs, in groups that each of these commands has."""
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import wraps
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,33 +135,3 @@ class RunFlags(FlowFlags):
 def file_named(output: str) -> Path | None:
     """The file that --output names; None for standard output."""
     return None if output == "-" else Path(output)
-
-
-def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all options of those of its parameters that are groups, such as RunFlags.
-
-    Typer makes one option of one parameter: it is shown those of the groups in their place.
-    """
-    signature = inspect.signature(command)
-    groups: dict[str, type[FlowFlags]] = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if inspect.isclass(parameter.annotation) and issubclass(parameter.annotation, FlowFlags)
-    }
-    shown: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name in groups:
-            shown += inspect.signature(groups[name]).parameters.values()
-        else:
-            shown.append(parameter)
-    shown = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
-
-    @wraps(command)
-    def called(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{one.name: given.pop(one.name) for one in fields(group)})
-        command(**given)
-
-    called.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in shown}
-    return called

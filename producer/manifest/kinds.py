@@ -47,12 +47,14 @@ class _OfTemplate(Rows):
 
 
 class Captions(_OfTemplate):
-    """caption: the best. score, mean_logprob: its own. alternatives: the texts of further ones."""
+    """caption: the best; none where a filter refused all. score, mean_logprob, itm_probability: its
+    own, the last where captions are weighed. alternatives: the texts of further ones."""
 
     own: Mapping[str, Holds] = {
         "caption": "string",
         "score": "float64",
         "mean_logprob": "float64",
+        "itm_probability": "float64",
         "alternatives": "strings",
     }
 
@@ -60,11 +62,15 @@ class Captions(_OfTemplate):
         """See `Rows.cells`."""
         if not item.captions:
             return None
-        best, *others = item.captions
+        kept = [caption for caption in item.captions if not caption.rejected]
+        if not kept:
+            return {}
+        best, *others = kept
         return {
             "caption": best.text,
             "score": best.score,
             "mean_logprob": best.mean_logprob,
+            "itm_probability": best.itm_probability,
             "alternatives": [caption.text for caption in others],
         }
 

@@ -7,6 +7,7 @@ import typer
 from producer.contract import MatchChunk
 from producer.exits import exit_codes
 from producer.flags import ShardFormat, SinkFormat
+from producer.groups import with_groups
 from producer.manifest.command import ROWS, RUN_EXIT_CODES, carry_out
 from producer.manifest.flags import (
     ANY_IMAGE,
@@ -15,7 +16,6 @@ from producer.manifest.flags import (
     Sink,
     Sources,
     file_named,
-    with_groups,
 )
 
 MATCH_EXAMPLES = (

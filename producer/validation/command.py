@@ -9,8 +9,9 @@ import typer
 
 from producer.contract import MatchChunk
 from producer.exits import exit_codes, read_settings
+from producer.groups import with_groups
 from producer.manifest.command import ROWS, RUN_EXIT_CODES, carry_out
-from producer.manifest.flags import ANY_IMAGE, RunFlags, with_groups
+from producer.manifest.flags import ANY_IMAGE, RunFlags
 from producer.manifest.session import Session
 from producer.manifest.tables import Columns
 from producer.validation.histogram import draw_histogram, new_figure
