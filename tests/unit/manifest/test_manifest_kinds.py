@@ -8,7 +8,9 @@ import pyarrow.parquet
 import pytest
 
 from producer.contract import (
+    Caption,
     CaptionChunk,
+    CaptionFilter,
     EmbedChunk,
     ErrorCode,
     ItemResult,
@@ -56,7 +58,10 @@ def broken(index: int) -> ItemResult:
 @pytest.mark.parametrize(
     ("chunk", "own"),
     [
-        (CaptionChunk(images=IMAGES), ["caption", "score", "mean_logprob", "alternatives"]),
+        (
+            CaptionChunk(images=IMAGES),
+            ["caption", "score", "mean_logprob", "itm_probability", "alternatives"],
+        ),
         (EmbedChunk(images=IMAGES), ["embedding", "encoding", "model", "revision"]),
         (
             MatchChunk(images=IMAGES, texts=("a",)),
@@ -182,3 +187,29 @@ def test_given_captions_then_they_tell_chunks_apart_and_without_any_nothing_chan
     assert said[1] == said[3]
     assert len(set(said)) == 3
     assert Chunk(0, 0, (Reference("x:1", "a.jpg"),)).digest() == "b3c95338ee482c93"
+
+
+def caption(text: str, rejected: bool) -> Caption:
+    return Caption(
+        text=text, tokens=("a",), token_logprobs=(-1.0,), processed_token_logprobs=(-1.0,),
+        logprob=-1.0, mean_logprob=-1.0, score=-1.0, finish_reason="stop",
+        itm_probability=0.25 if rejected else 0.75, rejected=rejected,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("captions", "best", "others"),
+    [
+        ((("a", False), ("b", False), ("c", True)), "a", ["b"]),
+        ((("a", True), ("b", True)), None, []),
+    ],
+)
+def test_given_captions_that_were_weighed_then_a_row_has_none_that_was_refused(
+    captions: tuple[tuple[str, bool], ...], best: str | None, others: list[str]
+) -> None:
+    rows = rows_of(CaptionChunk(images=IMAGES, filter=CaptionFilter()))
+    weighed = tuple(caption(*one) for one in captions)
+    (row,) = rows.answered(IMAGES[:1], [(0, reference(0))], result(item(0, captions=weighed)))
+
+    assert (row["state"], row["caption"], row["alternatives"]) == ("succeeded", best, others)
+    assert row["itm_probability"] == (0.75 if best else None)
