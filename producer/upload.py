@@ -2,7 +2,7 @@
 
 import hashlib
 import mimetypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -39,26 +39,6 @@ def key_for(path: Path, prefix: str) -> str:
     return f"{prefix.strip('/')}/{digest}{path.suffix.lower()}".lstrip("/")
 
 
-def uris(sources: Sequence[str], settings: ProducerSettings) -> list[str]:
-    """The URI of each image named: itself, or that of a file, uploaded when the settings say so.
-
-    Raises:
-        ValueError: one names no file that is there; nothing is uploaded then.
-        UploadFailed: see `Uploader`.
-    """
-    paths = [local_path(source) for source in sources]
-    uploader = None
-    if settings.upload_url and any(paths):
-        uploader = Uploader(settings.upload_url, settings.s3_endpoint_url)
-
-    def uri(source: str, path: Path | None) -> str:
-        if path is None:
-            return source
-        return uploader.upload(path) if uploader else path.as_uri()
-
-    return [uri(source, path) for source, path in zip(sources, paths, strict=True)]
-
-
 class Uploader:
     """Copies files to S3, once per content: the same bytes always get the same key.
 
@@ -88,6 +68,32 @@ class Uploader:
         except (BotoCoreError, ClientError) as exc:
             raise UploadFailed(f"{path} could not be copied to {self._bucket}: {exc}") from exc
         return f"s3://{self._bucket}/{quote(key)}"
+
+
+def uploader(settings: ProducerSettings) -> Callable[[Path], str] | None:
+    """What copies a file and returns its URI; None where the settings name no place for uploads.
+
+    Raises:
+        UploadFailed: boto3 is not installed.
+    """
+    if not settings.upload_url:
+        return None
+    return Uploader(settings.upload_url, settings.s3_endpoint_url).upload
+
+
+def uris(sources: Sequence[str], settings: ProducerSettings) -> list[str]:
+    """The URI of each image named: itself, or that of a file, uploaded when the settings say so.
+
+    Raises:
+        ValueError: one names no file that is there; nothing is uploaded then.
+        UploadFailed: see `Uploader`.
+    """
+    paths = [local_path(source) for source in sources]
+    upload = uploader(settings) if any(paths) else None
+    name = upload or Path.as_uri
+    return [
+        source if path is None else name(path) for source, path in zip(sources, paths, strict=True)
+    ]
 
 
 def s3_client(endpoint_url: str | None, purpose: str) -> "S3Client":

@@ -2,35 +2,26 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from producer.contract import CaptionChunk
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
-from producer.flags import (
-    AsJson,
-    Beams,
-    MaxTokens,
-    Mode,
-    ModelId,
-    Prompt,
-    Resolution,
-    View,
-    caption_options,
-)
-from producer.index.build import Building
+from producer.flags import AsJson, CaptionFlags
+from producer.groups import with_groups
+from producer.index.build import Indexed, IndexedOutput
 from producer.index.entry import LeftOut
 from producer.index.filling import Filling
 from producer.index.place import Place
 from producer.index.results import Results
 from producer.index.search_command import IndexAt
 from producer.index.table import Stats, VectorIndex
-from producer.manifest.attended import attend
-from producer.manifest.request import Request
+from producer.manifest.command import RUN_EXIT_CODES, carry_out
+from producer.manifest.flags import ANY_IMAGE, RunFlags, Sources
+from producer.manifest.session import Session
 from producer.settings import ProducerSettings
 
 app = typer.Typer(
@@ -48,79 +39,45 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summ
     epilog="Examples:\n\n"
     "captionq index build photos/\n\n"
     "captionq index build s3://photos/2026/ --index s3://team/index/\n\n"
-    "captionq index build shop.csv --column picture --resume\n\n" + EXIT_CODES
+    "captionq index build shop.csv --column picture --resume\n\n"
+    "captionq index build photos/ --sample -n 5 --weigh\n\n" + RUN_EXIT_CODES
 )
+@with_groups
 def build(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="What captionq caption takes: images, folders, patterns, lists, tables, "
-            "s3://bucket/prefix/, URIs, or -.",
-        ),
-    ],
-    index: IndexAt = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run; or begin, if none is.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Forget an interrupted run; the index keeps it.")
-    ] = False,
-    journal: Annotated[
-        Path | None, typer.Option(help="Another place for the journal.", dir_okay=False)
-    ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Column of tables with the references.")
-    ] = None,
-    base: Annotated[
-        Path | None, typer.Option(help="Folder of the relative paths in lists.")
-    ] = None,
-    in_flight: Annotated[
-        int, typer.Option(min=1, max=4_096, help="Most chunks submitted and not done.")
-    ] = 64,
-    patience_s: Annotated[
-        float | None,
-        typer.Option("--patience", min=0, metavar="SECONDS", help="Longest outage waited out."),
-    ] = None,
-    beams: Beams = None,
-    max_tokens: MaxTokens = 20,
-    prompt: Prompt = None,
-    mode: Mode = View.STRETCH,
-    resolution: Resolution = None,
-    model: ModelId = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
+    *, sources: Sources, index: IndexAt = None, captions: CaptionFlags, run: RunFlags
 ) -> None:
     """Caption and embed images, and add them to the index.
 
     Workers need a captioning and a matching model. An image that is there already, by its
-    reference, is replaced. A run that was interrupted goes on with --resume.
+    reference, is replaced. A run that was interrupted goes on with --resume; --overwrite forgets
+    it, and what it added stays.
     """
     with exit_codes():
         settings = read_settings()
         place = Place.of(index, settings)
         filling = Filling(VectorIndex(place))
         filling.index.space()  # an index that cannot be opened ends it here
-        request = Request(
-            sources=tuple(sources),
-            chunk=CaptionChunk(
-                images=("https://example.com/",),
-                options=caption_options(beams, 1, False, None, max_tokens, prompt),
-                mode=mode.value,
-                resolution=resolution,
-                model=model,
-                embed="float16",
-            ),
-            column=column,
-            base=base,
-            index=place.uri,
-            journal=journal or journal_of(place, settings),
-            resume=resume,
-            overwrite=overwrite,
-            in_flight=in_flight,
-            patience_s=math.inf if patience_s is None else patience_s,
+        chunk = CaptionChunk(
+            images=ANY_IMAGE,
+            options=captions.options,
+            filter=captions.filter,
+            embed="float16",
+            **run.seen(),
         )
-        attend(request, settings, Building(filling), quiet=quiet, as_json=as_json)
+        journal = run.journal or journal_of(place, settings)
+        request = run.request(sources, chunk, None, index=place.uri, journal=journal)
+
+        def ending(_: Session) -> tuple[str, dict[str, Any]]:
+            filling.finish()
+            return f"\n{filling.words()}", filling.document()
+
+        carry_out(
+            request,
+            run,
+            ending,
+            rows=Indexed(chunk, filling),
+            into=lambda output: IndexedOutput(output, filling),
+        )
 
 
 @app.command(

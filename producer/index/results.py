@@ -1,13 +1,13 @@
 """Results with embeddings, from files, folders and buckets: what workers wrote to sinks, and what
 `captionq submit --wait --json` prints. Read as a stream.
 
-A line, or a row, is an ItemResult of a chunk, a JobResult, or a row of `captionq caption`, which
-has no embedding. What cannot be read is told of, and the next one is read.
+A line, or a row, is an ItemResult of a chunk, a JobResult, or a row that `captionq embed` wrote, or
+`captionq caption`, which has no embedding. What cannot be read is told of, and the next is read.
 """
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import ValidationError
 
-from producer.contract import ItemResult, JobResult
+from producer.contract import Embedding, ItemResult, JobResult, JobState, public_uri
 from producer.index.entry import Entry, LeftOut, entries_of
 from producer.manifest.bucket import ListingFailed, names_many
 from producer.manifest.parquet import BATCH_ROWS, pyarrow_parquet
@@ -95,21 +95,20 @@ class Results:
                 yield self._unreadable(f"{shard.name}, after row {number}: {exc}")
 
     def _entries(self, row: Any, shard: Shard, number: int) -> Iterator[Entry | LeftOut]:
-        if isinstance(row, dict) and "source" in row and "attempts" in row:
-            yield LeftOut.FAILED if row.get("code") else LeftOut.WITHOUT_EMBEDDING
-            return
-        kind = JobResult if isinstance(row, dict) and "finished_at" in row else ItemResult
         try:
-            found = kind.model_validate_json(json.dumps(row, default=str))
+            if isinstance(row, dict) and "source" in row:
+                yield entry_of_row(row, shard.modified)
+                return
+            text = json.dumps(row, default=str)
+            if isinstance(row, dict) and "finished_at" in row:
+                yield from entries_of(JobResult.model_validate_json(text))
+            else:
+                item = ItemResult.model_validate_json(text)
+                yield Entry.of(item, shard.job_id, shard.modified)
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             yield self._unreadable(f"{shard.name}, row {number}: {where}: {first['msg']}")
-            return
-        if isinstance(found, JobResult):
-            yield from entries_of(found)
-        else:
-            yield Entry.of(found, shard.job_id, shard.modified)
 
     def _unreadable(self, sentence: str) -> LeftOut:
         self._say(sentence)
@@ -137,6 +136,40 @@ class Results:
                     yield Shard(f"s3://{bucket}/{quote(key)}", found["LastModified"], opened)
         except (BotoCoreError, ClientError) as exc:
             raise ListingFailed(f"{uri} could not be read: {exc}") from exc
+
+
+def entry_of_row(row: dict[str, Any], at: datetime) -> Entry | LeftOut:
+    """The entry of a row that a run wrote (producer/manifest/rows.py). Its image is a URI, or the
+    path of a file here.
+
+    Raises:
+        pydantic.ValidationError: it is no such row.
+    """
+    if row.get("code") is not None:
+        return LeftOut.FAILED
+    if row.get("embedding") is None:
+        return LeftOut.WITHOUT_EMBEDDING
+    place = "vector" if row.get("encoding") == "list" else "base64"
+    said = {name: row.get(name) for name in ("model", "revision", "encoding")}
+    embedding = Embedding.model_validate_json(json.dumps(said | {place: row["embedding"]}))
+    given = str(row.get("image"))
+    item = ItemResult(
+        index=0,
+        image_ref=public_uri(given) if "://" in given else _uri_here(given),
+        state=JobState.SUCCEEDED,
+        attempts=1,
+        embeddings=(embedding,),
+    )
+    entry = Entry.of(item, row.get("job_id"), at)
+    if isinstance(entry, LeftOut):
+        return entry
+    sha256, width, height = (row.get(name) for name in ("sha256", "width", "height"))
+    return replace(entry, sha256=sha256, width=width, height=height)
+
+
+def _uri_here(path: str) -> str | None:
+    found = Path(path).absolute()
+    return found.as_uri() if found.is_file() else None
 
 
 def _path(word: str) -> Path:

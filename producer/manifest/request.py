@@ -4,24 +4,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from producer.contract import MAX_CHUNK, CaptionChunk
+from producer.contract import MAX_CHUNK, Chunk
+from producer.manifest.tables import Columns
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+IMAGES = Columns()
 BESIDE_JOURNAL = Path("captionq.journal")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be captioned, how, and where that goes.
+    """What is to be captioned, embedded or matched, how, and where that goes.
 
-    `chunk` is how images are captioned: a chunk whose images are replaced. `output` is None for
+    `chunk` says what is done with images, and how: a chunk whose images, and texts of each image,
+    are replaced. `output` is None for
     standard output; `journal` None for the usual place. `index` is the place of the index that
     captions go to in place of an output. Times are in seconds.
     """
 
     sources: tuple[str, ...]
-    chunk: CaptionChunk
-    column: str | None = None
+    chunk: Chunk
+    columns: Columns = IMAGES
     base: Path | None = None
     output: Path | None = None
     beside: bool = False
@@ -38,9 +41,12 @@ class Request:
     def plan(self) -> dict[str, Any]:
         """All that a run which goes on has to have in common with the one that began."""
         own = {"images", "job_id", "submitted_at", "signature", "schema_version", "task"}
+        own.add("texts_per_image")
+        paired = {"caption_column": self.columns.caption} if self.columns.paired else {}
         return {
             "sources": list(self.sources),
-            "column": self.column,
+            "column": self.columns.image,
+            **paired,
             "base": str(self.base) if self.base else None,
             "format": self.format,
             "beside": self.beside,
@@ -58,12 +64,7 @@ class Request:
         Raises:
             ValueError: the file's suffix says none.
         """
-        if self.output is None:
-            return None
-        kind = FORMATS.get(self.output.suffix.lower())
-        if kind is None:
-            raise ValueError(f"{self.output}: the output is one of {', '.join(FORMATS)}.")
-        return kind
+        return None if self.output is None else format_of(self.output)
 
     @property
     def journal_path(self) -> Path | None:
@@ -101,3 +102,15 @@ class Request:
             if self.format != "parquet" and self.output.is_dir():
                 raise ValueError(f"{self.output} is a folder: give the name of a file.")
         _ = self.format
+
+
+def format_of(output: Path) -> str:
+    """The format that an output's suffix says.
+
+    Raises:
+        ValueError: it says none.
+    """
+    kind = FORMATS.get(output.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{output}: the output is one of {', '.join(FORMATS)}.")
+    return kind

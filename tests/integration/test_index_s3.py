@@ -31,6 +31,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server, Pat
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "5ecret")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # which keeps those of other tests
 
 
 def test_given_a_bucket_then_an_index_in_it_is_built_once_and_searched_by_others(

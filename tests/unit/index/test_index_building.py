@@ -16,8 +16,7 @@ from producer.contract import (
     JobState,
     utcnow,
 )
-from producer.index.build import Building
-from producer.index.entry import LeftOut
+from producer.index.build import Indexed, IndexedOutput
 from producer.index.filling import Filling
 from producer.index.place import Place
 from producer.index.table import Added, VectorIndex
@@ -85,10 +84,12 @@ def build(
         in_flight=2,
         **fields,
     )
-    building, progress = Building(filling), Quiet()
-    with Session(request, SETTINGS, into=building.output) as session:
-        session.run(building.service(service), progress, Interrupt())
-    building.finish()
+    progress = Quiet()
+    rows = Indexed(request.chunk, filling)
+    into = lambda output: IndexedOutput(output, filling)  # noqa: E731
+    with Session(request, SETTINGS, rows=rows, into=into) as session:
+        session.run(service, progress, Interrupt())
+    filling.finish()
     return progress.said
 
 
@@ -99,7 +100,7 @@ def test_given_images_then_each_that_succeeds_is_in_the_index_and_failures_are_t
     said = build(source, filling, InProcess(random.Random(1), answer))
 
     assert index.stats().rows == COUNT - 1
-    assert (filling.new, filling.left_out) == (COUNT - 1, {LeftOut.FAILED: 1})
+    assert (filling.new, filling.left_out) == (COUNT - 1, {})
     assert said == [f"s3://photos/{BAD}.png: http_4xx: The image host refused the request (4xx)."]
     (hit,) = index.nearest(embedding(vector(8)), 1)
     assert (hit.image_ref, hit.caption) == ("s3://photos/8.png", "a picture of 8")

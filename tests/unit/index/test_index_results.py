@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from producer.contract import (
+    EmbedChunk,
     Embedding,
     ErrorCode,
     ItemResult,
@@ -22,6 +23,10 @@ from producer.index.entry import Entry, LeftOut, entries_of
 from producer.index.filling import Filling
 from producer.index.results import Results
 from producer.index.table import IndexUnavailable, VectorIndex
+from producer.manifest.flags import ANY_IMAGE
+from producer.manifest.kinds import rows_of
+from producer.manifest.reference import Reference
+from producer.manifest.session import opened_output
 from tests.unit.index.conftest import MODEL, caption, entry, item, vector
 from worker.shard import encoded
 
@@ -168,6 +173,37 @@ def test_given_lines_of_all_kinds_then_those_that_say_nothing_are_told_by_their_
     assert [sentence.split(": ")[0].rpartition("/")[2] for sentence in said] == [
         f"a.jsonl, row {n}" for n in (3, 6, 8)
     ]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_given_rows_that_embed_wrote_then_each_image_that_can_be_named_is_a_row(
+    tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunk = EmbedChunk(images=ANY_IMAGE, encoding="list" if kind == "parquet" else "float16")
+    (tmp_path / "here.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    given = ["https://a.example/1.png?key=x", "here.png", "gone.png"]
+    items = tuple(
+        item(n, embeddings=(Embedding.of(vector(n), chunk.encoding, *MODEL),), captions=None)
+        for n in range(3)
+    )
+    rows = rows_of(chunk)
+    asked = [(n, Reference(f"list.txt:{n}", one)) for n, one in enumerate(given)]
+    output = opened_output(tmp_path / f"out.{kind}", rows.columns)
+    output.cut(0)
+    output.write(rows.answered(("",) * 3, asked, result(items=items)))
+    output.commit()
+    output.close()
+
+    one, here, gone = read(tmp_path / f"out.{kind}")
+
+    assert isinstance(one, Entry)
+    assert isinstance(here, Entry)
+    assert one.image_ref == "https://a.example/1.png"
+    assert (one.job_id, one.sha256, one.width, one.height) == ("j", f"{0:064x}", 4, 3)
+    assert one.vector.tolist() == pytest.approx(vector(0).tolist(), abs=1e-3)
+    assert here.image_ref == (tmp_path / "here.png").as_uri()
+    assert gone is LeftOut.WITHOUT_EMBEDDING
 
 
 def test_given_a_file_that_is_no_parquet_then_it_is_told_and_the_next_is_read(
