@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,16 +28,17 @@ from producer.flags import (
 )
 from producer.framing import box_of
 from producer.groups import with_groups
+from producer.index import commands as index_commands
+from producer.index import search_command
 from producer.manifest.caption_command import EXAMPLES, caption
 from producer.manifest.embed_command import EMBED_EXAMPLES, embed
 from producer.manifest.match_command import MATCH_EXAMPLES
 from producer.manifest.match_command import match as match_images
 from producer.rank_command import RANK_EXAMPLES, rank
-from producer.settings import ProducerSettings
 from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
-from producer.upload import Uploader, local_path
+from producer.upload import uris
 from producer.validation.command import VALIDATE_EXAMPLES, validate
 
 app = typer.Typer(
@@ -149,7 +149,7 @@ def submit(
                 case Task.EMBED:
                     return EmbedJob(image=uri, **seen)
 
-        jobs = [job(uri) for uri in _uris(images, settings)]
+        jobs = [job(uri) for uri in uris(images, settings)]
         with Client(settings=settings) as client:
             handles = client.submit_many(jobs)
             names = {h.job_id: image for h, image in zip(handles, images, strict=True)}
@@ -172,6 +172,8 @@ embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
 rank_many = app.command("rank", epilog=RANK_EXAMPLES)(rank)
 validate_pairs = app.command("validate", epilog=VALIDATE_EXAMPLES)(validate)
 match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
+find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
+app.add_typer(index_commands.app, name="index")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -230,20 +232,6 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     app()
-
-
-def _uris(images: list[str], settings: ProducerSettings) -> list[str]:
-    paths = [local_path(image) for image in images]
-    uploader = None
-    if settings.upload_url and any(paths):
-        uploader = Uploader(settings.upload_url, settings.s3_endpoint_url)
-
-    def uri(image: str, path: Path | None) -> str:
-        if path is None:
-            return image
-        return uploader.upload(path) if uploader else path.as_uri()
-
-    return [uri(image, path) for image, path in zip(images, paths, strict=True)]
 
 
 def _known(client: Client, job_id: str) -> Record:

@@ -25,6 +25,7 @@ SHARING_A_HOUSE = (
     "test_readme.py",
     "test_flower.py",
     "test_pairs_end_to_end.py",
+    "test_search.py",
 )
 
 

@@ -34,15 +34,20 @@ Ending = Callable[[Session], tuple[str, dict[str, Any]]]
 members of a JSON object."""
 
 
-def carry_out(request: Request, flow: FlowFlags, ending: Ending | None = None) -> None:
-    """Run a request to its end, or go on with it.
+def carry_out(
+    request: Request, flow: FlowFlags, ending: Ending | None = None, **session_options: Any
+) -> None:
+    """Run a request to its end, or go on with it. `session_options` are further ones of `Session`.
 
     Raises:
         typer.Exit: with a documented code, unless all went well.
         Exception: what `exit_codes` makes one sentence of.
     """
     settings = read_settings()
-    with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
+    with (
+        Interrupt() as interrupt,
+        _opened(request, settings, interrupt, session_options) as session,
+    ):
         progress = _progress(session, request, flow.quiet)
         try:
             if not session.ended:
@@ -68,10 +73,15 @@ def kind_of_progress(quiet: bool, bar: bool = True) -> type[Progress]:
     return Progress if quiet else OnTerminal if bar and sys.stderr.isatty() else Lines
 
 
-def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) -> Session:
+def _opened(
+    request: Request,
+    settings: ProducerSettings,
+    interrupt: Interrupt,
+    options: dict[str, Any],
+) -> Session:
     try:
         with interrupt.waiting():  # for lists and tables to be read through
-            return Session(request, settings)
+            return Session(request, settings, **options)
     except KeyboardInterrupt:
         typer.echo("captionq: interrupted before anything was sent.", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -79,12 +89,8 @@ def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) 
 
 def _progress(session: Session, request: Request, quiet: bool) -> Progress:
     # A bar's line would run into rows that come to the same terminal.
-    kind = kind_of_progress(quiet, bar=not (_rows_on_stdout(request) and sys.stdout.isatty()))
+    kind = kind_of_progress(quiet, bar=not (request.rows_on_stdout and sys.stdout.isatty()))
     return kind(session.total, session.counts.total(), noun=session.rows.noun)
-
-
-def _rows_on_stdout(request: Request) -> bool:
-    return request.output is None and not request.beside
 
 
 def _tell(
@@ -105,7 +111,7 @@ def _tell(
         _say_how_to_resume(session)
     if flow.as_json:
         document = _document(session, here, interrupted) | members
-        typer.echo(json.dumps(document), err=_rows_on_stdout(request))
+        typer.echo(json.dumps(document), err=request.rows_on_stdout)
 
 
 def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:

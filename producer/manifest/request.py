@@ -18,7 +18,8 @@ class Request:
 
     `chunk` says what is done with images, and how: a chunk whose images, and texts of each image,
     are replaced. `output` is None for
-    standard output; `journal` None for the usual place. Times are in seconds.
+    standard output; `journal` None for the usual place. `index` is the place of the index that
+    captions go to in place of an output. Times are in seconds.
     """
 
     sources: tuple[str, ...]
@@ -27,6 +28,7 @@ class Request:
     base: Path | None = None
     output: Path | None = None
     beside: bool = False
+    index: str | None = None
     skip_existing: bool = False
     journal: Path | None = None
     resume: bool = False
@@ -48,6 +50,7 @@ class Request:
             "base": str(self.base) if self.base else None,
             "format": self.format,
             "beside": self.beside,
+            "index": self.index,
             "skip_existing": self.skip_existing,
             "chunk": self.size,
             "ordered": self.ordered,
@@ -72,6 +75,11 @@ class Request:
             return self.output.with_name(f"{self.output.name}.journal")
         return BESIDE_JOURNAL if self.beside else None
 
+    @property
+    def rows_on_stdout(self) -> bool:
+        """Whether rows have no other place."""
+        return self.output is None and not self.beside and self.index is None
+
     def check(self) -> None:
         """Check what goes together, and with what is there.
 
@@ -84,7 +92,7 @@ class Request:
             raise ValueError("--skip-existing goes with --beside.")
         if self.beside and self.chunk.sink is not None:
             raise ValueError("With --sink the captions are in shards: --beside has none to write.")
-        if (self.resume or self.journal) and self.output is None and not self.beside:
+        if (self.resume or self.journal) and self.rows_on_stdout:
             raise ValueError("Only a run with -o or --beside can be resumed.")
         if self.output is not None and self.journal_path == self.output:
             raise ValueError("--journal and -o name the same file.")

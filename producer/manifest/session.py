@@ -30,7 +30,7 @@ from producer.manifest.parts import Parts
 from producer.manifest.prepare import Preparer, remaining
 from producer.manifest.progress import Progress
 from producer.manifest.request import Request, format_of
-from producer.manifest.rows import Holds
+from producer.manifest.rows import Holds, Rows
 from producer.manifest.run import Run
 from producer.manifest.service import NoNotes, Service
 from producer.manifest.sources import Identity, Sources, total_of
@@ -43,6 +43,10 @@ RUN_BYTES = 8
 class Session:
     """An open run. Nothing is sent before `run`.
 
+    Args:
+        rows: in place of those of the request's chunk.
+        into: makes, of the output that the request says, the one that rows go into.
+
     Raises:
         ValueError: the sources, the output or the journal are not what the request says.
         OSError: a file cannot be read or written, or a library is not installed.
@@ -53,12 +57,15 @@ class Session:
         request: Request,
         settings: ProducerSettings,
         open_file: Callable[[Path], AppendFile] = AppendFile,
+        rows: Rows | None = None,
+        into: Callable[[Output], Output] = lambda output: output,
     ) -> None:
         request.check()
+        self._into = into
         self._open_file = open_file
         self._request = request
         self._settings = settings
-        self.rows = rows_of(request.chunk)
+        self.rows = rows or rows_of(request.chunk)
         self._sources = Sources(
             request.sources,
             request.columns,
@@ -166,10 +173,12 @@ class Session:
 
     def _output(self, progress: Progress) -> Output:
         request = self._request
-        if request.beside and request.output is None:
-            return Beside(Failures(progress.say))
-        output = opened_output(request.output, self.rows.columns, self._open_file)
-        return Beside(output) if request.beside else output
+        output: Output
+        if request.output is None and not request.rows_on_stdout:
+            output = Failures(progress.say)
+        else:
+            output = opened_output(request.output, self.rows.columns, self._open_file)
+        return self._into(Beside(output) if request.beside else output)
 
 
 def opened_output(
