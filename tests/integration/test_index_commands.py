@@ -23,8 +23,8 @@ from producer.embedded import RedisServer
 from producer.exits import JOB_FAILED, TIMED_OUT, USAGE
 from producer.index.place import Place
 from producer.index.table import VectorIndex
+from tests.index_entries import MODEL, embedding, entry, item, vector
 from tests.stand_in_worker import StandInWorker
-from tests.unit.index.conftest import MODEL, embedding, entry, item, vector
 
 Captionq = Callable[..., Result]
 

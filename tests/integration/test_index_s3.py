@@ -14,7 +14,7 @@ from producer.index.place import Place
 from producer.index.results import Results
 from producer.index.table import IndexUnavailable, NoIndex, VectorIndex
 from producer.manifest.bucket import ListingFailed
-from tests.unit.index.conftest import embedding, entry, item, vector
+from tests.index_entries import embedding, entry, item, vector
 from worker.embedded_s3 import S3Server
 from worker.shard import encoded
 

@@ -25,8 +25,8 @@ from producer.manifest.progress import Progress
 from producer.manifest.request import Request
 from producer.manifest.session import Session
 from producer.settings import ProducerSettings
+from tests.index_entries import embedding, entry, item, vector
 from tests.manifest_service import InProcess
-from tests.unit.index.conftest import embedding, entry, item, vector
 
 SETTINGS = ProducerSettings(broker_url="redis://127.0.0.1:1/0", upload_url=None)
 COUNT = 40

@@ -27,7 +27,7 @@ from producer.manifest.flags import ANY_IMAGE
 from producer.manifest.kinds import rows_of
 from producer.manifest.reference import Reference
 from producer.manifest.session import opened_output
-from tests.unit.index.conftest import MODEL, caption, entry, item, vector
+from tests.index_entries import MODEL, caption, entry, item, vector
 from worker.shard import encoded
 
 AT = datetime(2026, 1, 31, tzinfo=UTC)

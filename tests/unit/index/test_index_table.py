@@ -15,7 +15,7 @@ from producer.index.filters import source_prefix, where
 from producer.index.place import Place
 from producer.index.table import Added, IndexUnavailable, NoIndex, Space, VectorIndex
 from producer.settings import ProducerSettings
-from tests.unit.index.conftest import MODEL, embedding, entry, vector
+from tests.index_entries import MODEL, embedding, entry, vector
 
 
 def refs(index: VectorIndex, chosen: object = None, k: int = 100) -> set[str]:
