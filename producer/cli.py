@@ -5,41 +5,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from producer import contract
 from producer.client import Client
-from producer.contract import CaptionJob, Job, JobResult, JobState, MatchJob
+from producer.contract import CaptionJob, EmbedJob, Job, JobResult, JobState, MatchJob, RankJob
 from producer.errors import BrokerUnavailable, UnknownJob
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
 from producer.flags import (
     AsJson,
-    Beams,
-    Count,
+    CaptionFlags,
     InLane,
     JobId,
-    MaxTokens,
     Mode,
     ModelId,
-    Prompt,
     Resolution,
-    Sample,
-    Seed,
     Task,
     TimeoutS,
     View,
-    caption_options,
 )
 from producer.framing import box_of
-from producer.manifest.command import EXAMPLES, caption
-from producer.settings import ProducerSettings
+from producer.groups import with_groups
+from producer.index import commands as index_commands
+from producer.index import search_command
+from producer.manifest.caption_command import EXAMPLES, caption
+from producer.manifest.embed_command import EMBED_EXAMPLES, embed
+from producer.manifest.match_command import MATCH_EXAMPLES
+from producer.manifest.match_command import match as match_images
+from producer.rank_command import RANK_EXAMPLES, rank
 from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
-from producer.upload import Uploader, local_path
+from producer.upload import uris
+from producer.validation.command import VALIDATE_EXAMPLES, validate
 
 app = typer.Typer(
     name="captionq",
@@ -73,11 +73,15 @@ def _captionq(
     "captionq submit s3://photos/cat.jpg --beams 5 --prompt 'a picture of'\n\n"
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
+    "captionq submit cat.jpg --sample -n 5 --weigh --refuse 'stock photo' --wait\n\n"
     "captionq submit photos/*.jpg --lane bulk\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
-    + EXIT_CODES
+    "captionq submit cat.jpg --task rank --text 'a cat' --text 'a dog' -k 1 --wait\n\n"
+    "captionq submit cat.jpg --task embed --wait --json\n\n" + EXIT_CODES
 )
+@with_groups
 def submit(
+    *,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -87,17 +91,21 @@ def submit(
         ),
     ],
     task: Annotated[
-        Task, typer.Option(help="caption: say what it shows; match: weigh texts.")
+        Task,
+        typer.Option(
+            help="caption: say what it shows; match: weigh texts; rank: find the best of many "
+            "texts; embed: place it among others."
+        ),
     ] = Task.CAPTION,
     text: Annotated[
-        list[str] | None, typer.Option(help="A text to match with the images; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A text to match or rank for the images; may be repeated."),
     ] = None,
-    beams: Beams = None,
-    count: Count = 1,
-    sample: Sample = False,
-    seed: Seed = None,
-    max_tokens: MaxTokens = 20,
-    prompt: Prompt = None,
+    k: Annotated[
+        int,
+        typer.Option("-k", min=1, max=256, help="With --task rank: texts that are weighed by ITM."),
+    ] = 32,
+    captions: CaptionFlags,
     mode: Mode = View.STRETCH,
     resolution: Resolution = None,
     region: Annotated[
@@ -115,9 +123,9 @@ def submit(
     """Submit images, one job each, and print the jobs' ids, or with --wait their results."""
     with exit_codes():
         settings = read_settings()
-        if (task is Task.MATCH) != bool(text):
-            raise ValueError("--task match and --text TEXT go together.")
-        if task is Task.MATCH and region:
+        if (task in (Task.MATCH, Task.RANK)) != bool(text):
+            raise ValueError("--task match or --task rank, and --text TEXT, go together.")
+        if task is not Task.CAPTION and region:
             raise ValueError("--region is for captions.")
         boxes = tuple(box_of(given) for given in region) if region else None
         seen: dict[str, Any] = {
@@ -126,15 +134,22 @@ def submit(
             "mode": mode.value,
             "resolution": resolution,
         }
-
-        options = caption_options(beams, count, sample, seed, max_tokens, prompt)
+        if task is not Task.CAPTION and captions.weigh:
+            raise ValueError("--weigh is for captions.")
+        how: dict[str, Any] = {"options": captions.options, "filter": captions.filter}
 
         def job(uri: str) -> Job:
-            if text:
-                return MatchJob(image=uri, texts=tuple(text), **seen)
-            return CaptionJob(image=uri, options=options, regions=boxes, **seen)
+            match task:
+                case Task.CAPTION:
+                    return CaptionJob(image=uri, regions=boxes, **how, **seen)
+                case Task.MATCH:
+                    return MatchJob(image=uri, texts=tuple(text or ()), **seen)
+                case Task.RANK:
+                    return RankJob(image=uri, texts=tuple(text or ()), k=k, **seen)
+                case Task.EMBED:
+                    return EmbedJob(image=uri, **seen)
 
-        jobs = [job(uri) for uri in _uris(images, settings)]
+        jobs = [job(uri) for uri in uris(images, settings)]
         with Client(settings=settings) as client:
             handles = client.submit_many(jobs)
             names = {h.job_id: image for h, image in zip(handles, images, strict=True)}
@@ -153,6 +168,12 @@ def submit(
 
 
 caption_many = app.command("caption", epilog=EXAMPLES)(caption)
+embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
+rank_many = app.command("rank", epilog=RANK_EXAMPLES)(rank)
+validate_pairs = app.command("validate", epilog=VALIDATE_EXAMPLES)(validate)
+match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
+find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
+app.add_typer(index_commands.app, name="index")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -211,20 +232,6 @@ def schema() -> None:
 def main() -> None:
     """Entry point."""
     app()
-
-
-def _uris(images: list[str], settings: ProducerSettings) -> list[str]:
-    paths = [local_path(image) for image in images]
-    uploader = None
-    if settings.upload_url and any(paths):
-        uploader = Uploader(settings.upload_url, settings.s3_endpoint_url)
-
-    def uri(image: str, path: Path | None) -> str:
-        if path is None:
-            return image
-        return uploader.upload(path) if uploader else path.as_uri()
-
-    return [uri(image, path) for image, path in zip(images, paths, strict=True)]
 
 
 def _known(client: Client, job_id: str) -> Record:

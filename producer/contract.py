@@ -14,7 +14,7 @@ from producer.chunk_jobs import MAX_CHUNK, CaptionChunk, EmbedChunk, MatchChunk,
 from producer.embedding import Embedding, EmbeddingMismatch, Encoding
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from producer.filtering import CaptionFilter
-from producer.jobs import JOB_ID_PATTERN, CaptionJob, EmbedJob, MatchJob, RankJob
+from producer.jobs import JOB_ID_PATTERN, CaptionJob, EmbedJob, MatchJob, RankJob, Text
 from producer.options import CaptionOptions
 from producer.queues import Lane
 from producer.references import ImageRef, images_shown, public_uri
@@ -70,6 +70,7 @@ __all__ = [
     "RankJob",
     "Ranked",
     "RegionCaptions",
+    "Text",
     "Timings",
     "images_shown",
     "parse_job",

@@ -1,11 +1,12 @@
 """Options of the command line that several commands share: what is to be done with images."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from producer.contract import CaptionOptions
+from producer.contract import CaptionFilter, CaptionOptions
 
 
 class Task(StrEnum):
@@ -13,6 +14,8 @@ class Task(StrEnum):
 
     CAPTION = "caption"
     MATCH = "match"
+    EMBED = "embed"
+    RANK = "rank"
 
 
 class View(StrEnum):
@@ -38,6 +41,14 @@ class ShardFormat(StrEnum):
     PARQUET = "parquet"
 
 
+class Written(StrEnum):
+    """How embeddings are written."""
+
+    LIST = "list"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")
@@ -45,45 +56,95 @@ AsJson = Annotated[
 TimeoutS = Annotated[
     float, typer.Option("--timeout", min=0, metavar="SECONDS", help="Longest time to wait.")
 ]
-Beams = Annotated[
-    int | None,
-    typer.Option(min=1, max=10, help="1 is greedy search. By default 3, or 1 with --sample."),
-]
-Count = Annotated[
-    int, typer.Option("--count", "-n", min=1, max=10, help="Captions, of the beams, or samples.")
-]
-Sample = Annotated[bool, typer.Option("--sample", help="Draw each token instead of searching.")]
-Seed = Annotated[int | None, typer.Option(help="With --sample: determines what is drawn.")]
-MaxTokens = Annotated[int, typer.Option(help="Most tokens of a caption.")]
-Prompt = Annotated[str | None, typer.Option(help="Words that the caption continues.")]
 Mode = Annotated[View, typer.Option(help="How an image that is not square is seen; docs/model.md.")]
 Resolution = Annotated[
     int | None, typer.Option(metavar="PIXELS", help="Side of the square seen: finer detail.")
 ]
+Encoding = Annotated[
+    Written,
+    typer.Option(help="Of embeddings: numbers, or base64 of little-endian float32 or float16."),
+]
+SinkFormat = Annotated[ShardFormat, typer.Option(help="Of the shards.")]
 ModelId = Annotated[
     str | None, typer.Option(help="Only workers that serve this model take the jobs.")
 ]
 
 
-def caption_options(
-    beams: int | None,
-    count: int,
-    sample: bool,
-    seed: int | None,
-    max_tokens: int,
-    prompt: str | None,
-) -> CaptionOptions:
-    """How to caption, as these options say it.
+@dataclass(frozen=True)
+class CaptionFlags:
+    """How images are captioned, and whether captions are weighed."""
 
-    Raises:
-        pydantic.ValidationError: they do not go together.
-    """
-    named: dict[str, Any] = {} if beams is None else {"num_beams": beams}
-    return CaptionOptions(
-        **named,
-        num_return_sequences=count,
-        do_sample=sample,
-        seed=seed,
-        max_new_tokens=max_tokens,
-        prompt=prompt,
+    beams: Annotated[
+        int | None,
+        typer.Option(min=1, max=10, help="1 is greedy search. By default 3, or 1 with --sample."),
+    ] = None
+    count: Annotated[
+        int,
+        typer.Option("--count", "-n", min=1, max=10, help="Captions, of the beams, or samples."),
+    ] = 1
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw each token instead of searching.")
+    ] = False
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="With --sample: from the likeliest of this mass.")
+    ] = 1.0
+    temperature: Annotated[
+        float, typer.Option(min=0.01, max=100, help="With --sample: above 1, more daring.")
+    ] = 1.0
+    seed: Annotated[int | None, typer.Option(help="With --sample: determines what is drawn.")] = (
+        None
     )
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of a caption.")] = 20
+    prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None
+    weigh: Annotated[
+        bool,
+        typer.Option(
+            "--weigh",
+            help="Rank the -n captions by how well they match the image, and refuse poor ones; "
+            "workers have to serve a matching model.",
+        ),
+    ] = False
+    min_itm: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="With --weigh: least probability of a match."),
+    ] = 0.5
+    refuse: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD", help="With --weigh: a word or phrase to refuse; may be repeated."
+        ),
+    ] = None
+
+    @property
+    def options(self) -> CaptionOptions:
+        """How to caption.
+
+        Raises:
+            pydantic.ValidationError: the options do not go together.
+        """
+        named: dict[str, Any] = {} if self.beams is None else {"num_beams": self.beams}
+        return CaptionOptions(
+            **named,
+            num_return_sequences=self.count,
+            do_sample=self.sample,
+            top_p=self.top_p,
+            temperature=self.temperature,
+            seed=self.seed,
+            max_new_tokens=self.max_tokens,
+            prompt=self.prompt,
+        )
+
+    @property
+    def filter(self) -> CaptionFilter | None:
+        """How captions are weighed; None where they are not.
+
+        Raises:
+            ValueError: the options do not go together.
+        """
+        if self.weigh:
+            return CaptionFilter(
+                min_itm_probability=self.min_itm, banned_words=tuple(self.refuse or ())
+            )
+        if self.refuse or self.min_itm != type(self).min_itm:
+            raise ValueError("--min-itm and --refuse go with --weigh.")
+        return None

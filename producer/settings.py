@@ -47,6 +47,11 @@ class ProducerSettings(BaseSettings):
         description="Folder of what is kept: the embedded Redis server, measured batch sizes",
         validate_default=True,
     )
+    index: str | None = Field(
+        None,
+        description="Vector index of what was captioned: a folder, or s3://bucket/prefix/ for a "
+        "team; unset: index under `home`",
+    )
     submit_timeout_s: float = Field(
         10, gt=0, description="Longest time, in seconds, that submitting tries to reach the broker"
     )

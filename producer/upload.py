@@ -2,11 +2,13 @@
 
 import hashlib
 import mimetypes
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from producer.references import SCHEMES
+from producer.settings import ProducerSettings
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -66,6 +68,32 @@ class Uploader:
         except (BotoCoreError, ClientError) as exc:
             raise UploadFailed(f"{path} could not be copied to {self._bucket}: {exc}") from exc
         return f"s3://{self._bucket}/{quote(key)}"
+
+
+def uploader(settings: ProducerSettings) -> Callable[[Path], str] | None:
+    """What copies a file and returns its URI; None where the settings name no place for uploads.
+
+    Raises:
+        UploadFailed: boto3 is not installed.
+    """
+    if not settings.upload_url:
+        return None
+    return Uploader(settings.upload_url, settings.s3_endpoint_url).upload
+
+
+def uris(sources: Sequence[str], settings: ProducerSettings) -> list[str]:
+    """The URI of each image named: itself, or that of a file, uploaded when the settings say so.
+
+    Raises:
+        ValueError: one names no file that is there; nothing is uploaded then.
+        UploadFailed: see `Uploader`.
+    """
+    paths = [local_path(source) for source in sources]
+    upload = uploader(settings) if any(paths) else None
+    name = upload or Path.as_uri
+    return [
+        source if path is None else name(path) for source, path in zip(sources, paths, strict=True)
+    ]
 
 
 def s3_client(endpoint_url: str | None, purpose: str) -> "S3Client":

@@ -11,53 +11,57 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import redis
 
 from producer.contract import (
-    Caption,
     CaptionChunk,
+    Chunk,
+    EmbedChunk,
     ErrorCode,
     ItemResult,
+    Job,
     JobError,
     JobFailed,
     JobResult,
     JobState,
+    MatchChunk,
     parse_job,
     utcnow,
 )
 from producer.ledger import Ledger
 from producer.queues import TASK_NAMES
 from producer.redis_store import RedisStore
+from tests.stand_in_model import MODEL, caption, embedding, matches
+from tests.stand_in_worker import succeeded
 
-QUEUES = ("captionq.caption.bulk", "captionq.caption")
+QUEUES = tuple(f"captionq.{of}{lane}" for of in ("caption", "match") for lane in (".bulk", ""))
 AT_ONCE = 16
 IDLE_S = 1.0
 LEDGER = Ledger(86_400, 604_800)
 
 
-def item(index: int, uri: str) -> ItemResult:
+def item(chunk: Chunk, index: int) -> ItemResult:
+    uri = chunk.images[index]
     if "bad" in uri:
         error = JobError.of(JobFailed(ErrorCode.HTTP_4XX))
         state = JobState.FAILED
         return ItemResult(index=index, image_ref=uri, state=state, attempts=1, error=error)
-    tokens = ("a", "picture", "of", "a", "thing", "on", "a", "table", ".")
-    caption = Caption(
-        text=f"a picture of {uri}",
-        tokens=tokens,
-        token_logprobs=tuple(-0.5 for _ in tokens),
-        processed_token_logprobs=tuple(-0.5 for _ in tokens),
-        logprob=-4.5,
-        mean_logprob=-0.5,
-        score=-0.5,
-        finish_reason="stop",
-    )
     state = JobState.SUCCEEDED
-    return ItemResult(index=index, image_ref=uri, state=state, attempts=1, captions=(caption,))
+    said: dict[str, Any]
+    match chunk:
+        case CaptionChunk():
+            said = {"captions": (caption(f"a picture of {uri}"),)}
+        case EmbedChunk():
+            said = {"embeddings": (embedding(uri, chunk.encoding),)}
+        case MatchChunk():
+            said = {"matches": matches(uri, chunk.one(index).texts)}
+    return ItemResult(index=index, image_ref=uri, state=state, attempts=1, **said)
 
 
-def answer(chunk: CaptionChunk) -> JobResult:
-    items = tuple(item(index, uri) for index, uri in enumerate(chunk.images))
+def answer(chunk: Chunk) -> JobResult:
+    items = tuple(item(chunk, index) for index in range(len(chunk.images)))
     counts: dict[str, int] = {}
     for one in items:
         counts[one.outcome] = counts.get(one.outcome, 0) + 1
@@ -68,8 +72,14 @@ def answer(chunk: CaptionChunk) -> JobResult:
         attempts=1,
         items=items,
         counts=counts,
+        model=MODEL,
         finished_at=utcnow(),
     )
+
+
+def done(job: Job) -> JobResult:
+    """The result of any job."""
+    return answer(job) if isinstance(job, Chunk) else succeeded(job)
 
 
 class ChunkWorker:
@@ -95,15 +105,13 @@ class ChunkWorker:
     def _answer(self, ids: Sequence[str]) -> None:
         with self._redis.pipeline(transaction=False) as pipeline:
             for job_id in ids:
-                pipeline.hmget(LEDGER.key(job_id), "job", "result")
+                pipeline.hmget(LEDGER.key(job_id), "task", "job", "result")
             records = pipeline.execute()
         calls = []
-        for text, result in records:
+        for task, text, result in records:
             if text is not None and result is None:
                 time.sleep(self._seconds_a_chunk)
-                job = parse_job("caption_chunk", text)
-                assert isinstance(job, CaptionChunk)
-                calls.append(LEDGER.finish(answer(job)))
+                calls.append(LEDGER.finish(done(parse_job(task, text))))
         self._store._run_all(calls)
 
     def _stranded(self) -> list[str]:

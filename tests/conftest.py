@@ -20,7 +20,13 @@ from tests.house import House, open_house
 settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
-SHARING_A_HOUSE = ("test_worker.py", "test_readme.py", "test_flower.py")
+SHARING_A_HOUSE = (
+    "test_worker.py",
+    "test_readme.py",
+    "test_flower.py",
+    "test_pairs_end_to_end.py",
+    "test_search.py",
+)
 
 
 class ByFile(LoadScopeScheduling):

@@ -3,12 +3,13 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from producer.contract import CaptionChunk, Job, JobResult
+from producer.contract import Chunk, Job, JobResult
 from producer.memory_store import MemoryStore, MemoryWatch
 from producer.store import Record
 from producer.submission import prepared
-from tests.chunk_worker import answer
+from tests.chunk_worker import done
 
 
 class InProcess:
@@ -20,20 +21,19 @@ class InProcess:
     def __init__(
         self,
         rng: random.Random | None = None,
-        answer: Callable[[CaptionChunk], JobResult] = answer,
+        answer: Callable[[Any], JobResult] = done,
     ) -> None:
         self.store = MemoryStore()
         self.answered: Counter[str] = Counter()
         self.images: Counter[str] = Counter()
         self._rng = rng
         self._answer = answer
-        self._waiting: list[CaptionChunk] = []
+        self._waiting: list[Job] = []
         self.most_waiting = 0
 
     def submit_many(self, jobs: Iterable[Job]) -> None:
         for one in jobs:
             job = prepared(one)
-            assert isinstance(job, CaptionChunk)
             if self.store.create(job) is None:
                 self._waiting.append(job)
         self.most_waiting = max(self.most_waiting, len(self._waiting))
@@ -51,7 +51,7 @@ class InProcess:
             self._rng.shuffle(self._waiting)
         for job in self._waiting[:count]:
             self.answered[str(job.job_id)] += 1
-            self.images.update(job.images)
+            self.images.update(job.images if isinstance(job, Chunk) else ())
             self.store.finish(self._answer(job))
         del self._waiting[:count]
 

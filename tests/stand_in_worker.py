@@ -9,13 +9,19 @@ from typing import Any, Self
 import redis
 
 from producer.contract import (
-    Caption,
+    CaptionJob,
     Chunk,
+    EmbedJob,
+    ImageJob,
     ItemResult,
     Job,
     JobResult,
     JobState,
-    Match,
+    Lane,
+    MatchJob,
+    RankChunk,
+    Ranked,
+    RankJob,
     RegionCaptions,
     parse_job,
     utcnow,
@@ -23,6 +29,7 @@ from producer.contract import (
 from producer.queues import TASK_NAMES, queue_for
 from producer.redis_store import RedisStore
 from producer.wire import RECORDED
+from tests.stand_in_model import MODEL, caption, embedding, matches
 
 KINDS = {name: kind for kind, name in TASK_NAMES.items()}
 
@@ -46,33 +53,34 @@ def succeeded(job: Job) -> JobResult:
     """A result as good as any."""
     if isinstance(job, Chunk):
         return _each(job)
-    caption = Caption(
-        text=f"a picture of {job.image}",
-        tokens=("a",),
-        token_logprobs=(-0.5,),
-        processed_token_logprobs=(-0.5,),
-        logprob=-0.5,
-        mean_logprob=-0.5,
-        score=-0.5,
-        finish_reason="stop",
-    )
-    texts = job.texts if job.task == "match" else ()
-    boxes = (job.regions or ()) if job.task == "caption" else ()
     return JobResult(
         job_id=str(job.job_id),
         task=job.task,
         state=JobState.SUCCEEDED,
         attempts=1,
         image_ref=job.image,
-        captions=(caption,) if job.task == "caption" and not boxes else None,
-        regions=tuple(RegionCaptions(box=box, captions=(caption,)) for box in boxes) or None,
-        matches=tuple(
-            Match(text=text, itm_probability=1 / (2 + i), itm_logit=0.0, itc_cosine=0.0)
-            for i, text in enumerate(texts)
-        )
-        or None,
+        model=MODEL,
+        **_said(job),
         finished_at=utcnow(),
     )
+
+
+def _said(job: ImageJob) -> dict[str, Any]:
+    said = caption(f"a picture of {job.image}")
+    match job:
+        case CaptionJob(regions=None):
+            return {"captions": (said,)}
+        case CaptionJob():
+            boxes = job.regions or ()
+            return {"regions": tuple(RegionCaptions(box=box, captions=(said,)) for box in boxes)}
+        case MatchJob():
+            return {"matches": matches(job.image, job.texts)}
+        case RankJob():
+            best = matches(job.image, job.texts)[: job.k]
+            return {"ranking": tuple(Ranked(**one.model_dump()) for one in best)}
+        case EmbedJob():
+            words = job.texts or (str(job.image),)
+            return {"embeddings": tuple(embedding(one, job.encoding) for one in words)}
 
 
 def _each(chunk: Chunk) -> JobResult:
@@ -91,11 +99,23 @@ def _each(chunk: Chunk) -> JobResult:
                 attempts=1,
                 captions=one.captions,
                 matches=one.matches,
+                embeddings=one.embeddings,
             )
             for index, one in enumerate(results)
         ),
         counts={"succeeded": len(results)},
+        ranking=_ranking(chunk, results) if isinstance(chunk, RankChunk) else None,
+        model=MODEL,
         finished_at=utcnow(),
+    )
+
+
+def _ranking(chunk: RankChunk, results: list[JobResult]) -> tuple[Ranked, ...]:
+    found = [(index, match) for index, one in enumerate(results) for match in one.matches or ()]
+    best = sorted(found, key=lambda pair: -pair[1].score)[: chunk.k]
+    return tuple(
+        Ranked(**match.model_dump() | {"index": index, "image_ref": chunk.images[index]})
+        for index, match in best
     )
 
 
@@ -110,7 +130,8 @@ class StandInWorker:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        queues = [queue_for(task) for task in TASK_NAMES]
+        lanes: tuple[Lane, ...] = ("interactive", "bulk")
+        queues = [queue_for(task, lane=lane) for lane in lanes for task in TASK_NAMES]
         while not self._over.is_set():
             taken = self._redis.brpop(queues, timeout=0.1)
             if taken is not None:

@@ -103,7 +103,9 @@ class S3Server:
             str(folder.resolve()),
             f"--addr=127.0.0.1:{self._port}",
             "--config=",  # none: neither read nor written
-            "--dir-cache-time=0s",  # files put into the folder are objects at once
+            # Files put into the folder are objects at once. Not 0s, with which rclone is busy
+            # forgetting folders for seconds at every write below a few of them.
+            "--dir-cache-time=1ms",
         ]
         return subprocess.Popen(  # noqa: S603 - no word of it comes from outside
             [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *serve],

@@ -45,7 +45,7 @@ def _parquet(items: Sequence[ItemResult]) -> bytes:
 
 def _schema(pa: Any) -> Any:
     """What the columns are, whether or not any of these items has a value for them."""
-    text, number, real = pa.string(), pa.int64(), pa.float64()
+    text, number, real, yes_or_no = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     reals = pa.list_(real)
     caption = {
         "text": text,
@@ -58,8 +58,28 @@ def _schema(pa: Any) -> Any:
         "finish_reason": text,
         "seed": number,
         "count": number,
+        "itm_probability": real,
+        "calibrated_probability": real,
+        "rejected": yes_or_no,
+        "reject_reasons": pa.list_(text),
     }
-    match = {"text": text, "itm_probability": real, "itm_logit": real, "itc_cosine": real}
+    match = {
+        "text": text,
+        "index": number,
+        "itm_probability": real,
+        "itm_logit": real,
+        "itc_cosine": real,
+        "score": real,
+        "calibrated_probability": real,
+        "decision": text,
+    }
+    embedding = {
+        "model": text,
+        "revision": text,
+        "encoding": text,
+        "vector": reals,
+        "base64": text,
+    }
     facts = {"format": text, "width": number, "height": number, "bytes": number, "sha256": text}
     return pa.schema(
         {
@@ -69,6 +89,8 @@ def _schema(pa: Any) -> Any:
             "attempts": number,
             "captions": pa.list_(pa.struct(caption)),
             "matches": pa.list_(pa.struct(match)),
+            "embeddings": pa.list_(pa.struct(embedding)),
+            "abstained": yes_or_no,
             "error": pa.struct({"code": text, "message": text}),
             "image": pa.struct(facts),
         }

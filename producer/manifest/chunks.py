@@ -23,7 +23,8 @@ class Chunk:
         """Tells these references from others: 16 hexadecimal digits."""
         told = blake2b(digest_size=DIGEST_BYTES)
         for one in self.references:
-            text = f"{one.position}\0{one.given}\0{one.fault or ''}\n"
+            text = f"{one.position}\0{one.given}\0{one.fault or ''}"
+            text += "\n" if one.caption is None else f"\0{one.caption}\n"
             told.update(text.encode("utf-8", "surrogatepass"))
         return told.hexdigest()
 

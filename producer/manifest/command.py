@@ -1,32 +1,17 @@
-"""`captionq caption`: many images, from wherever they are listed."""
+"""A command that is a run: carried out, told to people, and ended with an exit code."""
 
 import json
-import math
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from producer.client import Client
-from producer.contract import MAX_CHUNK, CaptionChunk
-from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
-from producer.flags import (
-    Beams,
-    Count,
-    InLane,
-    MaxTokens,
-    Mode,
-    ModelId,
-    Prompt,
-    Resolution,
-    Sample,
-    Seed,
-    ShardFormat,
-    View,
-    caption_options,
-)
+from producer.exits import EXIT_CODES, JOB_FAILED, read_settings
+from producer.manifest.flags import FlowFlags
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.progress import Lines, OnTerminal, Progress, failures, summary
 from producer.manifest.request import Request
@@ -36,171 +21,67 @@ from producer.settings import ProducerSettings
 
 INTERRUPTED = 130
 
-EXAMPLES = (
-    "Examples:\n\n"
-    "captionq caption photos/ -o captions.jsonl\n\n"
-    "captionq caption photos/ --beside --skip-existing\n\n"
-    "captionq caption 'scans/**/page-*.png' more/*.jpg -o captions.csv --ordered\n\n"
-    "captionq caption shop.csv --column picture -o captions.parquet\n\n"
-    "captionq caption 'laion/*.parquet' --column URL -o captions.parquet --in-flight 256\n\n"
-    "captionq caption s3://photos/2026/ -o captions.jsonl\n\n"
-    "captionq caption urls.txt --sink s3://results/run-7/ --sink-format parquet -o shards.csv\n\n"
-    "find . -name '*.jpg' | captionq caption - | jq -r .caption\n\n"
-    "A run that was interrupted goes on with the same command and --resume: no image is captioned "
-    "twice, none is left out.\n\n"
-    "Each row has: index, source (where the reference stands), image, state, caption, score, "
-    "mean_logprob, alternatives, code and message (of what failed), attempts, width, height, "
-    "format, sha256, shard, job_id. A row of a list that names no image has the code job_invalid, "
-    "and the others go on.\n\n" + EXIT_CODES.rstrip().rstrip(".") + "; 130 interrupted.\n"
+RUN_EXIT_CODES = EXIT_CODES.rstrip().rstrip(".") + "; 130 interrupted.\n"
+
+ROWS = (
+    "code and message (of what failed), attempts, width, height, format, sha256, shard, job_id. A "
+    "row of a list that names no image has the code job_invalid, and the others go on.\n\n"
 )
+"""How a command's help ends that names its columns."""
+
+Ending = Callable[[Session], tuple[str, dict[str, Any]]]
+"""What is to be done when all rows are there: returns what there is to tell, in words and as
+members of a JSON object."""
 
 
-def caption(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="An image, a folder (all images in it and below), a pattern ('a/**/*.png'), a "
-            "list (.txt: a URI or path a line, # for comments), a table (.csv, .tsv, .jsonl, "
-            ".parquet), s3://bucket/prefix/, a URI, or - for a list on standard input.",
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="NAME.jsonl, NAME.csv, or NAME.parquet (a folder of parts); - for JSON Lines on "
-            "standard output. A NAME.jsonl.journal beside it is what --resume needs.",
-        ),
-    ] = "-",
-    beside: Annotated[
-        bool, typer.Option("--beside", help="Write cat.txt beside cat.jpg, for files here.")
-    ] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="With --beside: not where a text is already.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run; or begin, if none is.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, and drop what the output has.")
-    ] = False,
-    column: Annotated[
-        str | None,
-        typer.Option(help="Column of tables with the references; by default image, url or such."),
-    ] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the relative paths in lists; by default the list's own."),
-    ] = None,
-    journal: Annotated[
-        Path | None, typer.Option(help="Another place for the journal.", dir_okay=False)
-    ] = None,
-    ordered: Annotated[
-        bool, typer.Option("--ordered", help="Rows in the order of the source, not as completed.")
-    ] = False,
-    chunk: Annotated[
-        int, typer.Option(min=1, max=MAX_CHUNK, help="Images of one message.")
-    ] = MAX_CHUNK,
-    in_flight: Annotated[
-        int, typer.Option(min=1, max=4_096, help="Most chunks submitted and not done.")
-    ] = 64,
-    patience_s: Annotated[
-        float | None,
-        typer.Option(
-            "--patience",
-            min=0,
-            metavar="SECONDS",
-            help="Longest outage of the broker that is waited out; by default any.",
-        ),
-    ] = None,
-    beams: Beams = None,
-    count: Count = 1,
-    sample: Sample = False,
-    seed: Seed = None,
-    max_tokens: MaxTokens = 20,
-    prompt: Prompt = None,
-    mode: Mode = View.STRETCH,
-    resolution: Resolution = None,
-    model: ModelId = None,
-    lane: Annotated[
-        InLane, typer.Option(help="interactive overtakes all bulk work: for a few images.")
-    ] = InLane.BULK,
-    sink: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="s3://bucket/prefix/ or file:///folder/ that workers write the captions to, a "
-            "shard for each chunk. Rows here then say which shard has an image.",
-        ),
-    ] = None,
-    sink_format: Annotated[ShardFormat, typer.Option(help="Of the shards.")] = ShardFormat.JSONL,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="The summary as JSON: on stdout, or stderr where rows go."),
-    ] = False,
+def carry_out(
+    request: Request, flow: FlowFlags, ending: Ending | None = None, **session_options: Any
 ) -> None:
-    """Caption many images, from files, folders, lists, tables and buckets, as a stream.
+    """Run a request to its end, or go on with it. `session_options` are further ones of `Session`.
 
-    Work is sent in chunks, a bounded number at a time, so that a million images need no more
-    memory than a hundred; each image succeeds or fails alone. Local files travel as file:// URIs,
-    which workers read under their CAPTIONQ_FILE_ROOT; with CAPTIONQ_UPLOAD_URL=s3://... they are
-    uploaded first.
+    Raises:
+        typer.Exit: with a documented code, unless all went well.
+        Exception: what `exit_codes` makes one sentence of.
     """
-    with exit_codes():
-        settings = read_settings()
-        request = Request(
-            sources=tuple(sources),
-            chunk=CaptionChunk(
-                images=("https://example.com/",),
-                options=caption_options(beams, count, sample, seed, max_tokens, prompt),
-                mode=mode.value,
-                resolution=resolution,
-                model=model,
-                lane=lane.value,
-                sink=sink,
-                sink_format=sink_format.value,
-            ),
-            column=column,
-            base=base,
-            output=None if output == "-" else Path(output),
-            beside=beside,
-            skip_existing=skip_existing,
-            journal=journal,
-            resume=resume,
-            overwrite=overwrite,
-            size=chunk,
-            in_flight=in_flight,
-            ordered=ordered,
-            patience_s=math.inf if patience_s is None else patience_s,
-        )
-        with Interrupt() as interrupt, _opened(request, settings, interrupt) as session:
-            progress = _progress(session, request, quiet)
-            try:
-                if not session.ended:
-                    with Client(settings=settings) as client:
-                        session.run(client, progress, interrupt)
-            except KeyboardInterrupt:
-                progress.close()
-                _tell(session, request, quiet, as_json, interrupted=True)
-                raise typer.Exit(INTERRUPTED) from None
-            except BaseException:
-                progress.close()
-                _say_how_to_resume(session)
-                raise
+    settings = read_settings()
+    with (
+        Interrupt() as interrupt,
+        _opened(request, settings, interrupt, session_options) as session,
+    ):
+        progress = _progress(session, request, flow.quiet)
+        try:
+            if not session.ended:
+                with Client(settings=settings) as client:
+                    session.run(client, progress, interrupt)
+        except KeyboardInterrupt:
             progress.close()
-            _tell(session, request, quiet, as_json)
-            if failures(session.counts):
-                raise typer.Exit(JOB_FAILED)
+            _tell(session, request, flow, interrupted=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BaseException:
+            progress.close()
+            _say_how_to_resume(session)
+            raise
+        progress.close()
+        _tell(session, request, flow, ending=ending)
+        if failures(session.counts):
+            raise typer.Exit(JOB_FAILED)
 
 
-def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) -> Session:
+def kind_of_progress(quiet: bool, bar: bool = True) -> type[Progress]:
+    """What shows how far a run is, on stderr: a bar where that is a terminal, unless it would be in
+    the way."""
+    return Progress if quiet else OnTerminal if bar and sys.stderr.isatty() else Lines
+
+
+def _opened(
+    request: Request,
+    settings: ProducerSettings,
+    interrupt: Interrupt,
+    options: dict[str, Any],
+) -> Session:
     try:
         with interrupt.waiting():  # for lists and tables to be read through
-            return Session(request, settings)
+            return Session(request, settings, **options)
     except KeyboardInterrupt:
         typer.echo("captionq: interrupted before anything was sent.", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -208,28 +89,29 @@ def _opened(request: Request, settings: ProducerSettings, interrupt: Interrupt) 
 
 def _progress(session: Session, request: Request, quiet: bool) -> Progress:
     # A bar's line would run into rows that come to the same terminal.
-    bar = sys.stderr.isatty() and not (_rows_on_stdout(request) and sys.stdout.isatty())
-    kind = Progress if quiet else OnTerminal if bar else Lines
-    return kind(session.total, session.counts.total())
-
-
-def _rows_on_stdout(request: Request) -> bool:
-    return request.output is None and not request.beside
+    kind = kind_of_progress(quiet, bar=not (request.rows_on_stdout and sys.stdout.isatty()))
+    return kind(session.total, session.counts.total(), noun=session.rows.noun)
 
 
 def _tell(
-    session: Session, request: Request, quiet: bool, as_json: bool, interrupted: bool = False
+    session: Session,
+    request: Request,
+    flow: FlowFlags,
+    interrupted: bool = False,
+    ending: Ending | None = None,
 ) -> None:
     here = session.counts.total() - session.past.counts.total()
-    if not quiet and not as_json:
-        typer.echo(summary(session.counts, here, session.seconds), err=True)
+    words, members = ending(session) if ending else ("", {})
+    if not flow.quiet and not flow.as_json:
+        noun = session.rows.noun
+        typer.echo(summary(session.counts, here, session.seconds, noun) + words, err=True)
     if interrupted:
         in_flight = f"; chunks in flight go on: {session.flying}" if session.flying else ""
         typer.echo(f"captionq: interrupted{in_flight}.", err=True)
         _say_how_to_resume(session)
-    if as_json:
-        document = json.dumps(_document(session, here, interrupted))
-        typer.echo(document, err=_rows_on_stdout(request))
+    if flow.as_json:
+        document = _document(session, here, interrupted) | members
+        typer.echo(json.dumps(document), err=request.rows_on_stdout)
 
 
 def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:
@@ -237,7 +119,7 @@ def _document(session: Session, here: int, interrupted: bool) -> dict[str, Any]:
     succeeded, skipped = counts.pop("succeeded", 0), counts.pop(SKIPPED, 0)
     return {
         "run": session.past.run,
-        "images": session.counts.total(),
+        session.rows.noun: session.counts.total(),
         "succeeded": succeeded,
         "failed": failures(session.counts),
         "skipped": skipped,

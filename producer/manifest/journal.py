@@ -199,5 +199,5 @@ class Journal:
 
     def _damaged(self, number: int) -> CannotResume:
         return CannotResume(
-            f"{self._path} is no journal of captionq caption, or damaged at line {number}."
+            f"{self._path} is no journal of a run of captionq, or damaged at line {number}."
         )

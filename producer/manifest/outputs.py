@@ -8,13 +8,13 @@ import csv
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from producer.manifest.append import AppendFile
 from producer.manifest.journal import CannotResume
-from producer.manifest.rows import FIELDS, Row
+from producer.manifest.rows import Row
 
 COMMIT_S = 0.2
 """How long rows may wait for others to be seen to the disk together, in seconds."""
@@ -154,13 +154,18 @@ def json_lines(rows: Sequence[Row]) -> str:
 
 
 def csv_lines(rows: Sequence[Row]) -> str:
-    """Rows of CSV (RFC 4180, with ends of lines as Unix has them); alternatives are JSON."""
+    """Rows of CSV (RFC 4180, with ends of lines as Unix has them), in the order of their columns;
+    lists are JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        alternatives = json.dumps(row["alternatives"], ensure_ascii=False)
-        writer.writerow((row | {"alternatives": alternatives})[name] for name in FIELDS)
+        writer.writerow(
+            json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
+            for cell in row.values()
+        )
     return text.getvalue()
 
 
-CSV_HEAD = ",".join(FIELDS) + "\n"
+def csv_head(columns: Iterable[str]) -> str:
+    """The line that names the columns."""
+    return ",".join(columns) + "\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.manifest.reference import Reference
-from producer.manifest.tables import chosen_column
+from producer.manifest.tables import OPTIONS, Columns, reference
 
 BATCH_ROWS = 1_024
 BUFFER_BYTES = 262_144
@@ -33,26 +33,27 @@ def pyarrow_parquet() -> Any:
 
 
 class ParquetTable:
-    """A Parquet file with a column of references.
+    """A Parquet file with a column of references, and maybe one of captions.
 
     Raises:
         NotInstalled: without pyarrow.
-        ValueError: it is no Parquet file, or has no such column of texts.
+        ValueError: it is no Parquet file, or has no such columns of texts.
     """
 
-    def __init__(self, path: Path, name: str, column: str | None) -> None:
+    def __init__(self, path: Path, name: str, columns: Columns) -> None:
         self._path = path
         self._name = name
         file = self._open()
         try:
-            self._column = chosen_column(name, file.schema_arrow.names, column)
-            kind = file.schema_arrow.field(self._column).type
-            in_dictionary = hasattr(kind, "index_type")
-            if str(kind.value_type if in_dictionary else kind) not in ("string", "large_string"):
-                raise ValueError(
-                    f"The column {self._column} of {name} holds {kind}, not texts: name one of "
-                    "texts with --column."
-                )
+            self._columns = columns.chosen(name, file.schema_arrow.names)
+            for column, option in zip(self._columns, OPTIONS.values(), strict=False):
+                kind = file.schema_arrow.field(column).type
+                texts = kind.value_type if hasattr(kind, "index_type") else kind  # a dictionary's
+                if str(texts) not in ("string", "large_string"):
+                    raise ValueError(
+                        f"The column {column} of {name} holds {kind}, not texts: name one of "
+                        f"texts with {option}."
+                    )
             self.rows: int = file.metadata.num_rows
         finally:
             file.close()
@@ -68,7 +69,7 @@ class ParquetTable:
             return f"{size}:{hashlib.sha256(file.read(length + FOOTER_BYTES)).hexdigest()}"
 
     def read(self, folder: Path) -> Iterator[Reference]:
-        """The references, a few pages of the column at a time. Rows are counted from 1.
+        """The references, a few pages of the columns at a time. Rows are counted from 1.
 
         Raises:
             ValueError: the file is damaged.
@@ -77,10 +78,11 @@ class ParquetTable:
 
         file, number = self._open(), 0
         try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=[self._column]):
-                for given in _texts(batch.column(0)):
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(self._columns)):
+                columns = [_texts(batch.column(name)) for name in self._columns]
+                for said in zip(*columns, strict=True):
                     number += 1
-                    yield Reference(f"{self._name}:{number}", (given or "").strip(), folder)
+                    yield reference(f"{self._name}:{number}", [one or "" for one in said], folder)
         except (pyarrow.ArrowException, OSError) as exc:
             words = " ".join(str(exc).split())
             raise ValueError(f"{self._name} cannot be read after row {number}: {words}") from exc

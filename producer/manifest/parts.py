@@ -11,13 +11,14 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from producer.manifest.journal import CannotResume
+from producer.manifest.kinds import MATCH
 from producer.manifest.parquet import pyarrow_parquet
-from producer.manifest.rows import FIELDS, Row
+from producer.manifest.rows import Holds, Row
 
 PART_ROWS = 8_192
 PART_S = 300.0
@@ -25,8 +26,6 @@ PART_S = 300.0
 is found again in the results store, which keeps it for a day."""
 
 _PART = re.compile(r"part-(\d{5,})\.parquet|\.part-\d{5,}\.parquet\.unfinished")
-_NUMBERS = {"index": "int64", "attempts": "int32", "width": "int32", "height": "int32"}
-_REALS = {"score": "float64", "mean_logprob": "float64"}
 
 
 class Parts:
@@ -40,6 +39,7 @@ class Parts:
     def __init__(
         self,
         folder: Path,
+        columns: Mapping[str, Holds],
         part_rows: int = PART_ROWS,
         part_s: float = PART_S,
         clock_s: Callable[[], float] = time.monotonic,
@@ -53,7 +53,7 @@ class Parts:
         self._batches: list[Any] = []
         self._rows = 0
         self._parts = 0
-        self._schema = _schema()
+        self._schema = _schema(columns)
         folder.mkdir(parents=True, exist_ok=True)
 
     def cut(self, mark: int) -> None:
@@ -120,9 +120,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _schema() -> Any:
+def _schema(columns: Mapping[str, Holds]) -> Any:
     import pyarrow
 
-    kinds = {name: pyarrow.type_for_alias(kind) for name, kind in (_NUMBERS | _REALS).items()}
-    kinds["alternatives"] = pyarrow.list_(pyarrow.string())
-    return pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in FIELDS])
+    lists = {
+        "strings": pyarrow.string(),
+        "vector": pyarrow.float32(),
+        "matches": pyarrow.struct(
+            [(name, pyarrow.type_for_alias(kind)) for name, kind in MATCH.items()]
+        ),
+    }
+    return pyarrow.schema(
+        (name, pyarrow.list_(lists[kind]) if kind in lists else pyarrow.type_for_alias(kind))
+        for name, kind in columns.items()
+    )

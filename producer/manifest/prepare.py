@@ -9,7 +9,6 @@ from producer.manifest.chunks import Chunk
 from producer.manifest.copies import Copies
 from producer.manifest.journal import CannotResume, LeftOut, Past
 from producer.manifest.reference import BadReference, Located, Reference
-from producer.manifest.rows import Row, invalid
 
 NOTHING = LeftOut()
 
@@ -18,15 +17,15 @@ NOTHING = LeftOut()
 class Prepared:
     """A chunk that can be sent.
 
-    `images` are the URIs to ask for, `asked` their references with their indices, `invalid` the
-    rows of those that nothing can ask for. `texts` has the path of the text that goes beside an
-    image, by index. `seen` says that the journal has it already.
+    `images` are the URIs to ask for, `asked` their references with their indices, `invalid` those
+    that nothing can ask for, each with a sentence that says why. `texts` has the path of the text
+    that goes beside an image, by index. `seen` says that the journal has it already.
     """
 
     chunk: Chunk
     images: tuple[str, ...]
     asked: tuple[tuple[int, Reference], ...]
-    invalid: tuple[Row, ...] = ()
+    invalid: tuple[tuple[int, Reference, str], ...] = ()
     left_out: LeftOut = NOTHING
     texts: dict[int, Path] = field(default_factory=dict)
     seen: bool = False
@@ -69,7 +68,7 @@ class Preparer:
         found: list[tuple[int, Reference, Located]] = []
         asked: list[tuple[int, Reference]] = []
         uris: list[str] = []
-        faults: list[Row] = []
+        faults: list[tuple[int, Reference, str]] = []
         texts: dict[int, Path] = {}
         for place, reference in enumerate(chunk.references):
             index, bit = chunk.first + place, 1 << place
@@ -77,7 +76,7 @@ class Preparer:
                 located = self._locate(reference, sent, bit)
             except BadReference as exc:
                 bad |= bit
-                faults.append(invalid(index, reference, str(exc)))
+                faults.append((index, reference, str(exc)))
                 continue
             if self._beside and located.path is not None:
                 texts[index] = text_path(located.path)
@@ -91,7 +90,7 @@ class Preparer:
         for (index, reference, located), uri in zip(found, ready, strict=True):
             if isinstance(uri, BadReference) and sent is None:
                 bad |= 1 << (index - chunk.first)
-                faults.append(invalid(index, reference, str(uri)))
+                faults.append((index, reference, str(uri)))
                 texts.pop(index, None)
             else:
                 uris.append(located.uri if isinstance(uri, BadReference) else uri)

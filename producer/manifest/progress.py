@@ -25,6 +25,7 @@ class Progress:
     Args:
         total: of references, as far as it is known.
         begun: how many were done before.
+        noun: what they are called.
     """
 
     every_s = LINE_EVERY_S
@@ -34,8 +35,10 @@ class Progress:
         total: int | None = None,
         begun: int = 0,
         clock_s: Callable[[], float] = time.monotonic,
+        noun: str = "images",
     ) -> None:
         self._total = total
+        self._noun = noun
         self._clock_s = clock_s
         self._shown_s = clock_s()
         self._seen = deque([(clock_s(), begun)])
@@ -64,7 +67,7 @@ class Progress:
     def words(self, done: int, bad: int, flying: int) -> str:
         """Where the run is, in words."""
         rate = self.rate()
-        parts = [f"{done:,} of {self._total:,}" if self._total else f"{done:,} images"]
+        parts = [f"{done:,} of {self._total:,}" if self._total else f"{done:,} {self._noun}"]
         parts += [
             f"{bad:,} failed",
             f"{rate:,.0f}/s",
@@ -103,9 +106,10 @@ class OnTerminal(Progress):
         total: int | None = None,
         begun: int = 0,
         clock_s: Callable[[], float] = time.monotonic,
+        noun: str = "images",
         file: TextIO | None = None,
     ) -> None:
-        super().__init__(total, begun, clock_s)
+        super().__init__(total, begun, clock_s, noun)
         console = Console(file=file or sys.stderr)
         self._bar = Bar(
             BarColumn(), TextColumn("{task.description}"), console=console, transient=True,
@@ -147,18 +151,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def summary(counts: Counter[str], here: int, seconds: float) -> str:
+def summary(counts: Counter[str], here: int, seconds: float, noun: str = "images") -> str:
     """What became of a run's references: a line, and one for each error code.
 
     Args:
         counts: all of them.
         here: how many of these in this process, which took `seconds`.
+        noun: what they are called.
     """
     rate = f" ({here / seconds:,.0f}/s)" if seconds > 0 else ""
     parts = [f"{counts['succeeded']:,} succeeded", f"{failures(counts):,} failed"]
     if counts[SKIPPED]:
         parts.append(f"{counts[SKIPPED]:,} skipped")
-    lines = [f"{counts.total():,} images: {', '.join(parts)}; {duration(seconds)}{rate}"]
+    lines = [f"{counts.total():,} {noun}: {', '.join(parts)}; {duration(seconds)}{rate}"]
     failed = Counter({name: n for name, n in counts.items() if name not in GOOD and n})
     wide = max((len(name) for name in failed), default=0)
     for name, count in failed.most_common():

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from producer.contract import ImageRef
+from producer.contract import ImageRef, Text
 
 _URI = TypeAdapter(ImageRef)
+_TEXT = TypeAdapter(Text)
 
 
 class BadReference(ValueError):  # noqa: N818 - that is what it is
@@ -28,24 +29,29 @@ class Reference:
     """What a source says of one image, not looked at yet.
 
     `position` is where it is said ("photos.csv:17", a file's path, an object's URI). `given` is a
-    URI, or a path, which is relative to `folder`. `fault` says why it can be neither.
+    URI, or a path, which is relative to `folder`. `fault` says why it can be neither. `caption` is
+    what the row says that the image shows, where that is asked for.
     """
 
     position: str
     given: str
     folder: Path | None = None
     fault: str | None = None
+    caption: str | None = None
 
     def locate(self) -> Located:
         """Find the image.
 
         Raises:
-            BadReference: the row is empty or broken, or names neither a URI nor a file here.
+            BadReference: the row is empty or broken, names neither a URI nor a file here, or has
+                a caption that no job can ask for.
         """
         if self.fault is not None:
             raise BadReference(self.fault)
         if not self.given:
             raise BadReference("The row names no image.")
+        if self.caption is not None:
+            _check_caption(self.caption)
         if "://" in self.given:
             return Located(_checked(self.given))
         path = (self.folder or Path()) / self.given
@@ -78,6 +84,16 @@ def _checked(uri: str) -> str:
         words = exc.errors(include_url=False, include_input=False)[0]["msg"]
         words = words.removeprefix("Value error, ")
         raise BadReference(f"{words[:1].upper()}{words[1:]}.") from exc
+
+
+def _check_caption(caption: str) -> None:
+    if not caption:
+        raise BadReference("The row has no caption.")
+    try:
+        _TEXT.validate_python(caption)
+    except ValidationError as exc:
+        words = exc.errors(include_url=False, include_input=False)[0]["msg"]
+        raise BadReference(f"The caption cannot be weighed: {words}.") from exc
 
 
 def _is_file(path: Path) -> bool:

@@ -4,26 +4,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from producer.contract import MAX_CHUNK, CaptionChunk
+from producer.contract import MAX_CHUNK, Chunk
+from producer.manifest.tables import Columns
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
+IMAGES = Columns()
 BESIDE_JOURNAL = Path("captionq.journal")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be captioned, how, and where that goes.
+    """What is to be captioned, embedded or matched, how, and where that goes.
 
-    `chunk` is how images are captioned: a chunk whose images are replaced. `output` is None for
-    standard output; `journal` None for the usual place. Times are in seconds.
+    `chunk` says what is done with images, and how: a chunk whose images, and texts of each image,
+    are replaced. `output` is None for
+    standard output; `journal` None for the usual place. `index` is the place of the index that
+    captions go to in place of an output. Times are in seconds.
     """
 
     sources: tuple[str, ...]
-    chunk: CaptionChunk
-    column: str | None = None
+    chunk: Chunk
+    columns: Columns = IMAGES
     base: Path | None = None
     output: Path | None = None
     beside: bool = False
+    index: str | None = None
     skip_existing: bool = False
     journal: Path | None = None
     resume: bool = False
@@ -36,12 +41,16 @@ class Request:
     def plan(self) -> dict[str, Any]:
         """All that a run which goes on has to have in common with the one that began."""
         own = {"images", "job_id", "submitted_at", "signature", "schema_version", "task"}
+        own.add("texts_per_image")
+        paired = {"caption_column": self.columns.caption} if self.columns.paired else {}
         return {
             "sources": list(self.sources),
-            "column": self.column,
+            "column": self.columns.image,
+            **paired,
             "base": str(self.base) if self.base else None,
             "format": self.format,
             "beside": self.beside,
+            "index": self.index,
             "skip_existing": self.skip_existing,
             "chunk": self.size,
             "ordered": self.ordered,
@@ -55,12 +64,7 @@ class Request:
         Raises:
             ValueError: the file's suffix says none.
         """
-        if self.output is None:
-            return None
-        kind = FORMATS.get(self.output.suffix.lower())
-        if kind is None:
-            raise ValueError(f"{self.output}: the output is one of {', '.join(FORMATS)}.")
-        return kind
+        return None if self.output is None else format_of(self.output)
 
     @property
     def journal_path(self) -> Path | None:
@@ -70,6 +74,11 @@ class Request:
         if self.output is not None:
             return self.output.with_name(f"{self.output.name}.journal")
         return BESIDE_JOURNAL if self.beside else None
+
+    @property
+    def rows_on_stdout(self) -> bool:
+        """Whether rows have no other place."""
+        return self.output is None and not self.beside and self.index is None
 
     def check(self) -> None:
         """Check what goes together, and with what is there.
@@ -83,7 +92,7 @@ class Request:
             raise ValueError("--skip-existing goes with --beside.")
         if self.beside and self.chunk.sink is not None:
             raise ValueError("With --sink the captions are in shards: --beside has none to write.")
-        if (self.resume or self.journal) and self.output is None and not self.beside:
+        if (self.resume or self.journal) and self.rows_on_stdout:
             raise ValueError("Only a run with -o or --beside can be resumed.")
         if self.output is not None and self.journal_path == self.output:
             raise ValueError("--journal and -o name the same file.")
@@ -93,3 +102,15 @@ class Request:
             if self.format != "parquet" and self.output.is_dir():
                 raise ValueError(f"{self.output} is a folder: give the name of a file.")
         _ = self.format
+
+
+def format_of(output: Path) -> str:
+    """The format that an output's suffix says.
+
+    Raises:
+        ValueError: it says none.
+    """
+    kind = FORMATS.get(output.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{output}: the output is one of {', '.join(FORMATS)}.")
+    return kind

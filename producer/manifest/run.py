@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from producer.contract import Job, JobError, JobFailed, JobResult, JobState
+from producer.contract import Chunk, JobError, JobFailed, JobResult, JobState
 from producer.errors import BrokerUnavailable
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
@@ -17,7 +17,7 @@ from producer.manifest.outputs import Output
 from producer.manifest.patience import Patience
 from producer.manifest.prepare import Prepared
 from producer.manifest.progress import Progress
-from producer.manifest.rows import SKIPPED, Row, answered, counted, failed
+from producer.manifest.rows import SKIPPED, Row, Rows, counted
 from producer.manifest.service import Notes, Service
 
 SENT_AT_ONCE = 16
@@ -30,8 +30,6 @@ CHECK_S = 60.0
 """How often those in flight are looked for, in seconds: Redis may have lost them, or nobody takes
 them."""
 
-MakeJob = Callable[[str, tuple[str, ...]], Job]
-
 
 class Run:
     """A run over what a feed gives.
@@ -42,7 +40,7 @@ class Run:
         output: where rows go; cut back to what is done.
         notes: the journal.
         past: what was done before.
-        make_job: the job of some images, under an id.
+        rows: makes jobs of images, and rows of results.
         in_flight: most chunks that are submitted and not done.
         ordered: rows come in the order of the source, else as they are had.
         patience_s: longest outage that is waited out, in seconds.
@@ -55,7 +53,7 @@ class Run:
         output: Output,
         notes: Notes,
         past: Past,
-        make_job: MakeJob,
+        rows: Rows,
         *,
         in_flight: int,
         ordered: bool,
@@ -70,7 +68,7 @@ class Run:
         self._output = output
         self._notes = notes
         self._past = past
-        self._make_job = make_job
+        self._rows = rows
         self._in_flight = in_flight
         self._ordered = ordered
         self._progress = progress
@@ -164,7 +162,7 @@ class Run:
         return flying < self._in_flight and waiting < AHEAD * self._in_flight
 
     def _submit(self, batch: list[Prepared]) -> None:
-        jobs = [self._make_job(self._job_id(one), one.images) for one in batch]
+        jobs = [self._job(one) for one in batch]
         try:
             with self._interrupt.waiting():
                 self._service.submit_many(jobs)
@@ -182,7 +180,7 @@ class Run:
                 return
             self._unsent = []
             error = JobError.of(exc)
-            rows = [failed(index, reference, error) for index, reference in batch[0].asked]
+            rows = [self._rows.failed(i, reference, error) for i, reference in batch[0].asked]
             self._finish(batch[0], rows, counted(rows))
         else:
             self._sending.well()
@@ -193,6 +191,10 @@ class Run:
         new = {self._job_id(one): one for one in sent}
         self._flying |= new
         self._watch.add(new)
+
+    def _job(self, prepared: Prepared) -> Chunk:
+        references = [reference for _, reference in prepared.asked]
+        return self._rows.job(self._job_id(prepared), prepared.images, references)
 
     def _job_id(self, prepared: Prepared) -> str:
         return f"{self._past.run}.{prepared.chunk.number}"
@@ -233,7 +235,7 @@ class Run:
         return record.state if record else None
 
     def _take(self, prepared: Prepared, result: JobResult) -> None:
-        rows = answered(prepared.asked, result)
+        rows = self._rows.answered(prepared.images, prepared.asked, result)
         self._finish(prepared, rows, counted(rows, result.counts))
 
     def _finish(self, prepared: Prepared, rows: list[Row], counts: Counter[str]) -> None:
@@ -242,8 +244,9 @@ class Run:
             if row["index"] in prepared.texts:
                 row["text_path"] = prepared.texts[row["index"]]
         if prepared.invalid:
-            rows = sorted([*rows, *prepared.invalid], key=lambda row: int(row["index"]))
-            counts = counts + counted(prepared.invalid)
+            invalid = [self._rows.invalid(*one) for one in prepared.invalid]
+            rows = sorted([*rows, *invalid], key=lambda row: int(row["index"]))
+            counts = counts + counted(invalid)
         if prepared.skipped:
             counts = counts + Counter({SKIPPED: prepared.skipped})
         self._ready[prepared.chunk.number] = prepared, rows, counts

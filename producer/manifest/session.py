@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from producer.contract import CaptionChunk
 from producer.manifest.append import AppendFile
 from producer.manifest.beside import Beside
 from producer.manifest.chunks import in_chunks
@@ -17,30 +16,36 @@ from producer.manifest.counting import Counting
 from producer.manifest.feed import Feed
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume, Journal, Past
+from producer.manifest.kinds import rows_of
 from producer.manifest.outputs import (
-    CSV_HEAD,
     Failures,
     Output,
     Stream,
     TextFile,
+    csv_head,
     csv_lines,
     json_lines,
 )
 from producer.manifest.parts import Parts
 from producer.manifest.prepare import Preparer, remaining
 from producer.manifest.progress import Progress
-from producer.manifest.request import Request
+from producer.manifest.request import Request, format_of
+from producer.manifest.rows import Holds, Rows
 from producer.manifest.run import Run
 from producer.manifest.service import NoNotes, Service
-from producer.manifest.sources import Identity, Sources
+from producer.manifest.sources import Identity, Sources, total_of
 from producer.settings import ProducerSettings
-from producer.upload import Uploader
+from producer.upload import uploader
 
 RUN_BYTES = 8
 
 
 class Session:
     """An open run. Nothing is sent before `run`.
+
+    Args:
+        rows: in place of those of the request's chunk.
+        into: makes, of the output that the request says, the one that rows go into.
 
     Raises:
         ValueError: the sources, the output or the journal are not what the request says.
@@ -52,21 +57,24 @@ class Session:
         request: Request,
         settings: ProducerSettings,
         open_file: Callable[[Path], AppendFile] = AppendFile,
+        rows: Rows | None = None,
+        into: Callable[[Output], Output] = lambda output: output,
     ) -> None:
         request.check()
+        self._into = into
         self._open_file = open_file
         self._request = request
         self._settings = settings
+        self.rows = rows or rows_of(request.chunk)
         self._sources = Sources(
             request.sources,
-            request.column,
+            request.columns,
             request.base,
             settings.s3_endpoint_url,
             written=filter(None, (request.output, request.journal_path)),
         )
         identities = self._sources.identities()
-        totals = [one.total for one in identities]
-        self.total = None if None in totals else sum(total or 0 for total in totals)
+        self.total = total_of(identities)
         with contextlib.ExitStack() as opened:
             self._journal = self._open_journal(opened, identities)
             self.past = self._journal.past if self._journal else Past(_new_id())
@@ -92,15 +100,12 @@ class Session:
             See `Run.go`.
         """
         began_s = time.monotonic()
-        request, settings = self._request, self._settings
-        upload = None
-        if settings.upload_url:
-            upload = Uploader(settings.upload_url, settings.s3_endpoint_url).upload
+        request = self._request
         with contextlib.ExitStack() as opened:
             output = self._output(progress)
             opened.callback(output.close)
             output.cut(self.past.end)
-            preparer = Preparer(upload, request.beside, request.skip_existing)
+            preparer = Preparer(uploader(self._settings), request.beside, request.skip_existing)
             opened.callback(preparer.close)
             chunks = in_chunks(self._sources, request.size)
             feed = Feed(remaining(chunks, self.past, preparer))
@@ -113,7 +118,7 @@ class Session:
                 output,
                 self._journal or NoNotes(),
                 self.past,
-                self._job,
+                self.rows,
                 in_flight=request.in_flight,
                 ordered=request.ordered,
                 progress=progress,
@@ -131,9 +136,6 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
-
-    def _job(self, job_id: str, images: tuple[str, ...]) -> CaptionChunk:
-        return self._request.chunk.model_copy(update={"job_id": job_id, "images": images})
 
     def _open_journal(
         self, opened: contextlib.ExitStack, identities: list[Identity]
@@ -155,7 +157,7 @@ class Session:
 
     def _refuse_to_overwrite(self, journal: Journal) -> None:
         output = self._request.output
-        there = output is not None and _holds_something(output)
+        there = output is not None and holds_something(output)
         if there and self._request.resume:
             raise CannotResume(f"{output} has no journal beside it: there is no run to resume.")
         if there or (journal.past.sent and not journal.past.ended):
@@ -172,24 +174,40 @@ class Session:
     def _output(self, progress: Progress) -> Output:
         request = self._request
         output: Output
-        if request.output is None:
-            output = Failures(progress.say) if request.beside else Stream(sys.stdout.buffer)
-        elif request.format == "parquet":
-            output = Parts(request.output)
-        elif request.format == "csv":
-            file = self._open_file(request.output)
-            output = TextFile(request.output, csv_lines, CSV_HEAD, file)
+        if request.output is None and not request.rows_on_stdout:
+            output = Failures(progress.say)
         else:
-            file = self._open_file(request.output)
-            output = TextFile(request.output, json_lines, file=file)
-        return Beside(output) if request.beside else output
+            output = opened_output(request.output, self.rows.columns, self._open_file)
+        return self._into(Beside(output) if request.beside else output)
+
+
+def opened_output(
+    path: Path | None,
+    columns: Mapping[str, Holds],
+    open_file: Callable[[Path], AppendFile] = AppendFile,
+) -> Output:
+    """Where rows of these columns go: a file by its suffix, or standard output.
+
+    Raises:
+        ValueError: the suffix says no format.
+        OSError: it cannot be opened.
+    """
+    if path is None:
+        return Stream(sys.stdout.buffer)
+    kind = format_of(path)
+    if kind == "parquet":
+        return Parts(path, columns)
+    if kind == "csv":
+        return TextFile(path, csv_lines, csv_head(columns), open_file(path))
+    return TextFile(path, json_lines, file=open_file(path))
 
 
 def _new_id() -> str:
     return secrets.token_hex(RUN_BYTES)
 
 
-def _holds_something(output: Path) -> bool:
+def holds_something(output: Path) -> bool:
+    """Whether there is an output that has anything in it."""
     if output.is_dir():
         return next(output.iterdir(), None) is not None
     return output.exists() and output.stat().st_size > 0

@@ -13,7 +13,7 @@ from producer.manifest.bucket import Bucket, names_many
 from producer.manifest.folders import images_below, is_image, is_pattern, matches
 from producer.manifest.parquet import ParquetTable
 from producer.manifest.reference import Reference, spelled
-from producer.manifest.tables import count_lines, read_csv, read_jsonl, read_list
+from producer.manifest.tables import Columns, count_lines, read_csv, read_jsonl, read_list
 from producer.references import SCHEMES
 
 LISTS = frozenset({".txt", ".lst", ".list"})
@@ -49,7 +49,8 @@ class Sources:
 
     Args:
         words: at least one.
-        column: that tables have their references in; by default one of the usual names.
+        columns: that tables have their references in, and captions if these are asked for: then
+            all words are tables.
         base: what relative paths in lists and tables are relative to; by default the folder of the
             list, and for standard input the current one.
         s3_endpoint_url: an S3 endpoint other than AWS.
@@ -64,14 +65,14 @@ class Sources:
     def __init__(
         self,
         words: Iterable[str],
-        column: str | None = None,
+        columns: Columns | None = None,
         base: Path | None = None,
         s3_endpoint_url: str | None = None,
         stdin: BinaryIO | None = None,
         written: Iterable[Path] = (),
     ) -> None:
         self.words = tuple(words)
-        self._column = column
+        self._columns = columns or Columns()
         self._base = base
         self._s3_endpoint_url = s3_endpoint_url
         self._stdin = stdin
@@ -79,6 +80,8 @@ class Sources:
         if self.words.count(STDIN) > 1:
             raise ValueError("Standard input (-) can be read once.")
         for word in self.words:
+            if self._columns.paired:
+                _check_table(word)
             self._check(word)
 
     def __iter__(self) -> Iterator[Reference]:
@@ -161,16 +164,16 @@ class Sources:
         if kind not in TABLES:
             yield Reference(name, str(path))
         elif kind in PARQUET:
-            yield from ParquetTable(path, name, self._column).read(folder)
+            yield from ParquetTable(path, name, self._columns).read(folder)
         else:
             with path.open("rb") as file:
                 if kind in LISTS:
                     yield from read_list(file, name, folder)
                 elif kind in COMMAS:
                     tab = "\t" if kind == ".tsv" else None
-                    yield from read_csv(file, name, folder, self._column, tab)
+                    yield from read_csv(file, name, folder, self._columns, tab)
                 else:
-                    yield from read_jsonl(file, name, folder, self._column)
+                    yield from read_jsonl(file, name, folder, self._columns)
 
     def _identity(self, word: str) -> Identity:
         if word == STDIN or names_many(word):
@@ -193,7 +196,7 @@ class Sources:
         if kind not in TABLES:
             return Identity(total=1)
         if kind in PARQUET:
-            table = ParquetTable(path, str(path), self._column)
+            table = ParquetTable(path, str(path), self._columns)
             return Identity(table.fingerprint(), table.rows)
         digest = hashlib.sha256()
 
@@ -205,6 +208,20 @@ class Sources:
         with path.open("rb") as file:
             count = count_lines(blocks(file))
         return Identity(digest.hexdigest(), max(0, count - (kind in COMMAS)))
+
+
+def _check_table(word: str) -> None:
+    path = Path(word).expanduser()
+    if is_uri(word) or path.suffix.lower() not in TABLES - LISTS or path.is_dir():
+        raise ValueError(
+            f"Pairs are read from tables (.csv, .tsv, .jsonl, .parquet): {word!r} is none."
+        )
+
+
+def total_of(identities: Iterable[Identity]) -> int | None:
+    """About how many references there are together; None where that is unknown of one."""
+    totals = [one.total for one in identities]
+    return None if None in totals else sum(total or 0 for total in totals)
 
 
 def is_uri(word: str) -> bool:

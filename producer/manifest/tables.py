@@ -7,19 +7,59 @@ a table of references at all is a ValueError. Lines are bounded, so memory is.
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from producer.manifest.reference import Reference
 
 MAX_LINE_BYTES = 1_048_576
 """A longer line is a bad row, whatever it holds."""
 
-GUESSES = ("image", "url", "image_url", "uri", "path", "file_name", "filename", "file")
-"""Names of the column with the references, tried in this order when none is given."""
+What = Literal["reference", "caption"]
+
+GUESSES: dict[What, tuple[str, ...]] = {
+    "reference": ("image", "url", "image_url", "uri", "path", "file_name", "filename", "file"),
+    "caption": ("caption", "text", "title", "description", "alt_text", "alt"),
+}
+"""Names of the columns with the references, and with the captions of pairs, tried in this order
+when none is given."""
+
+OPTIONS: dict[What, str] = {"reference": "--column", "caption": "--caption-column"}
 
 TOO_LONG = f"The line is longer than {MAX_LINE_BYTES} bytes."
 BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are read; None for one that has a usual name.
+
+    `paired` rows have a caption beside the reference.
+    """
+
+    image: str | None = None
+    caption: str | None = None
+    paired: bool = False
+
+    def chosen(self, name: str, names: Sequence[str], sparse: bool = False) -> tuple[str, ...]:
+        """Those to read, of those that a table has: the references', and the captions' if paired.
+
+        Args:
+            sparse: other rows may have other columns, so that one asked for need not be there.
+
+        Raises:
+            ValueError: see `chosen_column`.
+        """
+        asked: list[tuple[str | None, What]] = [(self.image, "reference")]
+        if self.paired:
+            asked.append((self.caption, "caption"))
+        return tuple(
+            column
+            if sparse and column
+            else chosen_column(name, names, column, GUESSES[what], f"{what}s", OPTIONS[what])
+            for column, what in asked
+        )
 
 
 def lines(file: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
@@ -50,7 +90,7 @@ def read_list(file: BinaryIO, name: str, folder: Path) -> Iterator[Reference]:
 
 
 def read_csv(
-    file: BinaryIO, name: str, folder: Path, column: str | None, delimiter: str | None = None
+    file: BinaryIO, name: str, folder: Path, columns: Columns, delimiter: str | None = None
 ) -> Iterator[Reference]:
     """The references of one column of a CSV file (RFC 4180) whose first line names the columns.
 
@@ -67,8 +107,8 @@ def read_csv(
         names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), [])]
     except csv.Error as exc:
         raise ValueError(f"{name} is no CSV file: its first line is none ({exc}).") from exc
-    chosen = chosen_column(name, names, column)
-    place = names.index(chosen)
+    chosen = columns.chosen(name, names)
+    places = [names.index(one) for one in chosen]
     reader = csv.reader(rows, delimiter=delimiter)
     while True:
         first_line = rows.number + 1
@@ -82,18 +122,20 @@ def read_csv(
         if rows.cut_short():
             row, fault = [], TOO_LONG
         position = f"{name}:{first_line}"
-        if fault is None and len(row) > place:
-            yield Reference(position, row[place].strip(), folder)
+        if fault is None and len(row) > max(places):
+            yield reference(position, [row[place] for place in places], folder)
         elif fault is not None or row:  # else a blank line
-            yield Reference(position, "", folder, fault or f"The row has no column {chosen}.")
+            missing = _first(chosen, [place < len(row) for place in places])
+            yield Reference(position, "", folder, fault or f"The row has no column {missing}.")
 
 
-def read_jsonl(file: BinaryIO, name: str, folder: Path, column: str | None) -> Iterator[Reference]:
+def read_jsonl(file: BinaryIO, name: str, folder: Path, columns: Columns) -> Iterator[Reference]:
     """The references of one field of the objects of a JSON Lines file; blank lines say nothing.
 
     Raises:
         ValueError: no field is named, and the first object has none of the usual names.
     """
+    chosen: tuple[str, ...] = ()
     for number, line in lines(file):
         position = f"{name}:{number}"
         if line is None:
@@ -103,21 +145,33 @@ def read_jsonl(file: BinaryIO, name: str, folder: Path, column: str | None) -> I
             if row is None:
                 yield Reference(position, "", folder, "The line is not a JSON object.")
                 continue
-            column = column or chosen_column(name, list(row), None)
-            given = row.get(column)
-            if isinstance(given, str):
-                yield Reference(position, given.strip(), folder)
+            chosen = chosen or columns.chosen(name, list(row), sparse=True)
+            given = [row.get(one) for one in chosen]
+            texts = [one for one in given if isinstance(one, str)]
+            if len(texts) == len(given):
+                yield reference(position, texts, folder)
             else:
-                yield Reference(position, "", folder, f"The object has no text in {column}.")
+                missing = _first(chosen, [isinstance(one, str) for one in given])
+                yield Reference(position, "", folder, f"The object has no text in {missing}.")
+
+
+def reference(position: str, said: Sequence[str], folder: Path) -> Reference:
+    """What a row says of an image, and of its caption if that is read as well."""
+    given, *caption = (one.strip() for one in said)
+    return Reference(position, given, folder, caption=caption[0] if caption else None)
+
+
+def _first(names: Sequence[str], there: Sequence[bool]) -> str:
+    return next(name for name, is_there in zip(names, there, strict=True) if not is_there)
 
 
 def chosen_column(
     name: str,
     names: Sequence[str],
     column: str | None,
-    usual: Sequence[str] = GUESSES,
-    what: str = "references",
-    flag: str = "--column",
+    usual: Sequence[str],
+    what: str,
+    flag: str,
 ) -> str:
     """The column to read, of those there are: the one asked for, or one that is `usual`.
 

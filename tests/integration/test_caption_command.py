@@ -37,6 +37,7 @@ class Desk:
 
     url: str
     folder: Path
+    command: str = "caption"
     pause_s: float = 0.0
     environment: dict[str, str] = field(default_factory=dict)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Desk:
         self.workers.append(subprocess.Popen(command, env=self.environ()))
 
     def start(self, *words: str, **options: Any) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "producer.cli", "caption", *words]
+        command = [sys.executable, "-m", "producer.cli", self.command, *words]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environ(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,

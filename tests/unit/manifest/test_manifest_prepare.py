@@ -32,9 +32,8 @@ def test_given_a_file_that_cannot_be_read_to_be_copied_then_it_fails_alone(tmp_p
     assert prepared.images == ("s3://bucket/a.jpg", "s3://bucket/b.jpg")
     assert [index for index, _ in prepared.asked] == [0, 2]
     assert prepared.left_out == LeftOut(bad=0b010)
-    (row,) = prepared.invalid
-    assert (row["index"], row["code"]) == (1, "job_invalid")
-    assert row["message"] == "The file cannot be read: Permission denied."
+    ((index, _, why),) = prepared.invalid
+    assert (index, why) == (1, "The file cannot be read: Permission denied.")
 
 
 def test_given_a_chunk_that_was_sent_then_it_keeps_a_file_that_cannot_be_read_now(

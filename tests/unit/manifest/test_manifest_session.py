@@ -33,7 +33,6 @@ from producer.errors import BrokerUnavailable, StoreUnavailable
 from producer.manifest.append import AppendFile
 from producer.manifest.interrupt import Interrupt
 from producer.manifest.journal import CannotResume
-from producer.manifest.outputs import CSV_HEAD
 from producer.manifest.progress import Progress
 from producer.manifest.request import Request
 from producer.manifest.run import AHEAD
@@ -316,6 +315,7 @@ def test_given_bad_rows_then_each_is_an_output_row_with_its_place_and_reason(
         "caption": f"a picture of {uri(0)}",
         "score": -0.5,
         "mean_logprob": -0.5,
+        "itm_probability": None,
         "alternatives": [],
         "code": None,
         "message": None,
@@ -764,7 +764,8 @@ def test_given_csv_then_it_has_one_head_and_alternatives_as_json(tmp_path: Path)
     run(asked(listed(tmp_path, 9, {0: ""}), output=output))
 
     text = output.read_text()
-    assert text.startswith(CSV_HEAD)
+    head = "index,source,image,state,caption,score,mean_logprob,itm_probability,alternatives,"
+    assert text.startswith(head)
     assert text.count("index,source") == 1
     assert json.loads(rows(output)[1]["alternatives"]) == []
 

@@ -17,6 +17,7 @@ from producer.manifest.chunks import in_chunks
 from producer.manifest.folders import matches
 from producer.manifest.reference import BadReference, Reference, spelled
 from producer.manifest.sources import Identity, Sources
+from producer.manifest.tables import Columns
 
 URI = "https://example.com/a.jpg"
 
@@ -248,7 +249,7 @@ def test_given_parquet_without_a_column_of_texts_then_nothing_is_begun(
     path = parquet(tmp_path / "x.parquet", column)
 
     with pytest.raises(ValueError, match=sentence):
-        Sources([str(path)], named)
+        Sources([str(path)], Columns(named))
 
 
 def test_given_a_file_that_is_no_parquet_then_it_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from producer.manifest.reference import Reference
 from producer.manifest.tables import (
     MAX_LINE_BYTES,
     TOO_LONG,
-    chosen_column,
+    Columns,
     count_lines,
     lines,
     read_csv,
@@ -102,7 +102,7 @@ def test_given_any_bytes_then_lines_are_those_of_the_file(parts: list[bytes], en
 def test_given_csv_then_one_column_has_the_references(
     text: str, column: str | None, expected: list[str]
 ) -> None:
-    assert said(read_csv(BytesIO(text.encode()), "x", HERE, column)) == [
+    assert said(read_csv(BytesIO(text.encode()), "x", HERE, Columns(column))) == [
         (one, None) for one in expected
     ]
 
@@ -110,7 +110,7 @@ def test_given_csv_then_one_column_has_the_references(
 def test_given_csv_then_positions_are_the_first_lines_of_rows() -> None:
     text = b'url,note\na,"two\nlines"\n\nb,c\n'
 
-    assert positions(read_csv(BytesIO(text), "x", HERE, None)) == ["x:2", "x:5"]
+    assert positions(read_csv(BytesIO(text), "x", HERE, Columns())) == ["x:2", "x:5"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_given_csv_then_positions_are_the_first_lines_of_rows() -> None:
 def test_given_a_bad_row_of_csv_then_it_alone_is_bad(row: bytes, fault: str) -> None:
     text = b"id,url\n0,a\n" + row + b"\n2,b\n"
 
-    first, bad, last = said(read_csv(BytesIO(text), "x", HERE, None))
+    first, bad, last = said(read_csv(BytesIO(text), "x", HERE, Columns()))
 
     assert (first, last) == (("a", None), ("b", None))
     assert bad[1] is not None
@@ -143,7 +143,7 @@ def test_given_any_table_written_as_csv_then_its_column_is_read_back(
     writer.writerows([names, *rows])
     file = BytesIO(text.getvalue().encode())
 
-    read = said(read_csv(file, "x", HERE, column, delimiter=","))
+    read = said(read_csv(file, "x", HERE, Columns(column), delimiter=","))
 
     place = names.index(column)
     assert read == [(row[place].strip(), None) for row in rows]
@@ -153,7 +153,7 @@ def test_given_any_table_written_as_csv_then_its_column_is_read_back(
 def test_given_any_bytes_as_csv_then_rows_are_good_or_bad_and_nothing_is_raised(
     tail: bytes,
 ) -> None:
-    for one in read_csv(BytesIO(b"a,url\n" + tail), "x", HERE, None):
+    for one in read_csv(BytesIO(b"a,url\n" + tail), "x", HERE, Columns()):
         assert one.fault is None or one.given == ""
 
 
@@ -169,7 +169,7 @@ def test_given_any_bytes_as_csv_then_rows_are_good_or_bad_and_nothing_is_raised(
 def test_given_json_lines_then_one_field_has_the_references(
     text: str, column: str | None, expected: list[str]
 ) -> None:
-    assert said(read_jsonl(BytesIO(text.encode()), "x", HERE, column)) == [
+    assert said(read_jsonl(BytesIO(text.encode()), "x", HERE, Columns(column))) == [
         (one, None) for one in expected
     ]
 
@@ -181,7 +181,7 @@ def test_given_json_lines_then_one_field_has_the_references(
 def test_given_a_bad_line_of_json_then_it_alone_is_bad(row: str) -> None:
     text = f'{{"image": "a"}}\n{row}\n{{"image": "b"}}\n'
 
-    read = said(read_jsonl(BytesIO(text.encode()), "x", HERE, None))
+    read = said(read_jsonl(BytesIO(text.encode()), "x", HERE, Columns()))
 
     assert [one for one, fault in read if fault is None] == ["a", "b"]
     assert [one for one, fault in read if fault is not None] == [""]
@@ -193,7 +193,7 @@ def test_given_any_objects_as_json_lines_then_each_is_one_row(
 ) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
 
-    read = list(read_jsonl(BytesIO(text.encode()), "x", HERE, "image"))
+    read = list(read_jsonl(BytesIO(text.encode()), "x", HERE, Columns("image")))
 
     assert [one.position for one in read] == [f"x:{n}" for n, _ in enumerate(rows, start=1)]
     for row, one in zip(rows, read, strict=True):
@@ -214,7 +214,7 @@ def test_given_no_such_column_then_the_error_names_those_there_are(
     names: list[str], column: str | None, sentence: str
 ) -> None:
     with pytest.raises(ValueError, match="column") as raised:
-        chosen_column("x.csv", names, column)
+        Columns(column).chosen("x.csv", names)
     assert sentence in str(raised.value)
 
 
@@ -223,9 +223,9 @@ def test_given_no_such_column_then_the_error_names_those_there_are(
 )
 def test_given_a_first_line_that_is_not_csv_then_the_error_says_so(head: bytes) -> None:
     with pytest.raises(ValueError, match=r"x.csv is no CSV file: its first line is none"):
-        next(read_csv(BytesIO(head), "x.csv", HERE, None))
+        next(read_csv(BytesIO(head), "x.csv", HERE, Columns()))
 
 
 def test_given_an_empty_table_then_the_error_says_so() -> None:
     with pytest.raises(ValueError, match="is empty"):
-        next(read_csv(BytesIO(b"\n"), "x.csv", HERE, None))
+        next(read_csv(BytesIO(b"\n"), "x.csv", HERE, Columns()))
