@@ -11,7 +11,7 @@ from worker.blip.geometry import Mode
 from worker.blip.images import open_rgb
 from worker.blip.placement import placed
 from worker.training.evaluate import BUNDLED
-from worker.training.scenes import Scene, Shape, draw
+from worker.training.scenes import KINDS, Scene, Shape, draw
 
 GRAY = (123, 117, 104)  # that of letterbox bars, so that they are not seen as a thing
 ORIENTATION = 0x0112
@@ -44,11 +44,13 @@ def assert_peak_on_the_circle(
     framed = [framing.frame(image)]
     captions = engine.caption(framed, mode="native", num_beams=1)
     [[found]] = engine.explain(framed, captions, mode="native")
-    assert "red circle" in found.text
+    words = {word.text for word in found.words}
+    assert "red" in words, found.text
+    assert len(words & set(KINDS)) == 1, found.text  # whatever it takes the circle for
     grid = placed(framing, *image.size)
     assert grid.grid == found.grid
     for word, shares in zip(found.words, found.maps, strict=True):
-        if word.text in ("red", "circle"):
+        if word.text == "red" or word.text in KINDS:
             located = grid.locate(shares)
             left, top, right, bottom = box
             assert left <= located.peak[0] <= right, word
