@@ -26,7 +26,7 @@ _HALF = 0.5
 class Located:
     """What a map says of an image.
 
-    peak      (x, y): the middle of the patch with the largest share
+    peak      (x, y): `peak`, on the image
     box       round the fewest patches that hold half of the map, whole pixels
     entropy   of the shares, in nats: 0 for one patch, log(patches) for an even map
     coverage  the share of the image's area that the box takes
@@ -84,11 +84,12 @@ class PlacedGrid:
             mass = on_image.astype(np.float64)
         mass /= mass.sum()
         left, top, right, bottom = _around([extents[cell] for cell in region(mass)])
-        peak = extents[int(mass.argmax())] or (0.0, 0.0, float(self.width), float(self.height))
+        x, y = self.point(*peak(mass.reshape(self.grid)))
+        edge = self._cut
         box = floor(left), floor(top), ceil(right), ceil(bottom)
         some = mass[mass > 0]
         return Located(
-            peak=((peak[0] + peak[2]) / 2, (peak[1] + peak[3]) / 2),
+            peak=(min(max(x, edge[0]), edge[2]), min(max(y, edge[1]), edge[3])),
             box=box,
             entropy=max(0.0, -float((some * np.log(some)).sum())),
             coverage=(box[2] - box[0]) * (box[3] - box[1]) / (self.width * self.height),
@@ -106,6 +107,24 @@ def placed(framing: Framing, width: int, height: int) -> PlacedGrid:
     size = framing.patch_size
     grid = placement.canvas[1] // size, placement.canvas[0] // size
     return PlacedGrid(grid, size, placement, width, height)
+
+
+def peak(shares: NDArray[np.floating]) -> Point:
+    """(row, column) of a map's peak, on a grid whose first patch goes from 0 to 1.
+
+    The mean place of the largest patch and its eight neighbours, by their shares: nearer to the
+    middle of what is there than the largest patch's own middle.
+    """
+    row, column = divmod(int(shares.argmax()), shares.shape[1])
+    rows = slice(max(0, row - 1), row + 2)
+    columns = slice(max(0, column - 1), column + 2)
+    near = shares[rows, columns].astype(np.float64)
+    down, across = np.arange(near.shape[0]) + rows.start, np.arange(near.shape[1]) + columns.start
+    total = near.sum()
+    return (
+        float(near.sum(axis=1) @ down / total) + 0.5,
+        float(near.sum(axis=0) @ across / total) + 0.5,
+    )
 
 
 def region(mass: NDArray[np.float64]) -> list[int]:

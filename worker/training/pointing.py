@@ -1,7 +1,7 @@
 """Whether maps point at what their words name: scenes know where their shapes are.
 
-Pointing game (Zhang et al. 2016): the middle of a map's largest patch lies in the box of the shape
-that the word names, or does not. Beside it the share of the map that lies in the box.
+Pointing game (Zhang et al. 2016): the peak of a map lies in the box of the shape that the word
+names, or does not. Beside it the share of the map that lies in the box.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.blip import Explanation
+from worker.blip.placement import peak
 from worker.training.scenes import COLOURS, KINDS, Box, Scene
 
 
@@ -88,8 +89,8 @@ def _overlap(cells: int, low: float, high: float) -> NDArray[np.float64]:
 
 def _peak(shares: NDArray[np.float32]) -> tuple[float, float]:
     rows, columns = shares.shape
-    row, column = divmod(int(shares.argmax()), columns)
-    return (column + 0.5) / columns, (row + 0.5) / rows
+    row, column = peak(shares)
+    return column / columns, row / rows
 
 
 def _inside(point: tuple[float, float], box: Box) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker.blip.framing import Framing
 from worker.blip.geometry import MODES, Mode
-from worker.blip.placement import Located, placed, region
+from worker.blip.placement import Located, peak, placed, region
 
 SIZES = st.integers(1, 3_000)
 
@@ -72,8 +72,9 @@ def test_given_any_map_then_peak_and_box_lie_on_the_image_and_the_box_has_half_o
     left, top, right, bottom = found.box
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
-    assert left <= found.peak[0] <= right
-    assert top <= found.peak[1] <= bottom
+    cut = grid.placement.box or (0, 0, width, height)
+    assert cut[0] <= found.peak[0] <= cut[2]
+    assert cut[1] <= found.peak[1] <= cut[3]
     assert 0 < found.coverage <= 1
     assert 0 <= found.entropy <= math.log(shares.size) + 1e-9
     inside = total = 0.0
@@ -91,6 +92,22 @@ def test_given_a_map_of_one_patch_then_all_of_it_is_there() -> None:
     shares[2, 5] = 1
     found = placed(framing("stretch"), 800, 400).locate(shares)
     assert found == Located((550, 125), (500, 100, 600, 150), 0, 100 * 50 / (800 * 400))
+
+
+def test_given_a_map_that_spreads_then_its_peak_is_between_patches() -> None:
+    shares = np.zeros((8, 8))
+    shares[2, 5], shares[2, 6], shares[3, 5], shares[7, 0] = 0.4, 0.2, 0.2, 0.2
+    assert peak(shares) == pytest.approx((2.75, 5.75))
+    found = placed(framing("stretch"), 800, 400).locate(shares)
+    assert found.peak == pytest.approx((575, 137.5))
+
+
+def test_given_a_peak_at_the_edge_of_the_padding_then_it_stays_on_the_picture() -> None:
+    shares = np.zeros((8, 8))
+    shares[0, 0] = 1
+    grid = placed(framing("pad"), 192, 164)  # 82 rows of 96: the first patch shows 5 of them
+    assert grid.point(0.5, 0.5)[1] < 0
+    assert grid.locate(shares).peak == (12, 0)
 
 
 def test_given_an_even_map_then_its_entropy_is_the_logarithm_of_its_patches() -> None:
