@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from worker.blip import Engine
-from worker.blip.bench import Result, command, main, match, timing
+from worker.blip.bench import Result, command, explain, main, match, timing
 from worker.blip.bench.compare import Stage
+from worker.blip.bench.explain import measure_explain
 from worker.blip.bench.match import MatchResult, different_texts, measure_match
 from worker.blip.bench.peak import Peak, caption_peak
 from worker.blip.bench.report import HEADER, row
@@ -147,6 +148,32 @@ def test_given_the_command_when_matching_is_measured_then_lines_or_json_are_prin
     ]
     match.main(["--size", "bundled", "--json"])
     assert json.loads(capsys.readouterr().out)["times_faster"] == 20.0
+
+
+def test_given_a_checkpoint_when_explaining_is_measured_then_each_method_is_beside_captions(
+    tiny: Path,
+) -> None:
+    methods = ("attention", "rollout", "gradcam")
+    result = measure_explain("tiny", tiny, batch=2, tokens=4, repeats=2, methods=methods)
+    assert tuple(result.times) == methods
+    for method in methods:
+        assert result.times[method] == pytest.approx(
+            result.explained_ms[method] / result.caption_ms
+        )
+    told = explain.lines(replace(result, caption_ms=40.4, explained_ms={"attention": 60.6}))
+    assert told.splitlines()[2:] == [
+        "greedy captions 40 ms",
+        f"explained by attention 61 ms: {result.times['attention']:.2f} times (at most 2)",
+    ]
+
+
+def test_given_the_command_when_explaining_is_measured_then_json_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = "--size bundled --batch 2 --tokens 3 --repeats 1 --device cpu --json"
+    assert explain.main(words.split()) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["times"]) == ["attention", "gradcam"]
 
 
 def test_given_no_reference_when_matching_is_measured_then_transformers_is_not_run(

@@ -53,6 +53,22 @@ def test_given_a_form_of_the_weights_then_products_gelu_and_sums_are_the_plain_o
         assert distance(layer.add(hidden, residual), residual.float() + expected) < tolerance
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("form", FORMS)
+def test_given_a_form_of_the_weights_when_plain_ones_are_asked_for_then_they_come_back(
+    form: str, dtype: torch.dtype
+) -> None:
+    layer = layer_of(dtype)
+    weight = layer.weight.clone()
+    FORMS[form][0](layer)
+    found = layer.plain_weight()
+    if form == "int8":
+        assert distance(found, weight) < 0.02
+    else:
+        assert found.dtype == dtype
+        assert found.equal(weight)
+
+
 def test_given_packed_weights_then_the_plain_ones_are_gone() -> None:
     layer = layer_of(torch.float32)
     layer.pack()
