@@ -91,6 +91,7 @@ class Engine:
         self.tasks: frozenset[str] = checkpoint.tasks
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
+        self.text_layers: int = checkpoint.text.num_layers
         self.image_size: tuple[int, int] = checkpoint.preprocessing.size  # (height, width)
         self.resample: int = checkpoint.preprocessing.resample  # PIL.Image.Resampling
         self.dtype = dtype

@@ -8,14 +8,15 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from functools import partial
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.blip import Engine, Explanation
-from worker.blip.explanation import DEFAULT_METHOD, METHODS, Method
+from worker.blip.explanation import DEFAULT_METHOD, METHODS, POSITIONS, Method, Position
 from worker.training.evaluate import BATCH, BUNDLED
 from worker.training.faithfulness import Curves, curves, order_of, sign_test
 from worker.training.pointing import Pointing, pointing
@@ -24,6 +25,8 @@ from worker.training.scenes import Scene, draw, sample
 SEED = "attention"
 FAITHFUL = 5
 """Deletion and insertion, and all of occlusion, are measured on every 5th scene."""
+VARIED: tuple[Method, ...] = ("attention", "gradcam")
+"""Methods whose layers and positions are tried one by one."""
 BARS = {"one_shape": 0.9, "two_shapes": 0.8, "swapped": 0.25, "deletion_p": 0.01}
 
 Explain = Callable[..., list[list[Explanation]]]  # Engine.explain, Engine.explain_match
@@ -51,10 +54,24 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A method with its layers and its position chosen otherwise; shares of words that point right.
+
+    layers: one of the text stack's, or None for the mean of all.
+    """
+
+    method: Method
+    layers: int | None
+    position: Position
+    one_shape: float
+    two_shapes: float
+
+
+@dataclass(frozen=True)
 class Trust:
     """All figures; `random_deletion` and `random_insertion` are the areas in random order.
 
-    few: scenes that deletion, insertion and occlusion were measured on
+    few: scenes that deletion, insertion, occlusion and variants were measured on
     agreement: Spearman's rank correlation of the maps that two methods made of the same words of
     captions, mean, by "one, other".
     """
@@ -62,6 +79,7 @@ class Trust:
     default: Method
     few: int
     figures: list[Figure]
+    variants: list[Variant]
     random_deletion: float
     random_insertion: float
     agreement: dict[str, float]
@@ -111,6 +129,7 @@ def evaluate_attention(
         default=DEFAULT_METHOD,
         few=len(few),
         figures=figures,
+        variants=_variants(engine, few, [m for m in methods if m in VARIED]),
         random_deletion=float(by_chance.deletion.mean()),
         random_insertion=float(by_chance.insertion.mean()),
         agreement={
@@ -118,6 +137,18 @@ def evaluate_attention(
             for one, other in combinations(methods, 2)
         },
     )
+
+
+def _variants(engine: Engine, scenes: Sequence[Scene], methods: Sequence[Method]) -> list[Variant]:
+    """Captions by each layer alone and by all, at each position."""
+    layers = [None, *range(engine.text_layers)]
+    found = []
+    for method, position, layer in product(methods, POSITIONS, layers):
+        chosen = range(engine.text_layers) if layer is None else layer
+        explain = partial(engine.explain, layers=chosen, position=position)
+        one, two = _by_shapes(scenes, _explained(explain, scenes, method))
+        found.append(Variant(method, layer, position, one.accuracy, two.accuracy))
+    return found
 
 
 def agreement(one: Sequence[Explanation], other: Sequence[Explanation]) -> float:
@@ -162,27 +193,24 @@ def _pointed(
 ) -> Figure:
     shares = np.concatenate([one.maps.reshape(len(one.maps), -1) for one in explained])
     logs = np.log(np.where(shares > 0, shares, 1))
-    by_shapes = [
-        pointing(
-            *zip(
-                *(
-                    (scene, one)
-                    for scene, one in zip(scenes, explained, strict=True)
-                    if len(scene.shapes) == shapes
-                ),
-                strict=True,
-            )
-        )
-        for shapes in (1, 2)
-    ]
+    one, two = _by_shapes(scenes, explained)
     return Figure(
         task=task,
         method=method,
         scenes=len(scenes),
-        one_shape=by_shapes[0],
-        two_shapes=by_shapes[1],
+        one_shape=one,
+        two_shapes=two,
         entropy=float(-(shares * logs).sum(axis=1).mean()),
     )
+
+
+def _by_shapes(
+    scenes: Sequence[Scene], explained: Sequence[Explanation]
+) -> tuple[Pointing, Pointing]:
+    """Of the scenes with one shape, and of those with two."""
+    both = list(zip(scenes, explained, strict=True))
+    one, two = ([pair for pair in both if len(pair[0].shapes) == shapes] for shapes in (1, 2))
+    return pointing(*zip(*one, strict=True)), pointing(*zip(*two, strict=True))
 
 
 _COLUMNS = (
@@ -232,6 +260,12 @@ def report(trust: Trust) -> str:
         f"Chance, from the boxes' areas: {one.chance:.1%} for one shape, {two.chance:.1%} for two.",
         by_chance,
         f"Rank correlation of maps of captions: {pairs}.",
+    ]
+    lines += ["", "| method | position | layer | one shape | two shapes |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {one.method} | {one.position} | {'all' if one.layers is None else one.layers} "
+        f"| {one.one_shape:.1%} | {one.two_shapes:.1%} |"
+        for one in trust.variants
     ]
     failed = [name for name, met in meets(trust).items() if not met]
     lines += [f"NOT MET: {', '.join(failed)}"] if failed else []
