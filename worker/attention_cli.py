@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from worker.blip import Engine
+    from worker.blip.explanation import Method
 
 
 def scenes(model: Path | str, count: int, as_json: bool) -> None:
@@ -25,13 +26,14 @@ def scenes(model: Path | str, count: int, as_json: bool) -> None:
     print(json.dumps(asdict(trust)) if as_json else report(trust))
 
 
-def images(model: Path | str, words: Sequence[str], as_json: bool) -> None:
-    """Print the figures of the default method on image files that words stand for."""
+def images(model: Path | str, words: Sequence[str], method: "Method | None", as_json: bool) -> None:
+    """Print the figures of a method, or of the default one, on image files that words stand for."""
     from worker.blip import Engine
+    from worker.blip.explanation import DEFAULT_METHOD
     from worker.training.image_set import evaluate_images, report
 
     engine = Engine.load(model, tasks=["caption"])
-    figures = evaluate_images(engine, _read(engine, list(_paths(words))))
+    figures = evaluate_images(engine, _read(engine, list(_paths(words))), method or DEFAULT_METHOD)
     print(json.dumps(asdict(figures)) if as_json else report(figures))
 
 

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -174,6 +174,10 @@ def evaluate(
             metavar="SOURCE",
         ),
     ] = None,
+    method: Annotated[
+        Literal["attention", "rollout", "gradcam", "occlusion"] | None,
+        typer.Option(help="With --on: how to explain; by default as jobs are."),
+    ] = None,
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -204,9 +208,11 @@ def evaluate(
         )
     if on and not attention:
         raise typer.BadParameter("--on names images for --attention")
+    if method and not on:
+        raise typer.BadParameter("--method is for the images of --on: scenes have all methods")
     with clear_errors():
         if on:
-            attention_cli.images(model_path(model), on, as_json)
+            attention_cli.images(model_path(model), on, method, as_json)
             return
         if attention:
             attention_cli.scenes(model_path(model), scenes or 1_000, as_json)

@@ -205,10 +205,22 @@ def test_given_a_folder_when_evaluated_on_then_its_images_are_and_broken_ones_ar
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["images"] == 1
     assert "broken.png" in found.stderr
-    assert "mean map" in CliRunner().invoke(cli, words).stdout
+    found = CliRunner().invoke(cli, [*words, "--method", "gradcam"])
+    assert "gradcam; mean map" in found.stdout
 
 
-def test_given_images_without_attention_then_the_command_line_says_what_they_are_for() -> None:
-    found = CliRunner().invoke(cli, ["evaluate", "--on", "images"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--on", "images"], "--attention"),
+        (["--attention", "--method", "gradcam"], "--on"),
+        (["--attention", "--modes"], "one of these"),
+        (["--attention", "--on", "nowhere"], "nowhere"),
+    ],
+)
+def test_given_flags_that_do_not_go_together_then_the_command_line_says_so(
+    words: list[str], says: str
+) -> None:
+    found = CliRunner().invoke(cli, ["evaluate", *words])
     assert found.exit_code == 2
-    assert "--attention" in found.stderr
+    assert says in found.stderr
