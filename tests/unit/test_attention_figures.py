@@ -214,7 +214,7 @@ def test_given_a_folder_when_evaluated_on_then_its_images_are_and_broken_ones_ar
     [
         (["--on", "images"], "--attention"),
         (["--attention", "--method", "gradcam"], "--on"),
-        (["--attention", "--modes"], "one of these"),
+        (["--attention", "--modes"], "--calibration"),
         (["--attention", "--on", "nowhere"], "nowhere"),
     ],
 )
