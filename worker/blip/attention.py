@@ -163,7 +163,8 @@ class Explainer:
         return found
 
     @torch.no_grad()
-    def _part(self, seen: Seen, rows: Sequence[Sequence[Row]]) -> Iterator[list[Explanation]]:
+    def _part(self, seen: Seen, rows: Sequence[Sequence[Row]]) -> list[list[Explanation]]:
+        """Of images with at least one row among them."""
         reader, way = self.reader, self.way
         most = max(len(of_image) for of_image in rows)
         filler = min((row for some in rows for row in some), key=lambda row: len(row.token_ids))
@@ -178,17 +179,15 @@ class Explainer:
         scores = scores.detach().cpu()
         raw = [replayed.per_text(layer).detach().cpu() for layer in kept] if way.raw else []
         every = torch.stack(raw, dim=1) if raw else None  # [B, layers, heads, T, S]
-        for image, of_image in enumerate(rows):
-            yield [
+        return [
+            [
                 self._explanation(
-                    row,
-                    seen.grids[image],
-                    maps[place],
-                    scores[place],
-                    None if every is None else every[place],
+                    row, grid, maps[at], scores[at], None if every is None else every[at]
                 )
-                for place, row in enumerate(of_image, start=image * most)
+                for at, row in enumerate(of_image, start=image * most)
             ]
+            for image, (of_image, grid) in enumerate(zip(rows, seen.grids, strict=True))
+        ]
 
     def _maps(self, seen: Seen, texts: Texts, replayed: Replayed, scores: Tensor) -> Tensor:
         """Each token's map, float32 [B, T, S]; a caption's first token has one without meaning."""

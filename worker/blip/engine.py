@@ -292,6 +292,8 @@ class Engine:
         if decoder is None:
             raise self._lacks("caption")
         way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
+        if any(isinstance(of_image, str) for of_image in captions):
+            raise ValueError("captions is a list of captions, or of texts, for each image")
         seen = self._seen(images, mode, resolution)
         asked = rows_of(options, {}, len(captions))
         rows = [

@@ -394,6 +394,8 @@ def test_given_what_cannot_be_explained_then_the_reason_is_said(
     images = noise_images(2)
     with pytest.raises(ValueError, match="1 lists of texts to explain for 2 images"):
         tiny_engine.explain(images, [["a"]])
+    with pytest.raises(ValueError, match="for each image"):
+        tiny_engine.explain(images, ["a", "b"])
     with pytest.raises(InputError, match="positions"):
         tiny_engine.explain(images[:1], [["a " * 600]])
     with pytest.raises(CheckpointError, match="not caption"):
