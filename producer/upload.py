@@ -108,5 +108,7 @@ def s3_client(endpoint_url: str | None, purpose: str) -> "S3Client":
     except ModuleNotFoundError as exc:
         raise UploadFailed(f"{purpose} needs boto3: pip install 'captionq[manifests]'") from exc
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"})
-    client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    # A session of its own: the default one keeps the credentials that it found first.
+    session = boto3.session.Session()
+    client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
     return client

@@ -15,8 +15,9 @@ from urllib.parse import quote, urljoin, urlsplit
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from producer.contract import MAX_URI_CHARS, SCHEMES, CaptionJob, JobFailed, parse_job, public_uri
+from producer.contract import CaptionJob, JobFailed, parse_job, public_uri
 from producer.errors import ErrorCode
+from producer.references import MAX_URI_CHARS, SCHEMES
 from tests.fuzz.hunt import corpus
 from tests.fuzz.mutate import mutated
 from worker.errors import Fault
