@@ -1,6 +1,5 @@
 """Jobs of up to 64 images on the wire: chunks."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -20,16 +19,10 @@ from producer.jobs import (
 )
 from producer.options import CaptionOptions
 from producer.queues import BULK, INTERACTIVE, Lane
-from producer.references import ImageRef, images_from
+from producer.references import ImageRef, images_from, sink_folder
 
 MAX_CHUNK = 64
 """Images of a chunk."""
-
-
-def _sink(uri: str) -> str:
-    if not re.fullmatch(r"(s3://[^/?#]+/|file:///)([^?#\\]*/)?", uri) or re.search(r"\s", uri):
-        raise ValueError("a sink is a folder: s3://bucket/prefix/ or file:///folder/")
-    return uri
 
 
 class _Chunk(BaseJob):
@@ -37,7 +30,7 @@ class _Chunk(BaseJob):
         min_length=1, max_length=MAX_CHUNK, description="Each succeeds or fails alone"
     )
     lane: Lane = Field(BULK, description="'interactive' overtakes 'bulk'")
-    sink: Annotated[str, Field(max_length=1_024), AfterValidator(_sink)] | None = Field(
+    sink: Annotated[str, Field(max_length=1_024), AfterValidator(sink_folder)] | None = Field(
         None,
         description="A folder, s3://bucket/prefix/ or file:///folder/, that the worker writes the "
         "items to as one shard, in place of the result",
@@ -60,7 +53,7 @@ class CaptionChunk(_Chunk):
 
     def one(self, index: int) -> CaptionJob:
         """The job of one image, from what is valid already."""
-        own = _of_one(self, index) | {"options": self.options, "regions": None}
+        own = _of_one(self, index) | {"options": self.options, "regions": None, "explain": None}
         return CaptionJob.model_construct(**own, filter=self.filter, embed=self.embed)
 
 
@@ -85,7 +78,7 @@ class MatchChunk(_Chunk):
     def one(self, index: int) -> MatchJob:
         """The job of one image, from what is valid already."""
         texts = self.texts if self.texts_per_image is None else self.texts_per_image[index]
-        own = _of_one(self, index) | {"texts": texts}
+        own = _of_one(self, index) | {"texts": texts, "explain": None}
         return MatchJob.model_construct(**own, position_zero=self.position_zero)
 
 
@@ -114,7 +107,8 @@ class RankChunk(_Chunk):
     def one(self, index: int) -> MatchJob:
         """The job of one image, from what is valid already."""
         own = _of_one(self, index)
-        return MatchJob.model_construct(**own, texts=(self.text,), position_zero=self.position_zero)
+        own |= {"texts": (self.text,), "explain": None}
+        return MatchJob.model_construct(**own, position_zero=self.position_zero)
 
 
 def _of_one(chunk: _Chunk, index: int) -> dict[str, Any]:

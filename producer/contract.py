@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from producer.chunk_jobs import MAX_CHUNK, CaptionChunk, EmbedChunk, MatchChunk, RankChunk
 from producer.embedding import Embedding, EmbeddingMismatch, Encoding
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
+from producer.explaining import ExplainOptions, WordExplanation, WordsExplained
 from producer.filtering import CaptionFilter
-from producer.jobs import JOB_ID_PATTERN, CaptionJob, EmbedJob, MatchJob, RankJob, Text
+from producer.jobs import JOB_ID_PATTERN, CaptionJob, EmbedJob, ExplainJob, MatchJob, RankJob, Text
 from producer.options import CaptionOptions
 from producer.queues import Lane
 from producer.references import ImageRef, images_shown, public_uri
@@ -52,6 +53,8 @@ __all__ = [
     "EmbeddingMismatch",
     "Encoding",
     "ErrorCode",
+    "ExplainJob",
+    "ExplainOptions",
     "ImageFacts",
     "ImageJob",
     "ImageRef",
@@ -72,6 +75,8 @@ __all__ = [
     "RegionCaptions",
     "Text",
     "Timings",
+    "WordExplanation",
+    "WordsExplained",
     "images_shown",
     "parse_job",
     "public_uri",
@@ -83,7 +88,7 @@ MAX_MESSAGE_BYTES = 65_536
 MAX_CHUNK_BYTES = 262_144
 """JSON of a chunk: it lies in its record, and is in no message."""
 
-ImageJob = CaptionJob | MatchJob | EmbedJob | RankJob
+ImageJob = CaptionJob | MatchJob | EmbedJob | RankJob | ExplainJob
 Chunk = CaptionChunk | MatchChunk | EmbedChunk | RankChunk
 Job = ImageJob | Chunk
 JOB_MODELS: dict[str, type[ImageJob] | type[Chunk]] = {
@@ -91,6 +96,7 @@ JOB_MODELS: dict[str, type[ImageJob] | type[Chunk]] = {
     "match": MatchJob,
     "embed": EmbedJob,
     "rank": RankJob,
+    "explain": ExplainJob,
     "caption_chunk": CaptionChunk,
     "match_chunk": MatchChunk,
     "embed_chunk": EmbedChunk,

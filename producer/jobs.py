@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from producer.embedding import Encoding
+from producer.explaining import ExplainOptions
 from producer.filtering import CaptionFilter
 from producer.framing import MAX_REGIONS, Box, Mode, Resolution
 from producer.options import CaptionOptions, Model
@@ -36,6 +37,10 @@ CaptionEmbedding = Annotated[
         description="Embed the image as well, written so. The worker has to serve a matching model"
     ),
 ]
+
+
+MAX_EXPLAINED = 16
+"""Texts whose words are explained at a time."""
 
 
 class BaseJob(Model):
@@ -98,6 +103,15 @@ class CaptionJob(_ImageJob):
         None, description="Rank the candidates by how well they match, and refuse poor ones"
     )
     embed: CaptionEmbedding = None
+    explain: ExplainOptions | None = Field(
+        None, description="Say where the model looked for each word of each caption"
+    )
+
+    @model_validator(mode="after")
+    def _whole_if_explained(self) -> Self:
+        if self.explain is not None and self.regions is not None:
+            raise ValueError("explain is of whole images, not of regions")
+        return self
 
 
 class MatchJob(_ImageJob):
@@ -106,6 +120,23 @@ class MatchJob(_ImageJob):
     task: Literal["match"] = "match"
     texts: Texts
     position_zero: PositionZero = None
+    explain: ExplainOptions | None = Field(
+        None, description="Say where the model looked for each word; of at most 16 texts"
+    )
+
+    @model_validator(mode="after")
+    def _few_if_explained(self) -> Self:
+        if self.explain is not None and len(self.texts) > MAX_EXPLAINED:
+            raise ValueError(f"explain is of at most {MAX_EXPLAINED} texts")
+        return self
+
+
+class ExplainJob(_ImageJob):
+    """Say where the captioning model looks for each word of texts that are given."""
+
+    task: Literal["explain"] = "explain"
+    texts: tuple[Text, ...] = Field(min_length=1, max_length=MAX_EXPLAINED)
+    explain: ExplainOptions = ExplainOptions()
 
 
 class EmbedJob(BaseJob):

@@ -9,6 +9,7 @@ _MODEL_TASKS = {
     "match": "match",
     "embed": "match",
     "rank": "match",
+    "explain": "caption",
     "caption_chunk": "caption",
     "match_chunk": "match",
     "embed_chunk": "match",

@@ -77,3 +77,10 @@ def images_shown(job: Any) -> str | None:
 def images_from(count: int, first: str) -> str:
     """So many images, of which this is the first, as they may be shown."""
     return f"{count} image{'s' * (count != 1)} from {public_uri(first)}"
+
+
+def sink_folder(uri: str) -> str:
+    """A folder that a worker may be asked to write to. Raises ValueError for anything else."""
+    if not re.fullmatch(r"(s3://[^/?#]+/|file:///)([^?#\\]*/)?", uri) or re.search(r"\s", uri):
+        raise ValueError("a sink is a folder: s3://bucket/prefix/ or file:///folder/")
+    return uri

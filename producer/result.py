@@ -8,6 +8,7 @@ from pydantic import Field
 
 from producer.embedding import Embedding
 from producer.errors import ErrorCode, JobFailed
+from producer.explaining import WordsExplained
 from producer.filtering import Reason
 from producer.framing import Box
 from producer.options import Model
@@ -56,6 +57,9 @@ class Caption(Model):
     calibrated_probability: float | None = Field(None, ge=0, le=1)
     rejected: bool | None = Field(None, description="Whether the filter refuses it")
     reject_reasons: tuple[Reason, ...] = ()
+    explanation: WordsExplained | None = Field(
+        None, description="Where the model looked for each word, where that was asked for"
+    )
 
 
 class RegionCaptions(Model):
@@ -87,6 +91,9 @@ class Match(Model):
     )
     decision: Decision | None = Field(
         None, description="By the threshold that the calibration was made with"
+    )
+    explanation: WordsExplained | None = Field(
+        None, description="Where the model looked for each word, where that was asked for"
     )
 
 
@@ -185,6 +192,10 @@ class JobResult(Model):
         None, description="The k best candidates by ITC, best first by score"
     )
     abstained: bool | None = Field(None, description="Whether a filter left no caption")
+    explanations: tuple[WordsExplained, ...] | None = Field(
+        None, description="Of an explain job: of each of its texts, in their order"
+    )
+    maps: str | None = Field(None, description="The URI of the .npz that has what was explained")
     items: tuple[ItemResult, ...] | None = Field(
         None, description="Of a chunk: one for each of its images, in their order"
     )

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from producer.contract import (
     Caption,
     CaptionJob,
     Embedding,
     EmbedJob,
+    ExplainJob,
     ImageJob,
     ItemResult,
     Match,
@@ -20,14 +21,17 @@ from producer.contract import (
     Ranked,
     RankJob,
     RegionCaptions,
+    WordsExplained,
 )
 from producer.filtering import CaptionFilter
 from worker.caption_filter import Weight, reasons
+from worker.maps import Explained, words_explained
 
 if TYPE_CHECKING:
+    from worker.blip.placement import PlacedGrid
     from worker.calibration import Calibration
 
-__all__ = ["Answer", "Interpreter", "PositionZero", "Weighed", "ranking_of_images"]
+__all__ = ["Answer", "Interpreter", "Looked", "PositionZero", "ranking_of_images"]
 
 PositionZero = Literal["enc", "cls"]
 
@@ -43,20 +47,25 @@ class Answer(BaseModel):
     ranking: tuple[Ranked, ...] | None = None
     embeddings: tuple[Embedding, ...] | None = None
     abstained: bool | None = None
+    explanations: tuple[WordsExplained, ...] | None = None
+    explained: Any = Field(None, exclude=True)
+    """Explained, or None: what of it is for a file, not for a result."""
 
     @property
     def fields(self) -> dict[str, Any]:
         """What there is, by the names of `JobResult`'s fields."""
-        return {name: value for name, value in self if value is not None}
+        return {name: value for name, value in self if value is not None and name != "explained"}
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """One image's captions, how each matches it, and where the image lies (a unit vector)."""
+class Looked:
+    """What was said of one image: captions, or matches, or how each caption matches; where it lies
+    (a unit vector); and where the model looked for the words of each."""
 
     captions: Sequence[Any]
-    matches: Sequence[Any]
-    vector: Sequence[float]
+    matches: Sequence[Any] = ()
+    vector: Sequence[float] | None = None
+    explanations: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,28 +88,45 @@ class Interpreter:
         calibration = self.calibration
         return calibration is not None and calibration.position_zero == self.position_zero
 
-    def answer(self, job: ImageJob, said: Sequence[Any]) -> Answer:
-        """The answer to a job, from what was said of each item of it, in their order."""
+    def answer(
+        self, job: ImageJob, said: Sequence[Any], placed: "PlacedGrid | None" = None
+    ) -> Answer:
+        """The answer to a job, from what was said of each item of it, in their order.
+
+        placed: its image, for what is explained.
+        """
+        answer = self._answer(job, said, placed)
+        explained = [one for part in said for one in getattr(part, "explanations", None) or ()]
+        if placed is not None and explained:
+            return answer.model_copy(update={"explained": Explained(explained, placed)})
+        return answer
+
+    def _answer(self, job: ImageJob, said: Sequence[Any], placed: "PlacedGrid | None") -> Answer:
         match job:
             case CaptionJob():
-                return self._captions(job, said)
+                return self._captions(job, said, placed)
             case MatchJob():
-                found = [one for part in said for one in part]
-                return Answer(matches=self._best_first(found, job))
+                return Answer(matches=self._best_first(said, job, placed))
+            case ExplainJob():
+                found = zip(job.texts, said[0].explanations, strict=True)
+                words = tuple(_words(one, text, placed) for text, one in found)
+                return Answer(explanations=tuple(one for one in words if one))
             case RankJob():
                 return Answer(ranking=self._ranking(said[0], job))
             case EmbedJob():
                 vectors = [vector for part in said for vector in part]
                 return Answer(embeddings=tuple(self._embedding(v, job.encoding) for v in vectors))
 
-    def _captions(self, job: CaptionJob, said: Sequence[Any]) -> Answer:
-        rows = [self._row(job, one) for one in said]
+    def _captions(
+        self, job: CaptionJob, said: Sequence[Looked], placed: "PlacedGrid | None"
+    ) -> Answer:
+        rows = [self._row(job, one, placed) for one in said]
         abstained = None
         if job.filter is not None:
             abstained = all(caption.rejected for row in rows for caption in row)
         embeddings = None
         if job.embed is not None:
-            embeddings = tuple(self._embedding(one.vector, job.embed) for one in said)
+            embeddings = tuple(self._embedding(one.vector or (), job.embed) for one in said)
         if job.regions is None:
             return Answer(captions=rows[0], embeddings=embeddings, abstained=abstained)
         regions = tuple(
@@ -109,17 +135,29 @@ class Interpreter:
         )
         return Answer(regions=regions, embeddings=embeddings, abstained=abstained)
 
-    def _row(self, job: CaptionJob, said: Any) -> tuple[Caption, ...]:
-        captions = said.captions if isinstance(said, Weighed) else said
+    def _row(
+        self, job: CaptionJob, said: Looked, placed: "PlacedGrid | None"
+    ) -> tuple[Caption, ...]:
+        explanations = said.explanations or [None] * len(said.captions)
+        explained = [
+            _words(found, one.text, placed)
+            for one, found in zip(said.captions, explanations, strict=True)
+        ]
         if job.filter is None:
-            return tuple(_caption(one) for one in captions)
+            return tuple(
+                _caption(one, explanation=words)
+                for one, words in zip(said.captions, explained, strict=True)
+            )
         best_first = sorted(
-            zip(captions, said.matches, strict=True), key=lambda pair: -_margin(pair[1])
+            zip(said.captions, said.matches, explained, strict=True),
+            key=lambda row: -_margin(row[1]),
         )
-        judged = [self._judged(one, found, job.filter) for one, found in best_first]
+        judged = [self._judged(one, found, job.filter, words) for one, found, words in best_first]
         return tuple(sorted(judged, key=lambda one: bool(one.rejected)))
 
-    def _judged(self, said: Any, found: Any, rules: CaptionFilter) -> Caption:
+    def _judged(
+        self, said: Any, found: Any, rules: CaptionFilter, explanation: WordsExplained | None
+    ) -> Caption:
         calibrated = self._calibrated(found, None).get("calibrated_probability")
         threshold = None if self.calibration is None else self.calibration.threshold
         why = reasons(said.text, Weight(found.itm_probability, calibrated), rules, threshold)
@@ -129,9 +167,15 @@ class Interpreter:
             calibrated_probability=calibrated,
             rejected=bool(why),
             reject_reasons=why,
+            explanation=explanation,
         )
 
-    def _best_first(self, found: Sequence[Any], job: MatchJob) -> tuple[Match, ...]:
+    def _best_first(
+        self, said: Sequence[Looked], job: MatchJob, placed: "PlacedGrid | None"
+    ) -> tuple[Match, ...]:
+        found = [one for part in said for one in part.matches]
+        explained = [one for part in said for one in part.explanations or ()]
+        words = explained or [None] * len(found)
         matches = [
             Match(
                 text=text,
@@ -139,9 +183,10 @@ class Interpreter:
                 itm_probability=one.itm_probability,
                 itm_logit=one.itm_logit,
                 itc_cosine=one.itc_cosine,
+                explanation=_words(why, text, placed),
                 **self._calibrated(one, job.position_zero),
             )
-            for index, (text, one) in enumerate(zip(job.texts, found, strict=True))
+            for index, (text, one, why) in enumerate(zip(job.texts, found, words, strict=True))
         ]
         return tuple(sorted(matches, key=lambda match: -match.score))
 
@@ -196,6 +241,10 @@ def ranking_of_images(chunk: RankChunk, items: Sequence[ItemResult]) -> tuple[Ra
         )
         for item, match in sorted(shortlist, key=lambda pair: -pair[1].score)
     )
+
+
+def _words(found: Any, text: str, placed: "PlacedGrid | None") -> WordsExplained | None:
+    return None if found is None or placed is None else words_explained(found, text, placed)
 
 
 def _margin(found: Any) -> float:

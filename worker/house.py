@@ -112,13 +112,14 @@ class House:
             dead_ttl_s=settings.dead_ttl_s,
         )
         leases.bury = self._dead.bury
+        sinks = make_sinks(settings)
         threads = settings.chunk_threads or self.threads
         limits = IntakeLimits(threads, threads + 2 * max_batch, settings.chunk_timeout_s)
         self._chunks = Chunks(
             Intake(pipeline, limits, ending=lambda: self.shutdown.begun),
             models,
             store,
-            make_sinks(settings),
+            sinks,
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             ending=lambda: self.shutdown.begun,
@@ -133,6 +134,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
+            sinks=sinks,
             gate=make_gate(settings, store, self._dead),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)

@@ -7,6 +7,7 @@ encoder; so do two checkpoints whose vision encoders are the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.contract import (
@@ -14,6 +15,9 @@ from producer.contract import (
     CaptionOptions,
     EmbedJob,
     ErrorCode,
+    ExplainJob,
+    ExplainOptions,
+    ImageFacts,
     ImageJob,
     MatchJob,
     ModelFacts,
@@ -21,7 +25,7 @@ from producer.contract import (
 )
 from producer.errors import PUBLIC_TEXT, JobFailed
 from producer.queues import model_task
-from worker.answer import Answer, Interpreter, PositionZero, Weighed
+from worker.answer import Answer, Interpreter, Looked, PositionZero
 from worker.errors import Fault
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ MOST_TOKENS = 8_192
 MOST_RANKED_TOKENS = 16_384
 """Tokens of the texts of a rank job, which is one item."""
 
+FROM_PIXELS = frozenset({"rollout", "occlusion"})
+"""Methods that look at the image anew: others start from what is encoded already."""
+
 LACKS = {
     "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
     "match": ErrorCode.MODEL_LACKS_MATCHING,
@@ -50,7 +57,7 @@ class BatchKey(NamedTuple):
     task: caption, match, embed, embed_texts or rank. resolution: the square's side where it is not
     the model's own. Modes share batches: their grids have about as many patches, and the engine
     masks the difference. weighed: captions that the matching model looks at as well. position_zero,
-    k: of match and rank.
+    k: of match and rank. explain: how it is to be found out where the model looked.
     """
 
     task: str
@@ -60,6 +67,7 @@ class BatchKey(NamedTuple):
     weighed: bool = False
     position_zero: PositionZero | None = None
     k: int = 0
+    explain: ExplainOptions | None = None
 
 
 class Asked(NamedTuple):
@@ -149,8 +157,11 @@ class Models:
         if _is_weighed(job):
             self.engine("match")
             self._check_calibrated(job)
+        engine, explain = self.engine(job.task), getattr(job, "explain", None)
         try:
-            return self.engine(job.task).framing(job.mode, job.resolution)
+            if explain is not None:
+                engine.check_explanation(explain.layers, explain.heads)
+            return engine.framing(job.mode, job.resolution)
         except ValueError as exc:
             raise _invalid(str(exc)) from exc
 
@@ -167,12 +178,18 @@ class Models:
                 samples = options.num_return_sequences if options.do_sample else 1
                 weighed = _is_weighed(job)
                 key = BatchKey("caption", options.num_beams, samples, resolution, weighed)
+                key = key._replace(explain=_how(job.explain))
                 wanted = self._engine_options(options)
                 return key, [Asked(pixels, wanted) for pixels in images]
             case MatchJob():
                 key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
+                key = key._replace(explain=_how(job.explain))
                 parts = _parts(self._token_ids(job.texts))
                 return key, [Asked(images[0], part, 1 + _cost(part)) for part in parts]
+            case ExplainJob(texts=texts):
+                self._check_positions(texts)
+                key = BatchKey("explain", resolution=resolution, explain=_how(job.explain))
+                return key, [Asked(images[0], list(texts), 1 + len(texts))]
             case RankJob():
                 key = BatchKey(
                     "rank", resolution=resolution, position_zero=job.position_zero, k=job.k
@@ -200,17 +217,44 @@ class Models:
         match key.task:
             case "caption":
                 captions = engine.caption(images, wanted)
-                return self._weighed(key, images, pixels, captions) if key.weighed else captions
+                looked = [Looked(row) for row in captions]
+                if key.weighed:
+                    looked = self._weighed(key, images, pixels, captions)
+                if key.explain is not None:
+                    found = self._explained(key, images, pixels, captions, wanted)
+                    looked = [
+                        replace(a, explanations=b) for a, b in zip(looked, found, strict=True)
+                    ]
+                return looked
             case "match":
-                return engine.match(images, wanted, key.position_zero)
+                matches = [
+                    Looked((), row) for row in engine.match(images, wanted, key.position_zero)
+                ]
+                if key.explain is not None:
+                    found = self._explained(key, images, pixels, wanted)
+                    matches = [
+                        replace(a, explanations=b) for a, b in zip(matches, found, strict=True)
+                    ]
+                return matches
+            case "explain":
+                found = self._explained(key, images, pixels, wanted)
+                return [Looked((), explanations=row) for row in found]
             case "rank":
                 return engine.rank(images, wanted, key.k, key.position_zero)
             case _:
                 return [[vector] for vector in engine.embed(images).tolist()]
 
-    def answer(self, job: ImageJob, said: Sequence[Any]) -> Answer:
-        """What `run` gave for each item of a job, in their order, in the contract's words."""
-        return self._interpreter.answer(job, said)
+    def answer(self, job: ImageJob, said: Sequence[Any], image: ImageFacts | None = None) -> Answer:
+        """What `run` gave for each item of a job, in their order, in the contract's words.
+
+        image: the job's, which explanations are placed on.
+        """
+        if image is None or getattr(job, "explain", None) is None:
+            return self._interpreter.answer(job, said)
+        from worker.blip.placement import placed
+
+        grid = placed(self.framing(job), image.width, image.height)
+        return self._interpreter.answer(job, said, grid)
 
     def warm_up(self, max_batch: int) -> None:
         """Run the worst-case batch of this size on every engine once, before any work is taken."""
@@ -224,7 +268,7 @@ class Models:
 
     def _weighed(
         self, key: BatchKey, images: Any, pixels: Sequence[Any], captions: Sequence[Any]
-    ) -> list[Weighed]:
+    ) -> list[Looked]:
         """Captions with their matches: on the same pass of the vision encoder, where the two models
         share it, else on another."""
         matcher = self.engine("match")
@@ -234,7 +278,42 @@ class Models:
             images = matcher.encode(pixels, "native", key.resolution or side)
         matches = matcher.match(images, [[one.text for one in row] for row in captions])
         vectors = matcher.embed(images).tolist()
-        return [Weighed(*row) for row in zip(captions, matches, vectors, strict=True)]
+        return [Looked(*row) for row in zip(captions, matches, vectors, strict=True)]
+
+    def _explained(
+        self,
+        key: BatchKey,
+        images: Any,
+        pixels: Sequence[Any],
+        texts: Sequence[Any],
+        options: Sequence[Any] | None = None,
+    ) -> Sequence[Sequence[Any]]:
+        """Where the model looked for the words of each image's captions or texts."""
+        how = key.explain
+        if how is None:
+            raise RuntimeError("there is nothing to explain")
+        engine = self.engine(key.task)
+        from_pixels = how.method in FROM_PIXELS
+        named: dict[str, Any] = {
+            "method": how.method,
+            "layers": how.layers,
+            "heads": how.heads,
+            "raw": how.raw,
+            "mode": "native",
+            "resolution": key.resolution,
+        }
+        seen = pixels if from_pixels else images
+        if key.task == "match":
+            return engine.explain_match(seen, texts, key.position_zero, **named)
+        return engine.explain(seen, texts, options, **named)
+
+    def _check_positions(self, texts: Sequence[str]) -> None:
+        engine = self.engine("caption")
+        try:
+            for text in texts:
+                engine.token_ids(text)
+        except ValueError as exc:
+            raise _invalid(str(exc)) from exc
 
     def _check_calibrated(self, job: ImageJob) -> None:
         rules = job.filter if isinstance(job, CaptionJob) else None
@@ -260,6 +339,11 @@ class Models:
 
     def _engine_options(self, options: CaptionOptions) -> Any:
         return self._make_options(**options.model_dump())
+
+
+def _how(given: ExplainOptions | None) -> ExplainOptions | None:
+    """What of it separates batches: not where the maps go."""
+    return None if given is None else given.model_copy(update={"sink": None})
 
 
 def _is_weighed(job: ImageJob) -> bool:

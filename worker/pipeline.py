@@ -169,7 +169,7 @@ class Pipeline:
             timings = Timings(fetch_ms=_ms(begun.fetched_s), infer_ms=0.0)
             return Product(begun.known.answer, begun.image, timings)
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
-        answer = self._models.answer(begun.job, [one.value for one in done])
+        answer = self._models.answer(begun.job, [one.value for one in done], begun.image)
         if begun.key is not None and begun.image is not None and self._cache is not None:
             device_ms = 1_000 * sum(one.ran_s / one.batch_size for one in done)
             kept = Kept(image=begun.image, answer=answer, device_ms=round(device_ms, 3))

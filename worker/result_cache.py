@@ -61,6 +61,9 @@ class ResultCache:
         """What the answer to a job about this file is kept under; None where it is not."""
         if isinstance(job, CaptionJob) and job.options.do_sample and job.options.seed is None:
             return None
+        explain = getattr(job, "explain", None)
+        if explain is not None and explain.sink is not None:  # maps are not kept
+            return None
         asked = job.model_dump(mode="json", exclude=NOT_ASKED)
         file = hashlib.sha256(data).hexdigest()
         whole = [file, self.models_of(job), self.seen_by, asked]

@@ -55,7 +55,7 @@ class Sinks:
             self._writers["s3"] = s3
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sink")
 
-    def check(self, sink: str, kind: Format) -> None:
+    def check(self, sink: str, kind: Format | None = None) -> None:
         """Pass a sink that may be written to, in a format that can be.
 
         Raises:
@@ -64,7 +64,8 @@ class Sinks:
         place = place_of(sink)
         if place.scheme not in self._writers or not any(map(place.within, self._allow)):
             raise Fault(ErrorCode.SINK_NOT_ALLOWED, f"{sink} is on no list")
-        check_format(kind)
+        if kind is not None:
+            check_format(kind)
 
     def write(self, sink: str, kind: Format, job_id: str, items: Sequence[ItemResult]) -> str:
         """Write the items of a chunk; the URI of the shard.
@@ -73,8 +74,13 @@ class Sinks:
             Fault: sink_not_allowed; sink_unavailable, for whatever may pass.
         """
         self.check(sink, kind)
-        uri = f"{sink}{shard_name(job_id)}.{kind}"
-        data, deadline_s = encoded(items, kind), time.monotonic() + self._timeout_s
+        return self.put(sink, job_id, kind, encoded(items, kind))
+
+    def put(self, sink: str, job_id: str, suffix: str, data: bytes) -> str:
+        """Write a job's one file of a kind; its URI. Raises as `write`."""
+        self.check(sink)
+        uri = f"{sink}{shard_name(job_id)}.{suffix}"
+        deadline_s = time.monotonic() + self._timeout_s
         place = place_of(uri)
         # In another thread: a disk that hangs is waited for no longer than a service.
         put = self._threads.submit(self._writers[place.scheme].put, place, data, deadline_s)

@@ -17,14 +17,17 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
 
 from producer.contract import (
+    CaptionJob,
     Chunk,
     ErrorCode,
+    ExplainJob,
     ImageJob,
     Job,
     JobError,
     JobFailed,
     JobResult,
     JobState,
+    MatchJob,
     Timings,
     parse_job,
     utcnow,
@@ -41,8 +44,11 @@ from worker.pipeline import Product
 from worker.publish import Publisher, patiently
 from worker.recorded import looked_up
 from worker.retry import delay_s
+from worker.sink import Sinks
 
 log = logging.getLogger(__name__)
+
+EXPLAINED = CaptionJob | MatchJob | ExplainJob
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Shell:
     patience_s: float
     rng: random.Random
     max_deliveries: int = 3
+    sinks: Sinks = field(default_factory=lambda: Sinks((), 1))
+    """Where what jobs explain may be written; nowhere, unless that is said."""
     gate: Gate | None = None
     """Where jobs have to be signed."""
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
@@ -222,7 +230,14 @@ class Shell:
         if isinstance(job, Chunk):
             timings = Timings(queue_ms=queue_ms)
             return self.run_chunk(job, delivery).model_copy(update={"timings": timings})
+        explain = job.explain if isinstance(job, EXPLAINED) else None
+        if explain is not None and explain.sink is not None:
+            self.sinks.check(explain.sink)
         product = self.run(job)
+        maps = None
+        if explain is not None and explain.sink is not None and product.answer.explained:
+            npz = product.answer.explained.npz()
+            maps = self.sinks.put(explain.sink, delivery.job_id, "npz", npz)
         return JobResult(
             job_id=delivery.job_id,
             task=job.task,
@@ -231,6 +246,7 @@ class Shell:
             image_ref=delivery.image_ref,
             **product.answer.fields,
             **self.models.facts_of(job),
+            maps=maps,
             image=product.image,
             timings=product.timings.model_copy(update={"queue_ms": queue_ms}),
             finished_at=utcnow(),

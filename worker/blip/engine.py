@@ -302,6 +302,14 @@ class Engine:
         ]
         return self._explain(seen, rows, CaptionReader(decoder, self._tokenizer.pad_id), way)
 
+    def check_explanation(
+        self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
+    ) -> None:
+        """Pass layers and heads that `explain` and `explain_match` can take. Raises ValueError."""
+        way = Way(layers=layers, heads=heads)
+        way.layers_of(self._text.num_layers)
+        way.heads_of(self._text.num_heads)
+
     def explain_match(
         self,
         images: Images | EncodedImages,

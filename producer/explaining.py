@@ -1,0 +1,60 @@
+"""Where a model looked for each word: how a job asks for it, and what its result says."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from producer.options import Model
+from producer.references import sink_folder
+
+Method = Literal["attention", "rollout", "gradcam", "occlusion"]
+
+
+class ExplainOptions(Model):
+    """How to find out where the model looked. docs/attention.md says what the methods are worth."""
+
+    method: Method = "attention"
+    layers: Annotated[tuple[int, ...], Field(min_length=1, max_length=64)] | None = Field(
+        None, description="Of the text stack, from 0, or from its end below 0; absent, the usual"
+    )
+    heads: Annotated[tuple[int, ...], Field(min_length=1, max_length=64)] | None = Field(
+        None, description="Of these layers; absent, all"
+    )
+    raw: bool = Field(
+        False, description="With a sink: every layer's and head's attention probabilities as well"
+    )
+    sink: Annotated[str, Field(max_length=1_024), AfterValidator(sink_folder)] | None = Field(
+        None,
+        description="A folder, s3://bucket/prefix/ or file:///folder/, that the worker writes the "
+        "maps to, as one .npz of the job",
+    )
+
+    @model_validator(mode="after")
+    def _raw_goes_somewhere(self) -> Self:
+        if self.raw and self.sink is None:
+            raise ValueError("raw is written to a sink, and there is none")
+        return self
+
+
+class WordExplanation(Model):
+    """Where the model looked for one word, in pixels of the upright original image."""
+
+    text: str
+    logprob: float | None = Field(
+        None, description="Of the word, natural logarithm; of captions alone"
+    )
+    peak: tuple[float, float] = Field(description="[x, y] of where it looked most")
+    box: tuple[int, int, int, int] = Field(
+        description="[left, top, right, bottom] round the patches that hold half of its map"
+    )
+    entropy: float = Field(ge=0, description="Of the map, in nats: 0 is a single patch")
+    coverage: float = Field(ge=0, le=1, description="The box's share of the image's area")
+
+
+class WordsExplained(Model):
+    """Where the model looked for the words of one caption or text, in their order."""
+
+    text: str
+    method: Method
+    grid: tuple[int, int] = Field(description="Rows and columns of patches")
+    words: tuple[WordExplanation, ...]
