@@ -61,7 +61,7 @@ def inside(peak: tuple[float, float]) -> bool:
     return left <= peak[0] <= right and top <= peak[1] <= bottom
 
 
-@pytest.mark.parametrize(("mode", "width"), [("stretch", 560), ("pad", 560), ("native", WIDTH)])
+@pytest.mark.parametrize(("mode", "width"), [("stretch", 560), ("native", WIDTH)])
 def test_given_an_image_that_is_not_square_then_the_shapes_word_points_at_it_on_the_original(
     client: Client, folder: Path, mode: str, width: int
 ) -> None:
@@ -73,6 +73,14 @@ def test_given_an_image_that_is_not_square_then_the_shapes_word_points_at_it_on_
     assert inside(place_of(caption.explanation, "circle"))
     told = [word.text for word in caption.explanation.words] if caption.explanation else []
     assert told == caption.text.split()
+
+
+def test_given_a_letterboxed_image_then_the_word_points_at_the_shape_and_not_at_the_padding(
+    client: Client, folder: Path
+) -> None:
+    job = ExplainJob(image=drawn(folder, 560), texts=("a large red circle on white",), mode="pad")
+    [found] = client.submit(job).result(60).raise_for_state().explanations or ()
+    assert inside(place_of(found, "circle"))
 
 
 def test_given_a_sink_then_the_maps_are_there_and_the_result_says_where(
