@@ -14,6 +14,7 @@ from producer.client import Client
 from producer.contract import CaptionJob, EmbedJob, Job, JobResult, JobState, MatchJob, RankJob
 from producer.errors import BrokerUnavailable, UnknownJob
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
+from producer.explain_command import EXPLAIN_EXAMPLES, explain
 from producer.flags import (
     AsJson,
     CaptionFlags,
@@ -172,6 +173,7 @@ embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
 rank_many = app.command("rank", epilog=RANK_EXAMPLES)(rank)
 validate_pairs = app.command("validate", epilog=VALIDATE_EXAMPLES)(validate)
 match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
+explain_words = app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain)
 find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
 app.add_typer(index_commands.app, name="index")
 

@@ -49,6 +49,15 @@ class Written(StrEnum):
     FLOAT16 = "float16"
 
 
+class Look(StrEnum):
+    """Ways to find out where a model looked."""
+
+    ATTENTION = "attention"
+    ROLLOUT = "rollout"
+    GRADCAM = "gradcam"
+    OCCLUSION = "occlusion"
+
+
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document per line, and nothing else.")

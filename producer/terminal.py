@@ -57,6 +57,8 @@ def outcome(result: JobResult) -> str:
     if result.captions is not None:
         kept = [caption.text for caption in result.captions if not caption.rejected]
         return " | ".join(kept)
+    if result.explanations is not None:
+        return " | ".join(one.text for one in result.explanations)
     if result.embeddings is not None:
         sizes = [len(one.values()) for one in result.embeddings]
         return f"{len(sizes)} embedding{'s' * (len(sizes) != 1)} of {sizes[0]} numbers"

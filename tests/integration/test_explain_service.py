@@ -75,14 +75,6 @@ def test_given_an_image_that_is_not_square_then_the_shapes_word_points_at_it_on_
     assert told == caption.text.split()
 
 
-def test_given_a_letterboxed_image_then_the_word_points_at_the_shape_and_not_at_the_padding(
-    client: Client, folder: Path
-) -> None:
-    job = ExplainJob(image=drawn(folder, 560), texts=("a large red circle on white",), mode="pad")
-    [found] = client.submit(job).result(60).raise_for_state().explanations or ()
-    assert inside(place_of(found, "circle"))
-
-
 def test_given_a_sink_then_the_maps_are_there_and_the_result_says_where(
     client: Client, folder: Path, uri: str
 ) -> None:

@@ -1,0 +1,99 @@
+"""`captionq explain`: where the model looked for each word."""
+
+import math
+from typing import Annotated, Any
+
+import typer
+
+from producer.client import Client
+from producer.contract import (
+    CaptionJob,
+    ExplainJob,
+    ExplainOptions,
+    JobState,
+    WordExplanation,
+    WordsExplained,
+)
+from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
+from producer.flags import AsJson, CaptionFlags, Look, Mode, ModelId, Resolution, TimeoutS, View
+from producer.groups import with_groups
+from producer.terminal import outcome, show
+from producer.upload import uris
+
+EXPLAIN_EXAMPLES = (
+    "Examples:\n\n"
+    "captionq explain street.jpg\n\n"
+    "captionq explain street.jpg --text 'a red bicycle' --method gradcam --json\n\n"
+    "captionq explain s3://photos/cat.jpg --sink s3://maps/2026/ --raw\n\n"
+    "Each word has: its probability, given those before it; peak, the pixel of the original image "
+    "(x,y) that the model looked at most; box, round the patches that hold half of its look "
+    "(left,top,right,bottom); spread, from 0 for a single patch to 1 for everywhere alike. With "
+    "--sink workers write the maps, as NumPy's .npz, and the result says where. Pictures of them "
+    "are drawn by captionq-worker explain.\n\n" + EXIT_CODES
+)
+
+
+@with_groups
+def explain(
+    *,
+    image: Annotated[str, typer.Argument(help="A URI, or a file here, as captionq submit has it.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Words to explain in place of the caption; may be repeated."),
+    ] = None,
+    method: Annotated[
+        Look, typer.Option(help="How it is found out where the model looked: docs/attention.md.")
+    ] = Look.ATTENTION,
+    sink: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="s3://bucket/prefix/ or file:///folder/ to write the maps to."
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="With --sink: of every layer and head as well.")
+    ] = False,
+    captions: CaptionFlags,
+    mode: Mode = View.STRETCH,
+    resolution: Resolution = None,
+    model: ModelId = None,
+    timeout_s: TimeoutS = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Caption an image, and print where the model looked for each word."""
+    with exit_codes():
+        settings = read_settings()
+        how = ExplainOptions(method=method.value, sink=sink, raw=raw)
+        [uri] = uris([image], settings)
+        seen: dict[str, Any] = {"mode": mode.value, "resolution": resolution, "model": model}
+        job: CaptionJob | ExplainJob
+        if text:
+            job = ExplainJob(image=uri, texts=tuple(text), explain=how, **seen)
+        else:
+            asked: dict[str, Any] = {"options": captions.options, "filter": captions.filter}
+            job = CaptionJob(image=uri, explain=how, **asked, **seen)
+        with Client(settings=settings) as client:
+            result = client.submit(job).result(timeout_s)
+        if result.state is not JobState.SUCCEEDED:
+            show(result, outcome(result), as_json)
+            raise typer.Exit(JOB_FAILED)
+        found = result.explanations or tuple(
+            one.explanation for one in result.captions or () if one.explanation
+        )
+        words = "\n\n".join(map(table, found)) + (f"\n\n{result.maps}" if result.maps else "")
+        show(result, words, as_json)
+
+
+def table(found: WordsExplained) -> str:
+    """What is said of one caption or text, a line a word."""
+    width = max([len(word.text) for word in found.words] + [4])
+    even = math.log(found.grid[0] * found.grid[1]) or 1.0
+    head = f"{'':<{width}}  {'prob':>5}  {'peak':>11}  {'box':<23}  spread"
+    return "\n".join([found.text, head, *(_line(word, width, even) for word in found.words)])
+
+
+def _line(word: WordExplanation, width: int, even: float) -> str:
+    said = "" if word.logprob is None else f"{math.exp(word.logprob):.3f}"
+    peak = ",".join(f"{value:.0f}" for value in word.peak)
+    box = ",".join(map(str, word.box))
+    return f"{word.text:<{width}}  {said:>5}  {peak:>11}  {box:<23}  {word.entropy / even:.2f}"
