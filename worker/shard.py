@@ -47,6 +47,20 @@ def _schema(pa: Any) -> Any:
     """What the columns are, whether or not any of these items has a value for them."""
     text, number, real, yes_or_no = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     reals = pa.list_(real)
+    word = {
+        "text": text,
+        "logprob": real,
+        "peak": reals,
+        "box": pa.list_(number),
+        "entropy": real,
+        "coverage": real,
+    }
+    explanation = {
+        "text": text,
+        "method": text,
+        "grid": pa.list_(number),
+        "words": pa.list_(pa.struct(word)),
+    }
     caption = {
         "text": text,
         "tokens": pa.list_(text),
@@ -62,6 +76,7 @@ def _schema(pa: Any) -> Any:
         "calibrated_probability": real,
         "rejected": yes_or_no,
         "reject_reasons": pa.list_(text),
+        "explanation": pa.struct(explanation),
     }
     match = {
         "text": text,
@@ -72,6 +87,7 @@ def _schema(pa: Any) -> Any:
         "score": real,
         "calibrated_probability": real,
         "decision": text,
+        "explanation": pa.struct(explanation),
     }
     embedding = {
         "model": text,

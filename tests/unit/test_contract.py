@@ -428,7 +428,7 @@ def test_a_result_survives_json() -> None:
 def test_the_schema_describes_what_is_on_the_wire() -> None:
     described = schema()
 
-    alone = {"CaptionJob", "MatchJob", "EmbedJob", "RankJob"}
+    alone = {"CaptionJob", "MatchJob", "EmbedJob", "RankJob", "ExplainJob"}
     chunks = {"CaptionChunk", "MatchChunk", "EmbedChunk", "RankChunk"}
     assert set(described) == alone | chunks | {"JobResult"}
     assert described["CaptionJob"]["additionalProperties"] is False
