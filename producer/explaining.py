@@ -7,7 +7,9 @@ from pydantic import AfterValidator, Field, model_validator
 from producer.options import Model
 from producer.references import sink_folder
 
-Method = Literal["attention", "rollout", "gradcam", "occlusion"]
+Method = Literal["attention", "rollout", "gradcam"]
+"""occlusion takes 64 passes of the whole model: no job may hold up the device for so long, and it
+is for comparing by hand."""
 
 
 class ExplainOptions(Model):

@@ -55,7 +55,6 @@ class Look(StrEnum):
     ATTENTION = "attention"
     ROLLOUT = "rollout"
     GRADCAM = "gradcam"
-    OCCLUSION = "occlusion"
 
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, as submit printed it.")]

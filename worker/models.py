@@ -42,8 +42,9 @@ MOST_TOKENS = 8_192
 MOST_RANKED_TOKENS = 16_384
 """Tokens of the texts of a rank job, which is one item."""
 
-FROM_PIXELS = frozenset({"rollout", "occlusion"})
-"""Methods that look at the image anew: others start from what is encoded already."""
+EXPLAINED_WEIGHT = {None: 1, "attention": 1, "gradcam": 2, "rollout": 3}
+"""What an image costs that is explained by a method: rollout looks at it anew, and keeps what its
+encoder attends to."""
 
 LACKS = {
     "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
@@ -180,16 +181,18 @@ class Models:
                 key = BatchKey("caption", options.num_beams, samples, resolution, weighed)
                 key = key._replace(explain=_how(job.explain))
                 wanted = self._engine_options(options)
-                return key, [Asked(pixels, wanted) for pixels in images]
+                weight = _weight(job.explain)
+                return key, [Asked(pixels, wanted, weight) for pixels in images]
             case MatchJob():
                 key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
                 key = key._replace(explain=_how(job.explain))
                 parts = _parts(self._token_ids(job.texts))
-                return key, [Asked(images[0], part, 1 + _cost(part)) for part in parts]
+                weight = _weight(job.explain)
+                return key, [Asked(images[0], part, weight + _cost(part)) for part in parts]
             case ExplainJob(texts=texts):
                 self._check_positions(texts)
                 key = BatchKey("explain", resolution=resolution, explain=_how(job.explain))
-                return key, [Asked(images[0], list(texts), 1 + len(texts))]
+                return key, [Asked(images[0], list(texts), _weight(job.explain))]
             case RankJob():
                 key = BatchKey(
                     "rank", resolution=resolution, position_zero=job.position_zero, k=job.k
@@ -293,7 +296,7 @@ class Models:
         if how is None:
             raise RuntimeError("there is nothing to explain")
         engine = self.engine(key.task)
-        from_pixels = how.method in FROM_PIXELS
+        from_pixels = how.method == "rollout"
         named: dict[str, Any] = {
             "method": how.method,
             "layers": how.layers,
@@ -339,6 +342,10 @@ class Models:
 
     def _engine_options(self, options: CaptionOptions) -> Any:
         return self._make_options(**options.model_dump())
+
+
+def _weight(explain: ExplainOptions | None) -> int:
+    return EXPLAINED_WEIGHT[None if explain is None else explain.method]
 
 
 def _how(given: ExplainOptions | None) -> ExplainOptions | None:

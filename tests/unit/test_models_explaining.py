@@ -30,7 +30,7 @@ from worker.models import Models
 
 IMAGE = "https://example.com/a.png"
 WIDTH, HEIGHT = 150, 60
-METHODS = ("attention", "rollout", "gradcam", "occlusion")
+METHODS = ("attention", "rollout", "gradcam")
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,7 @@ def test_given_jobs_that_differ_in_where_maps_go_then_they_share_a_batch(models:
         lambda: CaptionJob(image=IMAGE, regions=((0, 0, 1, 1),), explain=ExplainOptions()),
         lambda: MatchJob(image=IMAGE, texts=("a",) * 17, explain=ExplainOptions()),
         lambda: ExplainOptions(raw=True),
+        lambda: ExplainOptions(method="occlusion"),  # type: ignore[arg-type]
         lambda: ExplainOptions(sink="s3://nowhere"),
         lambda: ExplainJob(image=IMAGE, texts=()),
     ],
@@ -208,3 +209,17 @@ def test_given_a_text_that_the_model_has_no_room_for_then_the_job_is_invalid(
     job = ExplainJob(image=IMAGE, texts=("a " * 600,))
     with pytest.raises(JobFailed, match="tokens"):
         models.items(job, [0])
+
+
+@pytest.mark.parametrize(("method", "weight"), [("attention", 1), ("gradcam", 2), ("rollout", 3)])
+def test_given_a_method_that_costs_more_then_it_takes_more_of_a_batch(
+    models: Models, method: Any, weight: int
+) -> None:
+    how = ExplainOptions(method=method)
+    for job in (
+        CaptionJob(image=IMAGE, explain=how),
+        MatchJob(image=IMAGE, texts=("a",), explain=how),
+        ExplainJob(image=IMAGE, texts=("a",), explain=how),
+    ):
+        [item] = models.items(job, [0])[1]
+        assert item.weight == weight
