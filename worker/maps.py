@@ -60,7 +60,7 @@ class Explained:
 
 
 def words_explained(found: "Explanation", text: str, placed: "PlacedGrid") -> WordsExplained:
-    """What a result says of an explanation."""
+    """What a result says of an explanation. Raises ValueError for a method that is not served."""
     words = []
     for word, shares in zip(found.words, found.maps, strict=True):
         at = placed.locate(shares)
@@ -74,4 +74,6 @@ def words_explained(found: "Explanation", text: str, placed: "PlacedGrid") -> Wo
                 coverage=min(1.0, at.coverage),
             )
         )
+    if found.method == "occlusion":
+        raise ValueError("occlusion is not served")
     return WordsExplained(text=text, method=found.method, grid=found.grid, words=tuple(words))
