@@ -25,7 +25,7 @@ from worker.blip.hardware import Hardware, hardware
 from worker.blip.options import CaptionOptions
 from worker.blip.random_checkpoint import write_random_checkpoint
 
-MOST = {"attention": 2.0, DEFAULT_METHOD: 2.0}
+MOST = {"gradcam": 3.0, DEFAULT_METHOD: 2.0}
 """Times that an explained caption may cost a plain greedy one."""
 
 
