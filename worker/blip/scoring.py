@@ -65,8 +65,29 @@ class Scorer:
         False where image_embeddings have no meaning, or None. Rows with fewer than n texts end in
         values without meaning.
         """
-        images = len(texts)
         cross = self._matcher.text.project_images(image_embeddings)
+        found = torch.empty(len(texts), max(map(len, texts)), 2)
+        for members in alike([[len(text) for text in row] for row in texts]):
+            every = len(members) == len(texts)
+            rows = [texts[at] for at in members]
+            logits = self._square_logits(
+                cross if every else cross[:, :, members],
+                rows,
+                position_zero,
+                cross_mask if every or cross_mask is None else cross_mask[members],
+            )
+            found[members, : logits.shape[1]] = logits
+        return found
+
+    def _square_logits(
+        self,
+        cross: Tensor,
+        texts: Sequence[Sequence[TokenIds]],
+        position_zero: int | None,
+        cross_mask: Tensor | None,
+    ) -> Tensor:
+        """itm_logits of images whose texts take about as many tokens, none of them without any."""
+        images = len(texts)
         square = _square(texts, min((text for row in texts for text in row), key=len))
         order = [_by_length(row) for row in square]
         by_length = [[row[at] for at in places] for row, places in zip(square, order, strict=True)]
@@ -126,6 +147,31 @@ def batches(widths: Sequence[int], most: int, pads: int) -> list[slice]:
                 parts.append(slice(start, end))
                 start, padded = end, 0
     return [*parts, slice(start, len(widths))] if widths else []
+
+
+def alike(lengths: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The places of rows in groups, each to be read as one rectangle, without rows of no texts.
+
+    lengths: tokens of each text of each row. What texts share a forward is as wide as the longest,
+    and rows of fewer texts are filled: a group's rectangle is at most twice what its rows have.
+    """
+    by_size = sorted((i for i, row in enumerate(lengths) if row), key=lambda i: sum(lengths[i]))
+    groups: list[list[int]] = []
+    widths: list[int] = []  # of the last group's columns, rising
+    own = 0  # tokens that its rows have
+    for place in by_size:
+        row = sorted(lengths[place])
+        most = max(len(row), len(widths))
+        both = ([0] * (most - len(one)) + one for one in (row, widths))
+        together = [max(pair) for pair in zip(*both, strict=True)]
+        size = len(groups[-1]) + 1 if groups else 1
+        if groups and size * sum(together) <= 2 * (own + sum(row)):
+            groups[-1].append(place)
+            widths, own = together, own + sum(row)
+        else:
+            groups.append([place])
+            widths, own = row, sum(row)
+    return [sorted(group) for group in groups]
 
 
 def shortlists(cosines: Tensor, counts: Sequence[int], k: int) -> list[list[int]]:
