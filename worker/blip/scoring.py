@@ -4,7 +4,7 @@ What Engine.match, Engine.rank and Engine.embed share. Every image is projected 
 text is embedded once in the life of the cache.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,9 @@ from worker.blip.matching import Matcher
 from worker.blip.text_cache import TextCache, TokenIds
 
 MAX_PAIRS = 256  # texts, or image-text pairs, of one forward
+_MAX_TOKENS = {"cpu": 2_048, "gpu": 32_768}
+"""Tokens of one forward, pads included, unless a single text of each image has more: more of them
+are no faster, and take memory and time."""
 _SPARED_PADS = {"cpu": 32, "gpu": 2048}
 """As many pads as one more forward costs: on a CPU measured, at BLIP-base's widths; on a GPU what a
 forward's launches take, against the products of a token."""
@@ -30,6 +33,9 @@ class Scorer:
         self._matcher, self._pad_id, self._cache = matcher, pad_id, cache
         self.width = matcher.text_proj.out_features
         self._device = matcher.text_proj.weight.device
+        self._kind = "cpu" if self._device.type == "cpu" else "gpu"
+        self.on_forward: Callable[[], None] = lambda: None
+        """Called after each of the forwards that a call is made of."""
 
     def embed_images(self, image_embeddings: Tensor) -> Tensor:
         """ITC vectors, float32 [N, width] on the host, of [N, S, encoder_hidden]."""
@@ -103,6 +109,7 @@ class Scorer:
                     cross, token_ids.view(shape), valid.view(shape), cross_mask
                 )
             )
+            self.on_forward()
         found = torch.cat(logits, dim=1).cpu()
         places = torch.tensor(order)[..., None].expand_as(found)
         return torch.empty_like(found).scatter_(1, places, found)
@@ -110,17 +117,17 @@ class Scorer:
     def _make(self, texts: Sequence[TokenIds]) -> Tensor:
         order = _by_length(texts)
         by_length = [texts[at] for at in order]
-        parts = [
-            self._matcher.embed_texts(*self._padded(by_length[part]))
-            for part in self._batches([len(text) for text in by_length], 1)
-        ]
+        parts = []
+        for part in self._batches([len(text) for text in by_length], 1):
+            parts.append(self._matcher.embed_texts(*self._padded(by_length[part])))
+            self.on_forward()
         vectors = torch.empty(len(texts), self.width)
         vectors[order] = torch.cat(parts).cpu()
         return vectors
 
     def _batches(self, widths: Sequence[int], images: int) -> list[slice]:
-        spared = _SPARED_PADS["cpu" if self._device.type == "cpu" else "gpu"]
-        return batches(widths, max(1, MAX_PAIRS // images), spared // images)
+        pads, tokens = _SPARED_PADS[self._kind] // images, _MAX_TOKENS[self._kind] // images
+        return batches(widths, max(1, MAX_PAIRS // images), pads, tokens)
 
     def _padded(self, texts: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
         """(token_ids, valid), each [texts, width], pads last."""
@@ -132,18 +139,19 @@ class Scorer:
         return token_ids, torch.arange(width, device=self._device) < lengths[:, None]
 
 
-def batches(widths: Sequence[int], most: int, pads: int) -> list[slice]:
+def batches(widths: Sequence[int], most: int, pads: int, tokens: int) -> list[slice]:
     """Consecutive parts of texts, shortest first, each to be one forward as wide as its last text.
 
-    widths: tokens of each text, rising. A part has at most `most` texts, and ends before a text
-    for whose width more than `pads` pads would be read.
+    widths: tokens of each text, rising. A part has at most `most` texts and, unless it is a single
+    text, `tokens` with its pads; it ends before a text for whose width more than `pads` pads would
+    be read.
     """
     parts = []
     start = padded = 0
     for end, width in enumerate(widths):
         if end > start:
             padded += (end - start) * (width - widths[end - 1])
-            if end - start == most or padded > pads:
+            if end - start == most or padded > pads or (end - start + 1) * width > tokens:
                 parts.append(slice(start, end))
                 start, padded = end, 0
     return [*parts, slice(start, len(widths))] if widths else []

@@ -98,23 +98,25 @@ def test_a_shortlist_is_the_highest_of_the_columns_that_count(
 
 
 @pytest.mark.parametrize(
-    ("widths", "most", "pads", "parts"),
+    ("widths", "most", "pads", "tokens", "parts"),
     [
-        ([], 4, 9, []),
-        ([7], 4, 0, [1]),
-        ([3, 3, 3, 3, 3], 2, 9, [2, 2, 1]),
-        ([3, 3, 5, 5], 4, 3, [2, 2]),
-        ([3, 3, 5, 5], 4, 4, [4]),
-        ([3, 4, 5], 4, 2, [2, 1]),
-        ([3, 4, 5], 4, 3, [3]),
-        ([3, 3, 3, 60], 4, 32, [3, 1]),
-        ([3, 60, 60], 1, 99, [1, 1, 1]),
+        ([], 4, 9, 999, []),
+        ([7], 4, 0, 999, [1]),
+        ([3, 3, 3, 3, 3], 2, 9, 999, [2, 2, 1]),
+        ([3, 3, 5, 5], 4, 3, 999, [2, 2]),
+        ([3, 3, 5, 5], 4, 4, 999, [4]),
+        ([3, 4, 5], 4, 2, 999, [2, 1]),
+        ([3, 4, 5], 4, 3, 999, [3]),
+        ([3, 3, 3, 60], 4, 32, 999, [3, 1]),
+        ([3, 60, 60], 1, 99, 999, [1, 1, 1]),
+        ([3, 3, 3, 3, 3], 9, 9, 7, [2, 2, 1]),
+        ([3, 4, 5, 60, 60], 9, 9, 15, [3, 1, 1]),
     ],
 )
 def test_texts_share_a_forward_until_it_is_full_or_a_longer_one_would_cost_too_many_pads(
-    widths: list[int], most: int, pads: int, parts: list[int]
+    widths: list[int], most: int, pads: int, tokens: int, parts: list[int]
 ) -> None:
-    found = batches(widths, most, pads)
+    found = batches(widths, most, pads, tokens)
     assert [part.stop - part.start for part in found] == parts
     assert [place for part in found for place in range(len(widths))[part]] == [*range(len(widths))]
 
