@@ -6,7 +6,7 @@ what the contract says). Two tasks on the same checkpoint share one engine, henc
 encoder; so do two checkpoints whose vision encoders are the same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from producer.contract import (
@@ -211,6 +211,11 @@ class Models:
     def answer(self, job: ImageJob, said: Sequence[Any]) -> Answer:
         """What `run` gave for each item of a job, in their order, in the contract's words."""
         return self._interpreter.answer(job, said)
+
+    def tell(self, progress: Callable[[], None]) -> None:
+        """Call `progress` whenever a part of a long batch is done."""
+        for engine in self._distinct():
+            engine.tell(progress)
 
     def warm_up(self, max_batch: int) -> None:
         """Run the worst-case batch of this size on every engine once, before any work is taken."""
