@@ -42,7 +42,7 @@ class Batcher(Generic[Key]):
     `fatal` are those after which the device is of no more use: `on_fatal` is then called once,
     from the device thread, before any future fails: it may return the jobs and end the process.
     So may `on_hang`, which is called once, from another thread, when a batch has run for
-    `batch_timeout_s`.
+    `batch_timeout_s` since it began, or since `run` last called `alive`.
     """
 
     def __init__(
@@ -102,6 +102,11 @@ class Batcher(Generic[Key]):
         """Hand an item over at once. Raises: QueueFull, BatcherClosed."""
         with self.admit(lane) as admission:
             return admission.submit(key, payload)
+
+    def alive(self) -> None:
+        """For `run`: a part of the batch is done, and its time begins anew."""
+        if self._began_s is not None:
+            self._began_s = self._clock()
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Take no more items, run those that wait, and end the thread; False if it still runs."""

@@ -79,6 +79,7 @@ class House:
             on_hang=lambda why: self.shutdown.abandon(why),
             weigh=lambda one: one.weight,
         )
+        models.tell(self._batcher.alive)
         self._fetcher = make_fetcher(settings)
         self._sandbox = make_sandbox(settings)
         try:

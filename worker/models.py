@@ -6,7 +6,7 @@ what the contract says). Two tasks on the same checkpoint share one engine, henc
 encoder; so do two checkpoints whose vision encoders are the same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -258,6 +258,11 @@ class Models:
 
         grid = placed(self.framing(job), image.width, image.height)
         return self._interpreter.answer(job, said, grid)
+
+    def tell(self, progress: Callable[[], None]) -> None:
+        """Call `progress` whenever a part of a long batch is done."""
+        for engine in self._distinct():
+            engine.tell(progress)
 
     def warm_up(self, max_batch: int) -> None:
         """Run the worst-case batch of this size on every engine once, before any work is taken."""

@@ -119,8 +119,8 @@ class WorkerSettings(ProducerSettings):
     batch_timeout_s: float = Field(
         60,
         gt=0,
-        description="Longest time of one batch on the device, seconds: one that takes longer "
-        "hangs, and the process ends; its jobs go back",
+        description="Longest time of one batch on the device, seconds, or of a part of one of many "
+        "texts: what takes longer hangs, and the process ends; its jobs go back",
     )
     shutdown_timeout_s: float = Field(
         160,

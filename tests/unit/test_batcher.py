@@ -291,6 +291,29 @@ def test_given_a_batch_that_hangs_then_that_is_told_once_and_many_short_ones_are
     assert told == ["the device has been at one batch for 0.4 s"]
 
 
+def test_given_a_long_batch_of_short_parts_then_it_does_not_hang_until_a_part_does() -> None:
+    told = threading.Event()
+    hang = threading.Event()
+
+    def run(_: str, items: Sequence[int]) -> Sequence[int]:
+        for _part in range(8):
+            time.sleep(0.1)
+            batcher.alive()
+        assert items[0] != 2 or hang.wait(10)
+        return items
+
+    batcher: Batcher[str] = Batcher(
+        run, max_batch=1, max_wait_s=0, batch_timeout_s=0.4, on_hang=lambda _: told.set()
+    )
+    batcher.alive()  # of no batch
+    assert value(batcher.submit(A, 1)) == 1
+    assert not told.is_set()
+    batcher.submit(A, 2)
+    assert told.wait(5)
+    hang.set()
+    assert batcher.close(5)
+
+
 def test_given_a_process_that_was_stopped_during_a_batch_then_that_does_not_hang() -> None:
     """SIGSTOP for longer than a batch may take, in a process of its own."""
     program = """

@@ -310,3 +310,15 @@ def test_given_embeddings_of_texts_of_several_jobs_then_they_share_a_batch(model
     asked: list[Asked] = [one for _, own in items for one in own]
     said = models.run(BatchKey("embed_texts"), asked)
     assert [len(rows) for rows in said] == [2, 1]
+
+
+def test_given_many_long_texts_then_the_device_tells_of_each_part_that_it_has_done(
+    engine: Engine,
+) -> None:
+    told: list[None] = []
+    models = serving(engine, engine)
+    models.tell(lambda: told.append(None))
+    texts = tuple("word1 " * 58 + f"word{n}" for n in range(250))
+    answered(models, RankJob(image=IMAGE, texts=texts, k=250))
+    assert len(told) >= 250 * 60 / 2_048
+    models.tell(lambda: None)

@@ -1,6 +1,6 @@
 """The engine: images in, captions, matches and embeddings out. A library of its own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +129,11 @@ class Engine:
         Raises InputError for one that the model has no room for.
         """
         return self._text_ids(text)
+
+    def tell(self, progress: Callable[[], None]) -> None:
+        """Call `progress` whenever a part of a long call is done: of texts there may be many."""
+        if self._scorer is not None:
+            self._scorer.on_forward = progress
 
     def share_vision(self, other: "Engine") -> bool:
         """Run on the other's vision encoder from now on, if it is the same to the last bit.

@@ -1,11 +1,14 @@
 """Two stages: ITC cosines for every text, ITM for the shortlist alone."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from tests.blip_checkpoints import noise_images
 from worker.blip import Engine, Match
-from worker.blip.scoring import batches, shortlists
+from worker.blip.matching import Matcher
+from worker.blip.scoring import alike, batches, shortlists
 
 TEXTS = ["a b c", "word7", "c", "word8 word9 word10 word11 e", "f g"]
 
@@ -95,25 +98,73 @@ def test_a_shortlist_is_the_highest_of_the_columns_that_count(
 
 
 @pytest.mark.parametrize(
-    ("widths", "most", "pads", "parts"),
+    ("widths", "most", "pads", "tokens", "parts"),
     [
-        ([], 4, 9, []),
-        ([7], 4, 0, [1]),
-        ([3, 3, 3, 3, 3], 2, 9, [2, 2, 1]),
-        ([3, 3, 5, 5], 4, 3, [2, 2]),
-        ([3, 3, 5, 5], 4, 4, [4]),
-        ([3, 4, 5], 4, 2, [2, 1]),
-        ([3, 4, 5], 4, 3, [3]),
-        ([3, 3, 3, 60], 4, 32, [3, 1]),
-        ([3, 60, 60], 1, 99, [1, 1, 1]),
+        ([], 4, 9, 999, []),
+        ([7], 4, 0, 999, [1]),
+        ([3, 3, 3, 3, 3], 2, 9, 999, [2, 2, 1]),
+        ([3, 3, 5, 5], 4, 3, 999, [2, 2]),
+        ([3, 3, 5, 5], 4, 4, 999, [4]),
+        ([3, 4, 5], 4, 2, 999, [2, 1]),
+        ([3, 4, 5], 4, 3, 999, [3]),
+        ([3, 3, 3, 60], 4, 32, 999, [3, 1]),
+        ([3, 60, 60], 1, 99, 999, [1, 1, 1]),
+        ([3, 3, 3, 3, 3], 9, 9, 7, [2, 2, 1]),
+        ([3, 4, 5, 60, 60], 9, 9, 15, [3, 1, 1]),
     ],
 )
 def test_texts_share_a_forward_until_it_is_full_or_a_longer_one_would_cost_too_many_pads(
-    widths: list[int], most: int, pads: int, parts: list[int]
+    widths: list[int], most: int, pads: int, tokens: int, parts: list[int]
 ) -> None:
-    found = batches(widths, most, pads)
+    found = batches(widths, most, pads, tokens)
     assert [part.stop - part.start for part in found] == parts
     assert [place for part in found for place in range(len(widths))[part]] == [*range(len(widths))]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [
+        ([], []),
+        ([[]], []),
+        ([[5], [3], [4]], [[0, 1, 2]]),
+        ([[3, 4], [], [4, 3]], [[0, 2]]),
+        ([[500], [5], [6], [5]], [[1, 2, 3], [0]]),
+        ([[9] * 200, [9], [9] * 190, [9]], [[1, 3], [0, 2]]),
+        ([[1, 90], [45, 46]], [[0, 1]]),
+    ],
+)
+def test_rows_share_a_rectangle_that_is_at_most_twice_what_they_have(
+    lengths: list[list[int]], groups: list[list[int]]
+) -> None:
+    assert alike(lengths) == groups
+
+
+def test_given_an_image_with_many_texts_among_others_then_these_cost_no_more_and_all_are_right(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [*noise_images(3, size=(150, 100)), *noise_images(2, size=(160, 160))]
+    texts = [
+        ["a b"],
+        [f"word{n % 9} " * 20 for n in range(60)],
+        [],
+        ["c", "word7"],
+        ["word1 " * 90],
+    ]
+    alone = [tiny_engine.match(images[i], [texts[i]], mode="native")[0] for i in range(5)]
+    read = []
+    logits = Matcher.itm_logits
+
+    def counted(self: Matcher, cross: Any, token_ids: Any, *masks: Any) -> Any:
+        read.append(token_ids.numel())
+        return logits(self, cross, token_ids, *masks)
+
+    monkeypatch.setattr(Matcher, "itm_logits", counted)
+    together = tiny_engine.match(images, texts, mode="native")
+    own = sum(len(tiny_engine.token_ids(text)) for row in texts for text in row)
+    assert sum(read) <= 2 * own
+    for row, expected in zip(together, alone, strict=True):
+        for ours, theirs in zip(row, expected, strict=True):
+            same_match(ours, theirs)
 
 
 def same_match(ours: Match | None, expected: Match | None) -> None:
