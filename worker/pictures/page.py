@@ -31,10 +31,12 @@ from worker.pictures.saying import METHODS_SAID, probability, said
 MOST_BYTES = 1_000_000
 """Of the page, whatever the image and however many its words."""
 MOST_HYPOTHESES = 10
-MOST_WORDS = 100
-MOST_CHARACTERS = 80
-"""Of what is shown: captions, words of each, and characters of a word or of a name."""
-_MAPS_BYTES, _IMAGE_BYTES = 300_000, 500_000
+MOST_WORDS = 50
+MOST_CHARACTERS = 40
+"""Of what is shown: captions, words of each, and characters of a word."""
+_MOST_OF_TEXT = 400
+"""Characters of a whole caption, or of the image's name."""
+_MAPS_BYTES, _IMAGE_BYTES, _SPARE_BYTES = 300_000, 500_000, 1_000
 _LONGEST_IMAGE, _LONGEST_CANVAS = 1_000, 800
 _QUALITIES = (88, 75, 60, 45, 30, 15)
 
@@ -70,26 +72,27 @@ def page(
     lies, maps = _fitted([one.maps for one in every], mapping(placed))
     size = placed.width, placed.height
     canvas = _canvas(*size)
-    jpeg, (width, height) = _jpeg(image, size)
     style, script = _part("page.css"), _part("page.js")
-    html = Template(_part("page.html")).substitute(
-        name=_text(name),
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
-        image=base64.b64encode(jpeg).decode(),
-        width=width,
-        height=height,
-        canvas_width=canvas[0],
-        canvas_height=canvas[1],
-        choice=_choice(every),
-        hypotheses="".join(_section(place, one, size) for place, one in enumerate(every)),
-        method=f"Method: {explanations[0].method} ({METHODS_SAID[explanations[0].method]})",
-        left_out=_left_out(explanations),
-        data=json.dumps(_data(every, maps, lies), allow_nan=False),
-    )
-    return html.encode("utf-8", "replace")
+    fields = {
+        "name": _text(name, _MOST_OF_TEXT),
+        "style": style,
+        "style_hash": _hash(style),
+        "script": script,
+        "script_hash": _hash(script),
+        "canvas_width": canvas[0],
+        "canvas_height": canvas[1],
+        "choice": _choice(every),
+        "hypotheses": "".join(_section(place, one, size) for place, one in enumerate(every)),
+        "method": f"Method: {explanations[0].method} ({METHODS_SAID[explanations[0].method]})",
+        "left_out": _left_out(explanations),
+        "data": json.dumps(_data(every, maps, lies), allow_nan=False),
+    }
+    template = Template(_part("page.html"))
+    rest = _encoded(template.substitute(fields, image="", width="", height=""))
+    room = min(_IMAGE_BYTES, MOST_BYTES - _SPARE_BYTES - len(rest))
+    jpeg, (width, height) = _jpeg(image, size, room)
+    picture = base64.b64encode(jpeg).decode()
+    return _encoded(template.substitute(fields, image=picture, width=width, height=height))
 
 
 def _shown(explanation: Explanation, placed: PlacedGrid) -> _Shown:
@@ -130,15 +133,15 @@ def _canvas(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _jpeg(image: Ground, size: tuple[int, int]) -> tuple[bytes, tuple[int, int]]:
-    """The image as the best JPEG that the page has room for, and its (width, height)."""
+def _jpeg(image: Ground, size: tuple[int, int], room: int) -> tuple[bytes, tuple[int, int]]:
+    """The image as the best JPEG that, in base64, has room in so many bytes; (width, height)."""
     longest = _LONGEST_IMAGE
     while True:
         shown = ground(image, within(*size, longest))
         for quality in _QUALITIES:
             file = BytesIO()
             shown.save(file, "JPEG", quality=quality, optimize=True)
-            if file.tell() * 4 / 3 <= _IMAGE_BYTES:
+            if file.tell() * 4 / 3 <= room:
                 return file.getvalue(), shown.size
         longest //= 2
 
@@ -174,7 +177,7 @@ def _choice(every: Sequence[_Shown]) -> str:
         return ""
     rows = "".join(
         f'<label><input type="radio" name="hypothesis" value="{place}" autocomplete="off"'
-        f'{"" if place else " checked"}><span dir="auto">{_text(one.text, 5 * MOST_CHARACTERS)}'
+        f'{"" if place else " checked"}><span dir="auto">{_text(one.text, _MOST_OF_TEXT)}'
         "</span></label>\n"
         for place, one in enumerate(every)
     )
@@ -231,6 +234,11 @@ def _left_out(explanations: Sequence[Explanation]) -> str:
 def _text(words: str, most: int = MOST_CHARACTERS) -> str:
     """Words as text or attribute of HTML, cut where they are too long."""
     return escape(words if len(words) <= most else f"{words[: most - 1]}…")
+
+
+def _encoded(html: str) -> bytes:
+    """In UTF-8; file names may hold what that does not have."""
+    return html.encode("utf-8", "replace")
 
 
 def _part(name: str) -> str:
