@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -50,7 +50,7 @@ def explain(
     model: flags.Model = BUNDLED,
     dtype: flags.Dtype = "float32",
     device: flags.Device = "auto",
-    beams: flags.Beams = None,
+    beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 3,
     count: flags.Count = 1,
     prompt: flags.Prompt = None,
     mode: flags.Mode = "stretch",
@@ -76,7 +76,7 @@ def explain(
         if output is not None:
             colours()  # what is not installed shows before any work
         options = CaptionOptions(
-            num_beams=cast(int, beams),  # None: as the other options say
+            num_beams=beams,
             num_return_sequences=count,
             prompt=prompt,
         )
@@ -151,9 +151,8 @@ def _document(explanation: "Explanation", grid: "PlacedGrid") -> dict[str, Any]:
 def _print(path: Path, found: "Sequence[Explanation]", grid: "PlacedGrid") -> None:
     console = Console()
     for explanation in found:
-        table = Table(
-            title=f"{escape(str(path))}: {escape(explanation.text)}", title_justify="left"
-        )
+        console.print(f"{escape(str(path))}: {escape(explanation.text)}", soft_wrap=True)
+        table = Table()
         table.add_column("word", overflow="fold")
         for name in ("probability", "peak", "box", "entropy", "coverage"):
             table.add_column(name, justify="right", no_wrap=True)

@@ -14,7 +14,7 @@ BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 def needs_chromium() -> None:
     """Leave a file of tests out where there is no browser, unless one is required."""
     if BROWSER is None or DRIVER is None:
-        missing = "the browser needs: apt-get install chromium chromium-driver"
+        missing = "no tests in a browser: apt-get install chromium chromium-driver"
         if os.environ.get("CAPTIONQ_BROWSER") == "required":
             raise FileNotFoundError(missing)
         pytest.skip(missing, allow_module_level=True)
