@@ -80,8 +80,7 @@ def explain(
         found = result.explanations or tuple(
             one.explanation for one in result.captions or () if one.explanation
         )
-        words = "\n\n".join(map(table, found)) + (f"\n\n{result.maps}" if result.maps else "")
-        show(result, words, as_json)
+        show(result, "\n\n".join(map(table, found)), as_json)
 
 
 def table(found: WordsExplained) -> str:
@@ -89,7 +88,8 @@ def table(found: WordsExplained) -> str:
     width = max([len(word.text) for word in found.words] + [4])
     even = math.log(found.grid[0] * found.grid[1]) or 1.0
     head = f"{'':<{width}}  {'prob':>5}  {'peak':>11}  {'box':<23}  spread"
-    return "\n".join([found.text, head, *(_line(word, width, even) for word in found.words)])
+    lines = [_line(word, width, even) for word in found.words]
+    return "\n".join([found.text, head, *lines, *filter(None, [found.maps])])
 
 
 def _line(word: WordExplanation, width: int, even: float) -> str:

@@ -28,7 +28,7 @@ class ExplainOptions(Model):
     sink: Annotated[str, Field(max_length=1_024), AfterValidator(sink_folder)] | None = Field(
         None,
         description="A folder, s3://bucket/prefix/ or file:///folder/, that the worker writes the "
-        "maps to, as one .npz of the job",
+        "maps to, an .npz for each caption or text",
     )
 
     @model_validator(mode="after")
@@ -60,3 +60,4 @@ class WordsExplained(Model):
     method: Method
     grid: tuple[int, int] = Field(description="Rows and columns of patches")
     words: tuple[WordExplanation, ...]
+    maps: str | None = Field(None, description="The URI of its .npz, where there was a sink")

@@ -195,7 +195,6 @@ class JobResult(Model):
     explanations: tuple[WordsExplained, ...] | None = Field(
         None, description="Of an explain job: of each of its texts, in their order"
     )
-    maps: str | None = Field(None, description="The URI of the .npz that has what was explained")
     items: tuple[ItemResult, ...] | None = Field(
         None, description="Of a chunk: one for each of its images, in their order"
     )

@@ -25,7 +25,7 @@ from producer.contract import (
 )
 from producer.filtering import CaptionFilter
 from worker.caption_filter import Weight, reasons
-from worker.maps import Explained, words_explained
+from worker.maps import Explained, maps_uri, words_explained
 
 if TYPE_CHECKING:
     from worker.blip.placement import PlacedGrid
@@ -109,7 +109,7 @@ class Interpreter:
                 return Answer(matches=self._best_first(said, job, placed))
             case ExplainJob():
                 found = zip(job.texts, said[0].explanations, strict=True)
-                words = tuple(_words(one, text, placed) for text, one in found)
+                words = [_words(job, n, one, text, placed) for n, (text, one) in enumerate(found)]
                 return Answer(explanations=tuple(one for one in words if one))
             case RankJob():
                 return Answer(ranking=self._ranking(said[0], job))
@@ -140,8 +140,8 @@ class Interpreter:
     ) -> tuple[Caption, ...]:
         explanations = said.explanations or [None] * len(said.captions)
         explained = [
-            _words(found, one.text, placed)
-            for one, found in zip(said.captions, explanations, strict=True)
+            _words(job, number, found, one.text, placed)
+            for number, (one, found) in enumerate(zip(said.captions, explanations, strict=True))
         ]
         if job.filter is None:
             return tuple(
@@ -183,7 +183,7 @@ class Interpreter:
                 itm_probability=one.itm_probability,
                 itm_logit=one.itm_logit,
                 itc_cosine=one.itc_cosine,
-                explanation=_words(why, text, placed),
+                explanation=_words(job, index, why, text, placed),
                 **self._calibrated(one, job.position_zero),
             )
             for index, (text, one, why) in enumerate(zip(job.texts, found, words, strict=True))
@@ -243,8 +243,16 @@ def ranking_of_images(chunk: RankChunk, items: Sequence[ItemResult]) -> tuple[Ra
     )
 
 
-def _words(found: Any, text: str, placed: "PlacedGrid | None") -> WordsExplained | None:
-    return None if found is None or placed is None else words_explained(found, text, placed)
+def _words(
+    job: CaptionJob | MatchJob | ExplainJob,
+    number: int,
+    found: Any,
+    text: str,
+    placed: "PlacedGrid | None",
+) -> WordsExplained | None:
+    if found is None or placed is None:
+        return None
+    return words_explained(found, text, placed, maps_uri(job, number))
 
 
 def _margin(found: Any) -> float:

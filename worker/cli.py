@@ -19,6 +19,7 @@ from worker.check_image import check_image
 from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
+from worker.explain_cli import explain
 from worker.flags import AsJson, Dtype, Model
 from worker.settings import BUNDLED, model_path
 
@@ -34,6 +35,7 @@ cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
+cli.command()(explain)
 cli.command()(calibrate)
 cli.command()(check_image)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)

@@ -1,4 +1,4 @@
-"""Image files captioned or matched by hand: read, framed and answered in batches."""
+"""Image files captioned, matched or explained by hand: read, framed and answered in batches."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from worker.blip.framing import Framing
     from worker.blip.geometry import Box
 
 BATCH = 16  # images answered together; their lines are printed before the next are read
 Answer = TypeVar("Answer")
+Read = TypeVar("Read")
 
 
 class ImageFiles:
@@ -45,17 +47,32 @@ class ImageFiles:
             read: list[Path] = []
             framed: list[NDArray[np.uint8]] = []
             for path in self._paths[start : start + at_once]:
-                try:
-                    framed += self._framed(path)
+                parts = self._attempt(path, self._framed)
+                if parts is not None:
+                    framed += parts
                     read.append(path)
-                except Exception as exc:  # noqa: BLE001 - Pillow's readers raise what they like
-                    reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-                    print(f"captionq-worker: cannot read {path}: {reason}", file=sys.stderr)
-                    self.unreadable += 1
             if read:
                 found = ask(framed)
                 for number, path in enumerate(read):
                     yield path, found[number * each : (number + 1) * each]
+
+    def opened(self) -> "Iterator[tuple[Path, Image.Image]]":
+        """Each file that can be read, whole, as upright RGB; others are reported on stderr."""
+        from worker.blip.images import open_rgb
+
+        for path in self._paths:
+            image = self._attempt(path, open_rgb)
+            if image is not None:
+                yield path, image
+
+    def _attempt(self, path: Path, read: Callable[[Path], Read]) -> Read | None:
+        try:
+            return read(path)
+        except Exception as exc:  # noqa: BLE001 - Pillow's readers raise what they like
+            reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+            print(f"captionq-worker: cannot read {path}: {reason}", file=sys.stderr)
+            self.unreadable += 1
+            return None
 
     def _framed(self, path: Path) -> "list[NDArray[np.uint8]]":
         from worker.blip.framing import cut

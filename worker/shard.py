@@ -60,6 +60,7 @@ def _schema(pa: Any) -> Any:
         "method": text,
         "grid": pa.list_(number),
         "words": pa.list_(pa.struct(word)),
+        "maps": text,
     }
     caption = {
         "text": text,

@@ -18,7 +18,7 @@ from worker.shard import Format, check_format, encoded
 from worker.sink_file import FileSink
 from worker.sink_place import Place, place_of
 
-__all__ = ["Sinks", "Writer", "shard_name"]
+__all__ = ["Sinks", "Writer", "shard_name", "uri_of"]
 
 MAX_NAME = 120
 THREADS = 8
@@ -79,7 +79,7 @@ class Sinks:
     def put(self, sink: str, job_id: str, suffix: str, data: bytes) -> str:
         """Write a job's one file of a kind; its URI. Raises as `write`."""
         self.check(sink)
-        uri = f"{sink}{shard_name(job_id)}.{suffix}"
+        uri = uri_of(sink, job_id, suffix)
         deadline_s = time.monotonic() + self._timeout_s
         place = place_of(uri)
         # In another thread: a disk that hangs is waited for no longer than a service.
@@ -97,6 +97,11 @@ class Sinks:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for writer in self._writers.values():
             writer.close()
+
+
+def uri_of(sink: str, job_id: str, suffix: str) -> str:
+    """The URI of a job's file of a kind in a sink."""
+    return f"{sink}{shard_name(job_id)}.{suffix}"
 
 
 def shard_name(job_id: str) -> str:

@@ -230,14 +230,7 @@ class Shell:
         if isinstance(job, Chunk):
             timings = Timings(queue_ms=queue_ms)
             return self.run_chunk(job, delivery).model_copy(update={"timings": timings})
-        explain = job.explain if isinstance(job, EXPLAINED) else None
-        if explain is not None and explain.sink is not None:
-            self.sinks.check(explain.sink)
-        product = self.run(job)
-        maps = None
-        if explain is not None and explain.sink is not None and product.answer.explained:
-            npz = product.answer.explained.npz()
-            maps = self.sinks.put(explain.sink, delivery.job_id, "npz", npz)
+        product = self._explained(job, delivery) if isinstance(job, EXPLAINED) else self.run(job)
         return JobResult(
             job_id=delivery.job_id,
             task=job.task,
@@ -246,11 +239,22 @@ class Shell:
             image_ref=delivery.image_ref,
             **product.answer.fields,
             **self.models.facts_of(job),
-            maps=maps,
             image=product.image,
             timings=product.timings.model_copy(update={"queue_ms": queue_ms}),
             finished_at=utcnow(),
         )
+
+    def _explained(self, job: CaptionJob | MatchJob | ExplainJob, delivery: Delivery) -> Product:
+        """A job's run, and then the files of what it explains: the result says where they are."""
+        sink = None if job.explain is None else job.explain.sink
+        if sink is None:
+            return self.run(job)
+        self.sinks.check(sink)
+        product = self.run(job.model_copy(update={"job_id": delivery.job_id}))
+        if product.answer.explained is not None:
+            for suffix, data in product.answer.explained.files().items():
+                self.sinks.put(sink, delivery.job_id, suffix, data)
+        return product
 
     def _fail(
         self, task: "Task[Any, Any]", kind: str, delivery: Delivery, exc: BaseException

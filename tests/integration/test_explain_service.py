@@ -82,11 +82,14 @@ def test_given_a_sink_then_the_maps_are_there_and_the_result_says_where(
     job = ExplainJob(image=uri, texts=("a large red circle on white", "a blue star"), explain=how)
     result = client.submit(job).result(60).raise_for_state()
     assert [len(one.words) for one in result.explanations or ()] == [6, 3]
-    assert result.maps == f"{(folder / 'maps').as_uri()}/{result.job_id}.npz"
-    with np.load(io.BytesIO((folder / "maps" / f"{result.job_id}.npz").read_bytes())) as file:
-        assert file["maps_0"].shape[0] == 6
-        assert file["maps_0"].astype(np.float32).sum(axis=(1, 2)) == pytest.approx(1, abs=0.01)
-        assert list(file["size"]) == [WIDTH, HEIGHT]
+    for one, name in zip(result.explanations or (), ("npz", "2.npz"), strict=True):
+        assert one.maps == f"{(folder / 'maps').as_uri()}/{result.job_id}.{name}"
+        path = folder / "maps" / f"{result.job_id}.{name}"
+        with np.load(io.BytesIO(path.read_bytes())) as file:
+            assert str(file["text"]) == one.text
+            assert file["maps"].shape[0] == len(one.words)
+            assert file["maps"].astype(np.float32).sum(axis=(1, 2)) == pytest.approx(1, abs=0.01)
+            assert list(file["size"]) == [WIDTH, HEIGHT]
 
 
 def test_given_a_sink_that_is_not_allowed_then_the_job_fails_before_anything_is_run(

@@ -152,19 +152,29 @@ def test_given_raw_then_the_file_has_every_layer_and_head_and_where_patches_lie(
     job = ExplainJob(image=IMAGE, texts=("word1 word2",), mode="pad", explain=how)
     explained = answered(models, job).explained
     assert explained is not None
-    with np.load(io.BytesIO(explained.npz())) as file:
+    assert list(explained.files()) == ["npz"]
+    with np.load(io.BytesIO(explained.files()["npz"])) as file:
         rows, columns = file["grid"]
-        assert file["maps_0"].shape == (2, rows, columns)
-        assert file["maps_0"].dtype == np.float16
-        assert file["raw_0"].shape[-2:] == (rows, columns)
-        assert file["raw_0"].ndim == 5
-        assert list(file["words_0"]) == ["word1", "word2"]
+        assert file["maps"].shape == (2, rows, columns)
+        assert file["raw"].ndim == 5
+        assert file["raw"].shape[-2:] == (rows, columns)
         assert list(file["size"]) == [WIDTH, HEIGHT]
-        cells = file["cells"]
-    assert cells.shape == (rows, columns, 4)
-    shown = cells[~np.isnan(cells).any(axis=-1)]
-    assert 0 < len(shown) < rows * columns  # a letterbox has patches of padding alone
-    assert (shown[:, :2].min(), shown[:, 2].max(), shown[:, 3].max()) == (0, WIDTH, HEIGHT)
+
+
+def test_given_a_sink_then_each_explanation_says_which_file_has_its_maps(models: Models) -> None:
+    how = ExplainOptions(sink="s3://maps/a/")
+    options = CaptionOptions(num_beams=3, num_return_sequences=3, max_new_tokens=6)
+    rules = CaptionFilter(min_itm_probability=None)
+    job = CaptionJob(image=IMAGE, job_id="j", options=options, filter=rules, explain=how)
+    answer = answered(models, job)
+    assert answer.explained is not None
+    files = answer.explained.files()
+    assert list(files) == ["npz", "2.npz", "3.npz"]
+    for caption in answer.captions or ():
+        assert caption.explanation is not None
+        name = str(caption.explanation.maps).removeprefix("s3://maps/a/j.")
+        with np.load(io.BytesIO(files[name])) as file:
+            assert str(file["text"]) == caption.text
 
 
 def test_given_jobs_that_differ_in_where_maps_go_then_they_share_a_batch(models: Models) -> None:
