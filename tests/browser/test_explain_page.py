@@ -177,6 +177,18 @@ def test_given_a_keyboard_then_tab_and_arrows_reach_every_word_and_escape_shows_
     assert_nothing_was_asked_for(chromium)
 
 
+def test_given_words_from_right_to_left_then_the_left_arrow_goes_on(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    buttons = open_page(chromium, tmp_path, [spread(["قطة", "حمراء", "هنا"], [0.5] * 3)])
+    assert buttons[0].location["x"] > buttons[1].location["x"]
+
+    press(chromium, Keys.TAB, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
+
+    assert chromium.switch_to.active_element == buttons[1]
+    assert said(chromium).startswith("حمراء: probability")
+
+
 def test_given_a_finger_when_it_taps_a_word_then_its_map_is_shown_and_stays(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:

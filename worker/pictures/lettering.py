@@ -115,8 +115,9 @@ def _letters(path: str) -> frozenset[int]:
 
 @cache
 def _font_with(letters: frozenset[int]) -> str | None:
-    """A font of this machine that has all these letters."""
+    """A font of this machine that has all these letters; the one that has a sign for each
+    script in place of its letters is none."""
     from matplotlib.font_manager import fontManager
 
-    paths = sorted({font.fname for font in fontManager.ttflist})
+    paths = sorted({font.fname for font in fontManager.ttflist if "Last Resort" not in font.name})
     return next((path for path in paths if letters <= _letters(path)), None)
