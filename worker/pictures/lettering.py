@@ -96,9 +96,7 @@ def _own_font(bold: bool) -> str:
     try:
         from matplotlib import get_data_path
     except ModuleNotFoundError as exc:
-        raise NotInstalled(
-            "Pictures of maps need matplotlib: pip install 'captionq[report]'"
-        ) from exc
+        raise NotInstalled from exc
     return f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf"
 
 
