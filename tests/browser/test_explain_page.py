@@ -25,6 +25,7 @@ from tests.explained import MODES, at, explained, gray, grid_on
 from worker.blip.explanation import Explanation
 from worker.blip.geometry import Mode
 from worker.blip.placement import PlacedGrid
+from worker.pictures.mapping import mapping
 from worker.pictures.page import page
 
 needs_chromium()
@@ -100,6 +101,8 @@ def test_given_a_mouse_when_it_hovers_over_each_word_then_that_word_s_map_is_ove
     assert [button.text for button in buttons] == WORDS
     before = canvas(chromium)
     assert not before.any()
+    over, image = (chromium.find_element(By.TAG_NAME, tag).rect for tag in ("canvas", "img"))
+    assert over == pytest.approx(image)
 
     for place, button in enumerate(buttons):
         hover(chromium, button)
@@ -174,6 +177,18 @@ def test_given_a_keyboard_then_tab_and_arrows_reach_every_word_and_escape_shows_
     assert_nothing_was_asked_for(chromium)
 
 
+def test_given_words_from_right_to_left_then_the_left_arrow_goes_on(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    buttons = open_page(chromium, tmp_path, [spread(["قطة", "حمراء", "هنا"], [0.5] * 3)])
+    assert buttons[0].location["x"] > buttons[1].location["x"]
+
+    press(chromium, Keys.TAB, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
+
+    assert chromium.switch_to.active_element == buttons[1]
+    assert said(chromium).startswith("حمراء: probability")
+
+
 def test_given_a_finger_when_it_taps_a_word_then_its_map_is_shown_and_stays(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
@@ -222,23 +237,53 @@ def test_given_any_mode_then_maps_lie_where_the_cells_do_and_what_was_cropped_of
     chromium: webdriver.Chrome, tmp_path: Path, mode: Mode, size: tuple[int, int]
 ) -> None:
     on = grid_on(*size, mode)
-    cells = [place for place in np.ndindex(*on.grid) if on.extent(*place) is not None][::9]
-    found = explained(["x"] * len(cells), [at(on.grid, *cell) for cell in cells])
+    wide, high = mapping(on).cell
+    whole = [
+        (cell, extent)
+        for cell, extent in zip(np.ndindex(*on.grid), on.extents(), strict=True)
+        if extent is not None
+        and extent[2] - extent[0] > 0.99 * wide
+        and extent[3] - extent[1] > 0.99 * high
+    ]
+    shown = whole[:: len(whole) // 4]
+    found = explained(["x"] * len(shown), [at(on.grid, *cell) for cell, _ in shown])
     buttons = open_page(chromium, tmp_path, [found], on)
 
-    for cell, button in list(zip(cells, buttons, strict=True))[:4]:
+    for (_, (left, top, right, bottom)), button in zip(shown, buttons, strict=True):
         hover(chromium, button)
 
         now = canvas(chromium)
         scale = now.shape[1] / size[0]
-        extent = on.extent(*cell)
-        assert extent is not None
-        left, top, right, bottom = (place * scale for place in extent)
-        inside = now[int(top) + 1 : int(bottom), int(left) + 1 : int(right), 3]
-        assert inside.max() > 0.7 * 255
+        y, x = int((top + bottom) / 2 * scale), int((left + right) / 2 * scale)
+        assert now[y, x, 3] > 0.95 * 0.8 * 255
+        far = now[..., 3] > 0
+        far[
+            max(0, int((top - high / 2) * scale) - 2) : int((bottom + high / 2) * scale) + 3,
+            max(0, int((left - wide / 2) * scale) - 2) : int((right + wide / 2) * scale) + 3,
+        ] = False
+        assert mode == "crop" or not far.any()
         if mode == "crop":
             assert now[0, 0].tolist() == [0, 0, 0, round(255 * 0.65)]
     assert_nothing_was_asked_for(chromium)
+
+
+def test_given_a_word_then_its_peak_has_a_ring_and_half_of_its_map_a_frame(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    [button] = open_page(chromium, tmp_path, [explained(["x"], [at((8, 8), 3, 5)])])
+
+    hover(chromium, button)
+
+    now = canvas(chromium)
+    white = (now == 255).all(axis=2)
+    rows, columns = np.flatnonzero(white.any(axis=1)), np.flatnonzero(white.any(axis=0))
+    height, width = white.shape
+    frame = [columns[0] / width, rows[0] / height, columns[-1] / width, rows[-1] / height]
+    assert frame == pytest.approx([5 / 8, 3 / 8, 6 / 8, 4 / 8], abs=0.006)
+    y, x = int(3.5 / 8 * height), int(5.5 / 8 * width)
+    assert not white[y, x]
+    assert white[y, x : x + 12].any()
+    assert white[y - 12 : y, x].any()
 
 
 @pytest.mark.parametrize("width", [360, 320])

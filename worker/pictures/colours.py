@@ -14,6 +14,9 @@ OPACITY = 0.8
 class NotInstalled(OSError):  # noqa: N818 - that is what it is
     """Pictures need matplotlib, and it is not there."""
 
+    def __init__(self) -> None:
+        super().__init__("Pictures of maps need matplotlib: pip install 'captionq[report]'")
+
 
 @cache
 def colours() -> NDArray[np.uint8]:
@@ -25,9 +28,7 @@ def colours() -> NDArray[np.uint8]:
     try:
         from matplotlib import colormaps
     except ModuleNotFoundError as exc:
-        raise NotInstalled(
-            "Pictures of maps need matplotlib: pip install 'captionq[report]'"
-        ) from exc
+        raise NotInstalled from exc
     table = (colormaps[COLOUR_MAP](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
     table.flags.writeable = False
     made: NDArray[np.uint8] = table

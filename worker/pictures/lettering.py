@@ -96,9 +96,7 @@ def _own_font(bold: bool) -> str:
     try:
         from matplotlib import get_data_path
     except ModuleNotFoundError as exc:
-        raise NotInstalled(
-            "Pictures of maps need matplotlib: pip install 'captionq[report]'"
-        ) from exc
+        raise NotInstalled from exc
     return f"{get_data_path()}/fonts/ttf/DejaVuSans{'-Bold' if bold else ''}.ttf"
 
 
@@ -115,8 +113,9 @@ def _letters(path: str) -> frozenset[int]:
 
 @cache
 def _font_with(letters: frozenset[int]) -> str | None:
-    """A font of this machine that has all these letters."""
+    """A font of this machine that has all these letters; the one that has a sign for each
+    script in place of its letters is none."""
     from matplotlib.font_manager import fontManager
 
-    paths = sorted({font.fname for font in fontManager.ttflist})
+    paths = sorted({font.fname for font in fontManager.ttflist if "Last Resort" not in font.name})
     return next((path for path in paths if letters <= _letters(path)), None)

@@ -139,6 +139,10 @@ def test_given_letters_of_no_font_then_a_box_stands_for_each(
     assert Lettering(16)._font("a猫b")[1] == f"a{ABSENT}b"
 
 
+def test_given_rare_letters_then_the_font_of_signs_for_scripts_is_not_taken_for_theirs() -> None:
+    assert "LastResort" not in str(lettering._font_with(frozenset(map(ord, "𓀀猫"))))
+
+
 @pytest.mark.skipif(not features.check("raqm"), reason="Pillow has no Raqm here")
 def test_given_a_script_from_right_to_left_then_its_first_letter_is_the_rightmost() -> None:
     alone = drawn("ל")  # the only letter of these that rises above the others
