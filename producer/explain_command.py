@@ -1,6 +1,7 @@
 """`captionq explain`: where the model looked for each word."""
 
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,12 +25,14 @@ EXPLAIN_EXAMPLES = (
     "Examples:\n\n"
     "captionq explain street.jpg\n\n"
     "captionq explain street.jpg --text 'a red bicycle' --method gradcam --json\n\n"
-    "captionq explain s3://photos/cat.jpg --sink s3://maps/2026/ --raw\n\n"
+    "captionq explain s3://photos/cat.jpg -o s3://maps/2026/ --raw\n\n"
+    "captionq explain street.jpg -o looked/\n\n"
     "Each word has: its probability, given those before it; peak, the pixel of the original image "
     "(x,y) that the model looked at most; box, round the patches that hold half of its look "
     "(left,top,right,bottom); spread, from 0 for a single patch to 1 for everywhere alike. With "
-    "--sink workers write the maps, as NumPy's .npz, and the result says where. Pictures of them "
-    "are drawn by captionq-worker explain.\n\n" + EXIT_CODES
+    "-o workers write the maps, as NumPy's .npz, an overlay for each word, a sheet, and a page "
+    "that shows them as words are touched: to where their CAPTIONQ_SINK_ALLOW lets them.\n\n"
+    + EXIT_CODES
 )
 
 
@@ -44,14 +47,18 @@ def explain(
     method: Annotated[
         Look, typer.Option(help="How it is found out where the model looked: docs/attention.md.")
     ] = Look.ATTENTION,
-    sink: Annotated[
+    output: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER", help="s3://bucket/prefix/ or file:///folder/ to write the maps to."
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where workers write maps and pictures: a folder here, if they share the disk, or "
+            "s3://bucket/prefix/.",
         ),
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="With --sink: of every layer and head as well.")
+        bool, typer.Option("--raw", help="With -o: the maps of every layer and head as well.")
     ] = False,
     captions: CaptionFlags,
     mode: Mode = View.STRETCH,
@@ -63,7 +70,8 @@ def explain(
     """Caption an image, and print where the model looked for each word."""
     with exit_codes():
         settings = read_settings()
-        how = ExplainOptions(method=method.value, sink=sink, raw=raw)
+        sink = None if output is None else _folder(output)
+        how = ExplainOptions(method=method.value, sink=sink, raw=raw, pictures=sink is not None)
         [uri] = uris([image], settings)
         seen: dict[str, Any] = {"mode": mode.value, "resolution": resolution, "model": model}
         job: CaptionJob | ExplainJob
@@ -81,6 +89,11 @@ def explain(
             one.explanation for one in result.captions or () if one.explanation
         )
         show(result, "\n\n".join(map(table, found)), as_json)
+
+
+def _folder(named: str) -> str:
+    uri = named if "://" in named else Path(named).absolute().as_uri()
+    return uri if uri.endswith("/") else f"{uri}/"
 
 
 def table(found: WordsExplained) -> str:

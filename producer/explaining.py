@@ -25,6 +25,10 @@ class ExplainOptions(Model):
     raw: bool = Field(
         False, description="With a sink: every layer's and head's attention probabilities as well"
     )
+    pictures: bool = Field(
+        False,
+        description="With a sink: an overlay for each word, a sheet of them, and a page as well",
+    )
     sink: Annotated[str, Field(max_length=1_024), AfterValidator(sink_folder)] | None = Field(
         None,
         description="A folder, s3://bucket/prefix/ or file:///folder/, that the worker writes the "
@@ -32,9 +36,10 @@ class ExplainOptions(Model):
     )
 
     @model_validator(mode="after")
-    def _raw_goes_somewhere(self) -> Self:
-        if self.raw and self.sink is None:
-            raise ValueError("raw is written to a sink, and there is none")
+    def _files_go_somewhere(self) -> Self:
+        for name in ("raw", "pictures"):
+            if getattr(self, name) and self.sink is None:
+                raise ValueError(f"{name} are written to a sink, and there is none")
         return self
 
 

@@ -13,7 +13,9 @@ from producer.store import Record
 
 HINTS = {
     ErrorCode.FILE_NOT_ALLOWED: "The worker reads file:// only under its CAPTIONQ_FILE_ROOT; or "
-    "set CAPTIONQ_UPLOAD_URL here, and files are uploaded."
+    "set CAPTIONQ_UPLOAD_URL here, and files are uploaded.",
+    ErrorCode.SINK_NOT_ALLOWED: "Workers write to what is in their CAPTIONQ_SINK_ALLOW alone; "
+    "Parquet needs captionq[manifests] there, and pictures captionq[report].",
 }
 """What to do about an error, told to people alone."""
 

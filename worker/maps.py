@@ -1,21 +1,24 @@
 """What was explained of one image: in a result's words, and as files for a sink.
 
-A file is an .npz for each caption or text, as worker/pictures/written.py says: JOB_ID.npz, then
-JOB_ID.2.npz and so on.
+The files are those of worker/pictures/written.py, whose image is called as the job is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from producer.contract import CaptionJob, ExplainJob, MatchJob, WordExplanation, WordsExplained
 from worker.sink import uri_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from worker.blip.explanation import Explanation
     from worker.blip.placement import PlacedGrid
 
-__all__ = ["Explained", "maps_uri", "suffix", "words_explained"]
+__all__ = ["Explained", "maps_uri", "words_explained"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,26 +27,24 @@ class Explained:
 
     explanations: "Sequence[Explanation]"
     placed: "PlacedGrid"
+    shown: "NDArray[np.uint8] | None" = None
+    """The upright image, RGB [H, W, 3], smaller than it was; None where no pictures are wanted."""
 
-    def files(self) -> dict[str, bytes]:
-        """The files, by their suffixes."""
-        from worker.pictures.written import arrays
+    def files(self, name: str) -> "Iterator[tuple[str, bytes]]":
+        """The files by name, of an image of this name. Raises: NotInstalled, pictures without
+        matplotlib."""
+        from worker.pictures.written import KINDS, files
 
-        return {
-            suffix(number): arrays(one, self.placed) for number, one in enumerate(self.explanations)
-        }
-
-
-def suffix(number: int) -> str:
-    """Of the file of the explanation with this number, from 0."""
-    return f"{number + 1}.npz" if number else "npz"
+        kinds = ("arrays",) if self.shown is None else KINDS
+        shown = np.empty((1, 1, 3), np.uint8) if self.shown is None else self.shown
+        return files(self.explanations, shown, self.placed, name, kinds)
 
 
 def maps_uri(job: CaptionJob | MatchJob | ExplainJob, number: int) -> str | None:
     """Where the maps of an explanation of a job will be; None where they are not written."""
     if job.explain is None or job.explain.sink is None or job.job_id is None:
         return None
-    return uri_of(job.explain.sink, job.job_id, suffix(number))
+    return uri_of(job.explain.sink, job.job_id, f"caption-{number + 1}.npz" if number else "npz")
 
 
 def words_explained(

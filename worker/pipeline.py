@@ -7,6 +7,9 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from producer.contract import (
     CaptionJob,
     ErrorCode,
@@ -26,7 +29,16 @@ from worker.errors import Fault
 from worker.image import Decoded
 from worker.lines import Done
 from worker.models import BatchKey, Models
+from worker.pictures.ground import within
 from worker.result_cache import Kept, ResultCache
+
+Pixels = NDArray[np.uint8]
+
+SHOWN_PX = 800
+"""Longer side of the image that pictures are drawn on."""
+
+LANCZOS = 1
+"""PIL.Image.Resampling.LANCZOS."""
 
 Fetch = Callable[[str, float], bytes]
 """(uri, monotonic deadline) -> the file's bytes. Raises Fault."""
@@ -62,6 +74,8 @@ class Begun:
     """What was answered before: the device is not asked."""
     key: str | None = None
     """What the answer is to be kept under."""
+    shown: Pixels | None = None
+    """What pictures of the answer are drawn on."""
 
     def cancel(self) -> None:
         """What waits is not waited for any more."""
@@ -138,6 +152,7 @@ class Pipeline:
                 admission.reserve(len(regions or [0]), patience_s)
                 room_s = time.monotonic()
                 image = self._decode(data, framing, regions)
+                shown = self._shown(job, data, image.facts)
                 decoded_s = time.monotonic()
                 del data  # the file, which would be kept while its pixels wait
                 if _expired(job):
@@ -153,7 +168,17 @@ class Pipeline:
             fetched_s=fetched_s - began_s,
             decoded_s=decoded_s - room_s,
             key=kept_as,
+            shown=shown,
         )
+
+    def _shown(self, job: ImageJob, data: bytes, facts: ImageFacts) -> Pixels | None:
+        """The image as pictures show it, where any are wanted."""
+        explain = getattr(job, "explain", None)
+        if explain is None or not explain.pictures:
+            return None
+        width, height = within(facts.width, facts.height, SHOWN_PX)
+        small = Framing("stretch", (height, width), patch_size=1, resample=LANCZOS, fill=(0, 0, 0))
+        return self._decode(data, small, None).images[0]
 
     def _device_s(self, job: ImageJob) -> float:
         """How long the device is waited for. Bulk may be passed over by so many batches for each of
@@ -170,6 +195,9 @@ class Pipeline:
             return Product(begun.known.answer, begun.image, timings)
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
         answer = self._models.answer(begun.job, [one.value for one in done], begun.image)
+        if begun.shown is not None and answer.explained is not None:
+            explained = replace(answer.explained, shown=begun.shown)
+            answer = answer.model_copy(update={"explained": explained})
         if begun.key is not None and begun.image is not None and self._cache is not None:
             device_ms = 1_000 * sum(one.ran_s / one.batch_size for one in done)
             kept = Kept(image=begun.image, answer=answer, device_ms=round(device_ms, 3))

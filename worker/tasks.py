@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.util import find_spec
 from typing import Any
 
 from celery import Task
@@ -250,10 +251,14 @@ class Shell:
         if sink is None:
             return self.run(job)
         self.sinks.check(sink)
-        product = self.run(job.model_copy(update={"job_id": delivery.job_id}))
+        if job.explain is not None and job.explain.pictures and find_spec("matplotlib") is None:
+            detail = "pictures need matplotlib: pip install 'captionq[report]'"
+            raise Fault(ErrorCode.SINK_NOT_ALLOWED, detail)
+        job_id = delivery.job_id
+        product = self.run(job.model_copy(update={"job_id": job_id}))
         if product.answer.explained is not None:
-            for suffix, data in product.answer.explained.files().items():
-                self.sinks.put(sink, delivery.job_id, suffix, data)
+            for name, data in product.answer.explained.files(job_id):
+                self.sinks.put(sink, job_id, name.removeprefix(f"{job_id}."), data)
         return product
 
     def _fail(

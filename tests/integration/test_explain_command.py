@@ -51,8 +51,8 @@ def test_given_texts_then_these_are_explained_as_json(house: House, file: str) -
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--raw"], 2, "raw is written to a sink"),
-        (["--sink", "file:///elsewhere/"], 1, "sink_not_allowed"),
+        (["--raw"], 2, "raw are written to a sink"),
+        (["-o", "elsewhere"], 1, "CAPTIONQ_SINK_ALLOW"),
         (["--method", "guess"], 2, "guess"),
     ],
 )

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from producer import CaptionJob, Client, ErrorCode, ExplainJob, ExplainOptions, JobState, MatchJob
+from producer import (
+    CaptionJob,
+    CaptionOptions,
+    Client,
+    ErrorCode,
+    ExplainJob,
+    ExplainOptions,
+    JobState,
+    MatchJob,
+)
 from producer.contract import WordsExplained
 from producer.embedded import RedisServer
 from tests.worker_process import WorkerProcess
@@ -82,7 +92,7 @@ def test_given_a_sink_then_the_maps_are_there_and_the_result_says_where(
     job = ExplainJob(image=uri, texts=("a large red circle on white", "a blue star"), explain=how)
     result = client.submit(job).result(60).raise_for_state()
     assert [len(one.words) for one in result.explanations or ()] == [6, 3]
-    for one, name in zip(result.explanations or (), ("npz", "2.npz"), strict=True):
+    for one, name in zip(result.explanations or (), ("npz", "caption-2.npz"), strict=True):
         assert one.maps == f"{(folder / 'maps').as_uri()}/{result.job_id}.{name}"
         path = folder / "maps" / f"{result.job_id}.{name}"
         with np.load(io.BytesIO(path.read_bytes())) as file:
@@ -90,6 +100,27 @@ def test_given_a_sink_then_the_maps_are_there_and_the_result_says_where(
             assert file["maps"].shape[0] == len(one.words)
             assert file["maps"].astype(np.float32).sum(axis=(1, 2)) == pytest.approx(1, abs=0.01)
             assert list(file["size"]) == [WIDTH, HEIGHT]
+
+
+def test_given_pictures_then_they_are_of_the_original_beside_its_maps(
+    client: Client, folder: Path, uri: str
+) -> None:
+    maps = folder / "maps"
+    how = ExplainOptions(sink=f"{maps.as_uri()}/", pictures=True)
+    options = CaptionOptions(num_beams=3, num_return_sequences=2)
+    job = CaptionJob(job_id="pictured", image=uri, mode="native", options=options, explain=how)
+    captions = client.submit(job).result(60).raise_for_state().captions or ()
+    assert len(captions) == 2
+    words = len(captions[0].explanation.words) if captions[0].explanation else 0
+    overlays = sorted(maps.glob("pictured.word-*.png"))
+    assert len(overlays) == words > 0
+    for overlay in overlays:
+        with Image.open(overlay) as picture:
+            assert picture.size == (800, 400)
+    page = (maps / "pictured.html").read_text()
+    assert captions[0].text.split()[0] in page
+    for name in ("sheet.png", "caption-2.sheet.png", "caption-2.npz"):
+        assert (maps / f"pictured.{name}").stat().st_size > 100
 
 
 def test_given_a_sink_that_is_not_allowed_then_the_job_fails_before_anything_is_run(

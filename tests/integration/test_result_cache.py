@@ -60,7 +60,7 @@ class Models:
         self.asked += len(jobs)
         return list(jobs)
 
-    def answer(self, job: Any, _: Sequence[Any]) -> Answer:
+    def answer(self, job: Any, _: Sequence[Any], image: Any) -> Answer:
         if job.task == "match":
             return Answer(
                 matches=tuple(

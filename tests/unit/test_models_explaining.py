@@ -152,8 +152,9 @@ def test_given_raw_then_the_file_has_every_layer_and_head_and_where_patches_lie(
     job = ExplainJob(image=IMAGE, texts=("word1 word2",), mode="pad", explain=how)
     explained = answered(models, job).explained
     assert explained is not None
-    assert list(explained.files()) == ["npz"]
-    with np.load(io.BytesIO(explained.files()["npz"])) as file:
+    [(name, data)] = explained.files("j")
+    assert name == "j.npz"
+    with np.load(io.BytesIO(data)) as file:
         rows, columns = file["grid"]
         assert file["maps"].shape == (2, rows, columns)
         assert file["raw"].ndim == 5
@@ -168,11 +169,11 @@ def test_given_a_sink_then_each_explanation_says_which_file_has_its_maps(models:
     job = CaptionJob(image=IMAGE, job_id="j", options=options, filter=rules, explain=how)
     answer = answered(models, job)
     assert answer.explained is not None
-    files = answer.explained.files()
-    assert list(files) == ["npz", "2.npz", "3.npz"]
+    files = dict(answer.explained.files("j"))
+    assert list(files) == ["j.npz", "j.caption-2.npz", "j.caption-3.npz"]
     for caption in answer.captions or ():
         assert caption.explanation is not None
-        name = str(caption.explanation.maps).removeprefix("s3://maps/a/j.")
+        name = str(caption.explanation.maps).removeprefix("s3://maps/a/")
         with np.load(io.BytesIO(files[name])) as file:
             assert str(file["text"]) == caption.text
 
@@ -193,6 +194,7 @@ def test_given_jobs_that_differ_in_where_maps_go_then_they_share_a_batch(models:
         lambda: CaptionJob(image=IMAGE, regions=((0, 0, 1, 1),), explain=ExplainOptions()),
         lambda: MatchJob(image=IMAGE, texts=("a",) * 17, explain=ExplainOptions()),
         lambda: ExplainOptions(raw=True),
+        lambda: ExplainOptions(pictures=True),
         lambda: ExplainOptions(method="occlusion"),  # type: ignore[arg-type]
         lambda: ExplainOptions(sink="s3://nowhere"),
         lambda: ExplainJob(image=IMAGE, texts=()),

@@ -21,7 +21,7 @@ from producer.contract import (
     RegionCaptions,
     utcnow,
 )
-from worker.answer import Interpreter
+from worker.answer import Interpreter, Looked
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.errors import Fault
@@ -50,9 +50,10 @@ class FakeModels:
     def items(self, job: Job, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
         return BatchKey(job.task), [job.image for _ in images]
 
-    def answer(self, job: Any, said: Sequence[Any]) -> Any:
+    def answer(self, job: Any, said: Sequence[Any], image: Any) -> Any:
         assert threading.current_thread().name != "device"
-        return Interpreter().answer(job, said) if job.regions else said[0]
+        looked = [Looked(one) for one in said]
+        return Interpreter().answer(job, looked) if job.regions else said[0]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def overlay(
 
     Raises:
         ValueError: for a `longest` that is not 1 to MOST_LONGEST, an image of another size than
-            `placed` is for, or a map of another grid.
+            `placed` is for and not made smaller either, or a map of another grid.
         NotInstalled: without matplotlib.
     """
     if not 1 <= longest <= MOST_LONGEST:
@@ -41,9 +41,10 @@ def overlay(
 
 
 def check(image: Ground, maps: NDArray[np.float32], placed: PlacedGrid) -> None:
-    """Raise ValueError unless `placed` is of the image and of maps [..., rows, columns]."""
-    if size_of(image) != (placed.width, placed.height):
-        width, height = size_of(image)
+    """Raise ValueError unless `placed` is of maps [..., rows, columns], and of the image, at its size
+    or made smaller by `within`."""
+    width, height = size_of(image)
+    if (width, height) != within(placed.width, placed.height, max(width, height)):
         raise ValueError(
             f"an image of {width}x{height} pixels is not the {placed.width}x{placed.height} "
             "that the map was placed on"
