@@ -149,6 +149,10 @@ class Models:
         if _is_weighed(job):
             self.engine("match")
             self._check_calibrated(job)
+        if getattr(job, "position_zero", None) == "enc" and (
+            self.engine(job.task).position_zero != "enc"
+        ):
+            raise _invalid("position_zero: the tokenizer of the model here has no [ENC]")
         try:
             return self.engine(job.task).framing(job.mode, job.resolution)
         except ValueError as exc:
