@@ -79,6 +79,18 @@ def test_given_an_image_that_fails_when_it_is_weighed_then_it_is_counted_once() 
     assert [one.image for one in ranking.best] == [uri(0)]
 
 
+def test_given_bulk_work_then_the_text_does_not_wait_for_it() -> None:
+    lanes: dict[str, set[str]] = {}
+
+    def end(job: Job) -> JobResult:
+        lanes.setdefault(job.task, set()).add(job.lane)
+        return done(job)
+
+    Ranker(InProcess(answer=end), seen={"lane": "bulk"}).rank(TEXT, [Reference(uri(0), uri(0))])
+
+    assert lanes == {"embed": {"interactive"}, "embed_chunk": {"bulk"}, "match_chunk": {"bulk"}}
+
+
 def test_given_no_images_then_nothing_is_ranked() -> None:
     ranking = rank(InProcess(), TEXT, [])
 
