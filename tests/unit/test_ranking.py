@@ -196,9 +196,9 @@ def known(job: Job) -> JobResult:
     return of_64().model_copy(update={"job_id": job.job_id, "items": items})
 
 
-def test_given_100_000_images_from_a_generator_then_nothing_is_held_of_those_that_passed() -> None:
+def test_given_many_images_from_a_generator_then_nothing_is_held_of_those_that_passed() -> None:
     held: list[int] = []
-    count = 100_000
+    count = 30_000
 
     def images() -> Iterator[str]:
         for number in range(count):
@@ -210,4 +210,4 @@ def test_given_100_000_images_from_a_generator_then_nothing_is_held_of_those_tha
 
     assert ranking.counts == {"succeeded": count}
     assert len(ranking.best) == 32
-    assert held[1] - held[0] < 5_000  # a row each would be 66,667
+    assert held[1] - held[0] < 5_000  # a row each would be 20,000
