@@ -27,6 +27,7 @@ from producer.manifest.reference import Reference
 from producer.manifest.rows import Rows
 from producer.manifest.run import Run
 from producer.manifest.service import NoNotes, Service
+from producer.queues import INTERACTIVE
 from producer.shortlist import Best, Cosines, RankedImage, Shortlist, Weighed
 
 __all__ = ["RankedImage", "Ranker", "Ranking", "rank"]
@@ -117,7 +118,9 @@ class Ranker:
 
     def _embedded(self, text: str) -> Embedding:
         job_id = f"{_new_id()}.text"
-        job = EmbedJob(job_id=job_id, texts=(text,), encoding="float32", **self._seen)
+        # It waits for no bulk work: there may be hours of it.
+        seen = self._seen | {"lane": INTERACTIVE}
+        job = EmbedJob(job_id=job_id, texts=(text,), encoding="float32", **seen)
         watch = self._service.watch()
         deadline_s = time.monotonic() + self._timeout_s
         try:

@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from producer.contract import ErrorCode, JobResult
+from producer.contract import Caption, ErrorCode, JobResult
 from producer.store import Record
 
 HINTS = {
@@ -18,6 +18,8 @@ HINTS = {
     "Parquet needs captionq[manifests] there, and pictures captionq[report].",
 }
 """What to do about an error, told to people alone."""
+
+REFUSED = "abstained: the filter refused every caption"
 
 
 def show(document: BaseModel | dict[str, str], words: str, as_json: bool) -> None:
@@ -46,19 +48,18 @@ def outcome(result: JobResult) -> str:
     if result.error is not None:
         words = f"{result.error.code}: {result.error.message}"
         return f"{words} {HINTS[result.error.code]}" if result.error.code in HINTS else words
-    if result.counts is not None and result.ranking is None:
+    if result.counts is not None and not result.ranking:
         words = ", ".join(f"{count} {ended}" for ended, count in result.counts.items())
         return f"{words}: {result.shard}" if result.shard else words
     if result.regions is not None:
         return " | ".join(
-            f"{','.join(map(str, region.box))}: {region.captions[0].text}"
+            f"{','.join(map(str, region.box))}: {(*_kept(region.captions), REFUSED)[0]}"
             for region in result.regions
         )
     if result.abstained:
-        return "abstained: the filter refused every caption"
+        return REFUSED
     if result.captions is not None:
-        kept = [caption.text for caption in result.captions if not caption.rejected]
-        return " | ".join(kept)
+        return " | ".join(_kept(result.captions))
     if result.explanations is not None:
         return " | ".join(one.text for one in result.explanations)
     if result.embeddings is not None:
@@ -69,6 +70,10 @@ def outcome(result: JobResult) -> str:
         f"{one.itm_probability:.3f} {one.text or getattr(one, 'image_ref', '')}"
         for one in best_first
     )
+
+
+def _kept(captions: Sequence[Caption]) -> list[str]:
+    return [caption.text for caption in captions if not caption.rejected]
 
 
 def with_progress(results: Iterable[JobResult], total: int) -> Iterator[JobResult]:

@@ -20,6 +20,10 @@ from tests.house import House, open_house
 settings.register_profile("same", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Of this process and those it starts, before any imports torch. Several with a thread for each core
+# wait for one another more than they work: a file that took 7 s took 90.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARING_A_HOUSE = (
     "test_worker.py",
     "test_readme.py",

@@ -85,7 +85,7 @@ class Batcher(Generic[Key]):
 
     @property
     def max_batch(self) -> int:
-        """Most items of a batch, as far as memory allowed so far."""
+        """What a batch weighs at most, as far as memory allowed so far."""
         return self._max_batch
 
     def admit(self, lane: Lane = INTERACTIVE) -> Admission[Key]:
@@ -207,13 +207,14 @@ class Batcher(Generic[Key]):
         )
 
     def _run_batch(self, key: Key, items: list[Item]) -> int:
-        """Run items, in parts if need be. Returns the largest part that memory allowed, and 0 when
-        an item did not fit even alone: that says nothing of batches."""
+        """Run items, in parts if need be. Returns what the largest part that memory allowed weighs,
+        and 0 when an item did not fit even alone: that says nothing of batches."""
         began_s = self._clock()
+        weight = sum(item.weight for item in items)
         values, too_large = self._attempt(key, items)
         if values is None:
             if len(items) == 1:
-                return 0 if too_large else 1
+                return 0 if too_large else weight
             # The failed batch's exception is gone by now, and with its traceback the tensors of
             # its frames: the parts have the memory to themselves.
             middle = len(items) // 2
@@ -221,14 +222,12 @@ class Batcher(Generic[Key]):
             fitting = max(parts) if all(parts) else 0
             if too_large and 0 < fitting < self._max_batch:
                 self._max_batch = fitting
-                log.warning(
-                    "out of memory with %d images; from now on at most %d", len(items), fitting
-                )
+                log.warning("out of memory with %d images; from now on at most %d", weight, fitting)
             return fitting
         ran_s = self._clock() - began_s
         for item, value in zip(items, values, strict=True):
             item.future.set_result(Done(value, len(items), began_s - item.since_s, ran_s))
-        return len(items)
+        return weight
 
     def _attempt(self, key: Key, items: list[Item]) -> tuple[Sequence[Any] | None, bool]:
         """(results, False), or (None, whether memory was short); a lone item gets its exception."""

@@ -159,6 +159,8 @@ class Models:
             self.engine("match")
             self._check_calibrated(job)
         engine, explain = self.engine(job.task), getattr(job, "explain", None)
+        if getattr(job, "position_zero", None) == "enc" and engine.position_zero != "enc":
+            raise _invalid("position_zero: the tokenizer of the model here has no [ENC]")
         try:
             if explain is not None:
                 engine.check_explanation(explain.layers, explain.heads)

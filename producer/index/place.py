@@ -1,6 +1,9 @@
 """Where an index lies: a folder here, or a prefix of a bucket that a team shares."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -56,6 +59,25 @@ class Place:
     def begun(self) -> bool:
         """Whether there may be an index: LanceDB would make the folder to look into it."""
         return self.remote or Path(self.uri).is_dir()
+
+    @contextmanager
+    def begun_by_one(self) -> Iterator[None]:
+        """Keep other processes from beginning an index in the same folder meanwhile: LanceDB would
+        let the second overwrite what the first has begun. In a bucket nobody is kept from it.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        if self.remote:
+            yield
+            return
+        Path(self.uri).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.uri, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def connect(self) -> Any:
         """A LanceDB connection. Credentials come from where AWS's own tools take them.

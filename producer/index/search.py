@@ -9,6 +9,7 @@ from producer.client import Client
 from producer.contract import (
     MAX_CHUNK,
     Embedding,
+    EmbeddingMismatch,
     EmbedJob,
     ErrorCode,
     JobResult,
@@ -57,12 +58,18 @@ def embedded(client: Client, query: EmbedJob, timeout_s: float) -> Embedding:
 
 
 def reranked(
-    client: Client, hits: Sequence[Hit], text: str, model: str | None, timeout_s: float
+    client: Client,
+    hits: Sequence[Hit],
+    text: str,
+    query: Embedding,
+    model: str | None,
+    timeout_s: float,
 ) -> list[Found]:
     """The hits by the paper's score (ITM logit + ITC cosine). Workers fetch the images again; those
-    that cannot be had any more keep their places.
+    that cannot be had any more keep their places. `query` is what the hits were found by.
 
     Raises:
+        EmbeddingMismatch: workers of another model or revision weighed them.
         TimeoutError, JobFailed: as `embedded`.
     """
     expires_at = utcnow() + timedelta(seconds=timeout_s)
@@ -82,7 +89,13 @@ def reranked(
     codes: dict[int, ErrorCode] = {}
     for result in client.as_completed(handles, timeout_s):
         begin = first[result.job_id]
-        ranked |= {begin + one.index: one for one in result.raise_for_state().ranking or ()}
+        by = result.raise_for_state().model
+        if by is not None and (by.id, by.revision) != (query.model, query.revision):
+            raise EmbeddingMismatch(
+                f"The hits are of {query.model} at {query.revision}, and were weighed by "
+                f"{by.id} at {by.revision}."
+            )
+        ranked |= {begin + one.index: one for one in result.ranking or ()}
         codes |= {begin + index: code for index, code in _failures(result)}
     return arranged(hits, ranked, codes)
 

@@ -115,7 +115,7 @@ def search(
             chosen = where(caption_contains or (), source)
             hits = table.nearest(embedding, most, chosen, exact)
             if rerank and text is not None and hits:
-                found = reranked(client, hits, text, model, timeout_s)[:k]
+                found = reranked(client, hits, text, embedding, model, timeout_s)[:k]
             else:
                 found = [Found(hit) for hit in hits]
         show(found, as_json)

@@ -6,8 +6,9 @@ all partitions, and compares the best REFINE x k again as they were stored: docs
 what that costs and gives. Rows added since are compared exactly until the next `optimize`.
 """
 
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,11 +22,17 @@ VERSION = "1"
 INDEXED_FROM = 20_000
 """Rows that exact search still goes through in some tens of milliseconds."""
 
+KEY = {"lance-schema:unenforced-primary-key": "true"}
+"""Of the column by which two writers who add the same image at the same moment are told."""
+
 PARTITION_ROWS = 8_192
 ALL_PARTITIONS = 1_000_000
 REFINE = 4
 KMEANS_ITERATIONS = 10
 SAID_CHARS = 300
+LANCE_ERRORS = (ValueError, RuntimeError, OSError)
+BEGINNING_S = (0.1, 0.3, 0.9)
+"""How long another process may take to make a table, whose folder comes before what is in it."""
 
 
 class NoIndex(ValueError):  # noqa: N818 - that is what it is
@@ -128,16 +135,18 @@ class VectorIndex:
             return Added()
         spaces = {space_of(entry): None for entry in by_id.values()}
         first = next(iter(spaces))
-        known = self.space() or first
         for space in spaces:
-            self._check(known, space)
+            self._check(self.space() or first, space)
+        if self._opened is None:
+            with _typed(self.place):
+                self._opened = self._created(first)
+            self._check(self.space(), first)  # another process may have been first
         with _typed(self.place):
-            table = self._opened or self._create(known)
             merged = (
-                table.merge_insert("id")
+                self._opened.merge_insert("id")
                 .when_matched_update_all()
                 .when_not_matched_insert_all()
-                .execute(_rows(by_id, _schema(known)))
+                .execute(_rows(by_id, _schema(first)))
             )
         return Added(merged.num_inserted_rows, merged.num_updated_rows)
 
@@ -239,18 +248,28 @@ class VectorIndex:
             with _typed(self.place):
                 database = self.place.connect()
                 if TABLE in database.list_tables().tables:
-                    self._opened = database.open_table(TABLE)
+                    self._opened = _opened(database)
         return self._opened
 
-    def _create(self, space: Space) -> Any:
-        database = self.place.connect()
-        self._opened = database.create_table(TABLE, schema=_schema(space))
-        return self._opened
+    def _created(self, space: Space) -> Any:
+        """A new table, or the one that another process has just made."""
+        with self.place.begun_by_one():
+            if (table := self._table()) is not None:
+                return table
+            return self.place.connect().create_table(TABLE, schema=_schema(space))
 
     @staticmethod
     def _indexed(table: Any) -> int:
         found = [one for one in table.list_indices() if one.columns == ["embedding"]]
         return sum(table.index_stats(one.name).num_indexed_rows for one in found)
+
+
+def _opened(database: Any) -> Any:
+    for wait_s in BEGINNING_S:
+        with suppress(*LANCE_ERRORS):
+            return database.open_table(TABLE)
+        time.sleep(wait_s)
+    return database.open_table(TABLE)
 
 
 def space_of(one: Entry | Embedding) -> Space:
@@ -264,7 +283,7 @@ def _typed(place: Place) -> Iterator[None]:
     """LanceDB raises whatever its parts do; the place and what it said are what is known."""
     try:
         yield
-    except (ValueError, RuntimeError, OSError) as exc:
+    except LANCE_ERRORS as exc:
         if isinstance(exc, OSError) and type(exc).__module__.startswith("producer."):
             raise
         said = " ".join(str(exc).split())
@@ -287,8 +306,10 @@ def _schema(space: Space) -> Any:
         "width": number,
         "height": number,
     }
+    fields = [pa.field(name, kind) for name, kind in columns.items()]
+    fields[0] = pa.field("id", text, nullable=False, metadata=KEY)
     kept = {"captionq_index": VERSION, "model": space.model, "revision": space.revision}
-    return pa.schema(list(columns.items()), metadata=kept)
+    return pa.schema(fields, metadata=kept)
 
 
 def _rows(by_id: dict[str, Entry], schema: Any) -> Any:

@@ -22,6 +22,7 @@ from producer.manifest.flags import (
 )
 from producer.manifest.session import holds_something, opened_output
 from producer.manifest.texts import columns, embedded
+from producer.queues import INTERACTIVE
 
 EMBED_EXAMPLES = (
     "Examples:\n\n"
@@ -43,7 +44,9 @@ def embed(
     sources: SourcesIfAny = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="A text to embed, in place of images; may be repeated."),
+        typer.Option(
+            help="A text to embed, in place of images, ahead of bulk work; may be repeated."
+        ),
     ] = None,
     output: Output = "-",
     encoding: Encoding = Written.LIST,
@@ -79,7 +82,8 @@ def _embed_texts(texts: Sequence[str], encoding: Written, path: Path | None, run
     try:
         output.cut(0)
         with Client(settings=read_settings()) as client:
-            fields = {"model": run.model, "lane": run.lane.value}
+            # A few texts wait for no bulk work, of which there may be hours.
+            fields = {"model": run.model, "lane": INTERACTIVE}
             rows = embedded(client, texts, encoding.value, **fields)
         output.write(rows)
         output.commit()

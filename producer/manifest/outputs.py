@@ -5,12 +5,12 @@ All outputs take rows, see them to the disk on `commit`, and say by a mark how f
 """
 
 import csv
-import io
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from types import SimpleNamespace
+from typing import Any, BinaryIO, Protocol
 
 from producer.manifest.append import AppendFile
 from producer.manifest.journal import CannotResume
@@ -156,14 +156,16 @@ def json_lines(rows: Sequence[Row]) -> str:
 def csv_lines(rows: Sequence[Row]) -> str:
     """Rows of CSV (RFC 4180, with ends of lines as Unix has them), in the order of their columns;
     lists are JSON."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
+    # It quotes the characters of its own end of line alone, and returns what `write` does.
+    writer: Any = csv.writer(SimpleNamespace(write=str), lineterminator="\r\n")
+    lines = (
         writer.writerow(
             json.dumps(cell, ensure_ascii=False) if isinstance(cell, list) else cell
             for cell in row.values()
         )
-    return text.getvalue()
+        for row in rows
+    )
+    return "".join(f"{line.removesuffix(writer.dialect.lineterminator)}\n" for line in lines)
 
 
 def csv_head(columns: Iterable[str]) -> str:

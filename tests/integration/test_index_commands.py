@@ -16,6 +16,7 @@ from producer.contract import (
     JobFailed,
     JobResult,
     JobState,
+    ModelFacts,
     RankChunk,
     utcnow,
 )
@@ -121,6 +122,24 @@ def test_given_many_candidates_then_they_are_weighed_in_chunks_and_only_k_are_pr
     assert refs == [f"s3://photos/{n}.png" for n in (149, 148, 147)]
     assert sorted(len(job.images) for job in asked) == [22, 64, 64]
     assert all(job.k == len(job.images) and job.lane == "interactive" for job in asked)
+
+
+def test_given_workers_that_are_being_replaced_then_no_search_is_reranked_by_the_others(
+    captionq: Captionq, index: VectorIndex, redis_server: RedisServer
+) -> None:
+    index.upsert([entry(n) for n in range(3)])
+
+    def end(job: Job) -> JobResult:
+        if not isinstance(job, RankChunk):
+            return answering()(job)
+        newer = ModelFacts(id=MODEL[0], revision="newer", dtype="float32")
+        return ended(job, ranking=(), items=(), model=newer)
+
+    with StandInWorker(redis_server.url, end):
+        done = captionq("search", "a cat", "--rerank")
+
+    assert done.exit_code == USAGE
+    assert f"of {MODEL[0]} at {MODEL[1]}, and were weighed by {MODEL[0]} at newer" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_given_a_ranking_that_is_interrupted_then_it_says_so_and_ends_at_once(de
     desk.command = "rank"
     process = desk.start(TEXT, uri(0))
     with redis.Redis.from_url(desk.url) as broker:
-        while not broker.llen("captionq.match.bulk"):  # no worker takes the text
+        while not broker.llen("captionq.match"):  # no worker takes the text
             time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)

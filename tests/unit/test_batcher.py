@@ -162,6 +162,15 @@ def test_given_a_batch_that_was_too_large_those_that_follow_are_smaller_and_the_
     batcher.close(5)
 
 
+def test_given_few_heavy_items_that_were_too_large_then_later_batches_weigh_what_fitted() -> None:
+    device = Device(capacity=1)
+    batcher: Batcher[str] = Batcher(device, max_batch=8, max_wait_s=30, weigh=lambda _: 4)
+    assert run_together(batcher, [1, 2]) == [2, 4]
+    assert device.batches == [[1, 2], [1], [2]]
+    assert batcher.max_batch == 4
+    batcher.close(5)
+
+
 def test_given_one_item_that_fits_nowhere_the_batches_stay_as_large_as_they_were() -> None:
     device = Device(poison_memory=True)
     batcher = Batcher(device, max_batch=8, max_wait_s=30)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -16,11 +17,23 @@ from typer.testing import CliRunner
 
 from producer import cli, exits
 from producer.client import Client, JobHandle
-from producer.contract import CaptionJob, ErrorCode, Job, JobError, JobFailed, JobResult, JobState
+from producer.contract import (
+    Caption,
+    CaptionJob,
+    ErrorCode,
+    Job,
+    JobError,
+    JobFailed,
+    JobResult,
+    JobState,
+    RegionCaptions,
+    utcnow,
+)
 from producer.embedded import EmbeddedUnavailable, RedisServer
 from producer.signing import Keys, Verifier
+from producer.terminal import REFUSED, outcome
 from producer.upload import Uploader, UploadFailed, key_for, local_path
-from tests.stand_in_model import match, vector
+from tests.stand_in_model import caption, match, vector
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 from worker.embedded_s3 import S3Server
 
@@ -120,6 +133,38 @@ def test_waiting_prints_each_regions_best_caption(
 
     said = f"a picture of {IMAGE}"
     assert result.stdout == f"{IMAGE}: 0,0,10,20: {said} | 5,5,6,6: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"captions": (("bad", True),), "abstained": True}, REFUSED),
+        ({"captions": (("good", False), ("bad", True)), "abstained": False}, "good"),
+        (
+            {"regions": ((("good", False), ("bad", True)), (("bad", True),)), "abstained": False},
+            f"0,0,9,9: good | 0,0,9,9: {REFUSED}",
+        ),
+        ({"counts": {"http_4xx": 2}, "ranking": ()}, "2 http_4xx"),
+    ],
+)
+def test_what_a_filter_refused_is_not_told_as_a_caption_and_no_result_is_told_as_nothing(
+    said: dict[str, Any], words: str
+) -> None:
+    def captions(given: Any) -> tuple[Caption, ...]:
+        return tuple(
+            caption(text).model_copy(update={"rejected": rejected}) for text, rejected in given
+        )
+
+    if "captions" in said:
+        said = said | {"captions": captions(said["captions"])}
+    if "regions" in said:
+        regions = [RegionCaptions(box=(0, 0, 9, 9), captions=captions(r)) for r in said["regions"]]
+        said = said | {"regions": tuple(regions)}
+    state = JobState.SUCCEEDED
+    result = JobResult(
+        job_id="1", task="caption", state=state, attempts=1, finished_at=utcnow(), **said
+    )
+    assert outcome(result) == words
 
 
 def test_samples_are_asked_for_without_a_search(captionq: Captionq, broker: redis.Redis) -> None:

@@ -322,3 +322,21 @@ def test_given_many_long_texts_then_the_device_tells_of_each_part_that_it_has_do
     answered(models, RankJob(image=IMAGE, texts=texts, k=250))
     assert len(told) >= 250 * 60 / 2_048
     models.tell(lambda: None)
+
+
+@pytest.mark.parametrize("kind", [MatchJob, RankJob])
+def test_given_a_tokenizer_without_enc_then_a_job_that_asks_for_it_is_invalid(
+    tmp_path: Path, kind: Any
+) -> None:
+    plain = write_random_checkpoint(tmp_path, TINY, BOTH)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        words = (plain / name).read_text(encoding="utf-8")
+        (plain / name).write_text(words.replace("[ENC]", "[NONE]"), encoding="utf-8")
+    engine = Engine.load(plain)
+    assert engine.position_zero == "cls"
+    models = serving(engine, engine)
+    assert answered(models, kind(image=IMAGE, texts=("a b",)))
+    assert answered(models, kind(image=IMAGE, texts=("a b",), position_zero="cls"))
+    with pytest.raises(JobFailed, match=r"has no \[ENC\]") as caught:
+        models.framing(kind(image=IMAGE, texts=("a b",), position_zero="enc"))
+    assert caught.value.code is ErrorCode.JOB_INVALID

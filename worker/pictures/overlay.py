@@ -41,8 +41,8 @@ def overlay(
 
 
 def check(image: Ground, maps: NDArray[np.float32], placed: PlacedGrid) -> None:
-    """Raise ValueError unless `placed` is of maps [..., rows, columns], and of the image, at its size
-    or made smaller by `within`."""
+    """Raise ValueError unless `placed` is of maps [..., rows, columns], and of the image: at its
+    size, or made smaller by `within`."""
     width, height = size_of(image)
     if (width, height) != within(placed.width, placed.height, max(width, height)):
         raise ValueError(

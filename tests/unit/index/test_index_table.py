@@ -52,6 +52,44 @@ def test_given_the_same_rows_again_then_there_is_one_of_each_with_what_was_said_
     assert {name: getattr(hit, name) for name in changed} == changed
 
 
+WRITER = """
+import sys
+from producer.index.place import Place
+from producer.index.table import VectorIndex
+from tests.index_entries import entry
+import lancedb
+index = VectorIndex(Place(sys.argv[1]))
+index.space()
+print("ready", flush=True)
+sys.stdin.readline()
+for first in (0, 20, 40):
+    index.upsert([entry(n) for n in range(first, first + 40)])
+"""
+
+
+def test_given_writers_who_begin_an_index_at_the_same_moment_then_each_image_is_one_row(
+    tmp_path: Path,
+) -> None:
+    place = Place(str(tmp_path / "index"))
+    words = [sys.executable, "-c", WRITER, place.uri]
+    writers = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert VectorIndex(place).stats().rows == 80
+    assert len(refs(VectorIndex(place))) == 80
+
+
 def test_given_rows_then_the_index_says_once_what_their_embeddings_are_of(
     index: VectorIndex,
 ) -> None:

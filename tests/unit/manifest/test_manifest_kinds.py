@@ -1,5 +1,7 @@
 """What runs of each kind send, and what their rows say."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -213,3 +215,15 @@ def test_given_captions_that_were_weighed_then_a_row_has_none_that_was_refused(
 
     assert (row["state"], row["caption"], row["alternatives"]) == ("succeeded", best, others)
     assert row["itm_probability"] == (0.75 if best else None)
+
+
+@pytest.mark.parametrize("caption", ["a\rcat", "a\ncat", "a\r\ncat", '"a", cat\r', "a cat"])
+def test_given_a_caption_of_several_lines_then_csv_has_it_in_one_row(caption: str) -> None:
+    rows = PAIRS.answered(IMAGES[:1], [(0, reference(0, caption))], result(broken(0)))
+
+    text = csv_head(PAIRS.columns) + csv_lines(rows)
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+
+    assert (row["caption"], row["code"]) == (caption, "http_4xx")
+    assert text.endswith("\n")
+    assert not text.endswith("\r\n")
