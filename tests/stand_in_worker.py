@@ -77,7 +77,9 @@ def _said(job: ImageJob) -> dict[str, Any]:
             return {"matches": matches(job.image, job.texts)}
         case RankJob():
             best = matches(job.image, job.texts)[: job.k]
-            return {"ranking": tuple(Ranked(**one.model_dump()) for one in best)}
+            return {
+                "ranking": tuple(Ranked(**one.model_dump(exclude={"explanation"})) for one in best)
+            }
         case EmbedJob():
             words = job.texts or (str(job.image),)
             return {"embeddings": tuple(embedding(one, job.encoding) for one in words)}
@@ -114,7 +116,10 @@ def _ranking(chunk: RankChunk, results: list[JobResult]) -> tuple[Ranked, ...]:
     found = [(index, match) for index, one in enumerate(results) for match in one.matches or ()]
     best = sorted(found, key=lambda pair: -pair[1].score)[: chunk.k]
     return tuple(
-        Ranked(**match.model_dump() | {"index": index, "image_ref": chunk.images[index]})
+        Ranked(
+            **match.model_dump(exclude={"explanation"})
+            | {"index": index, "image_ref": chunk.images[index]}
+        )
         for index, match in best
     )
 

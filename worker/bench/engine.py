@@ -1,7 +1,7 @@
 """Engines that do not compute: what remains is the plumbing round them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +44,9 @@ class StandInEngine:
         if took_s := self.batch_s(len(images)):
             time.sleep(took_s)
         return [[_CAPTION] for _ in images]
+
+    def tell(self, progress: Callable[[], None]) -> None:
+        """There are no parts of its calls."""
 
     def warmup(self, max_batch: int) -> None:
         """Nothing is cold."""
