@@ -33,9 +33,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https://..." for your own)
 	$(BIN)/captionq-worker demo $(IMAGES)
 
-# Three processes on two cores: tests of real processes wait more than they compute.
+# Four processes on two cores: tests of real processes wait more than they compute.
 test: $(READY) ## All tests
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --no-loadscope-reorder
 
 parity: $(READY) ## Every way of decoding against transformers, at published sizes (long)
 	$(BIN)/python -m pytest -m parity --durations=0 tests/unit/blip
