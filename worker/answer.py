@@ -150,7 +150,7 @@ class Interpreter:
             )
         best_first = sorted(
             zip(said.captions, said.matches, explained, strict=True),
-            key=lambda row: -_margin(row[1]),
+            key=lambda row: -row[1].itm_margin,
         )
         judged = [self._judged(one, found, job.filter, words) for one, found, words in best_first]
         return tuple(sorted(judged, key=lambda one: bool(one.rejected)))
@@ -212,7 +212,7 @@ class Interpreter:
             position_zero or self.position_zero
         ):
             return {}
-        probability = calibration.probability(_margin(found))
+        probability = calibration.probability(found.itm_margin)
         return {
             "calibrated_probability": probability,
             "decision": calibration.decision(probability),
@@ -253,12 +253,6 @@ def _words(
     if found is None or placed is None:
         return None
     return words_explained(found, text, placed, maps_uri(job, number))
-
-
-def _margin(found: Any) -> float:
-    """By how much the match logit is above the other: the log-odds of itm_probability."""
-    no, yes = found.itm_logits
-    return float(yes - no)
 
 
 def _caption(found: Any, **weighed: Any) -> Caption:

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,12 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+PASSED_ON: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
+"""For a command whose options are those of a module that runs by itself."""
+
 benches = typer.Typer(help="Measure the parts of a worker.", no_args_is_help=True)
 cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
@@ -253,11 +259,7 @@ def demo(
     raise typer.Exit(demonstration.main(images or [], svg))
 
 
-@benches.command(
-    "engine",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+@benches.command("engine", **PASSED_ON)
 def bench_engine(context: typer.Context) -> None:
     """The engine against transformers' generate: images/s, stages, TFLOP/s, memory; --help.
 
@@ -269,11 +271,7 @@ def bench_engine(context: typer.Context) -> None:
         raise typer.Exit(bench.main(context.args, prog="captionq-worker bench engine"))
 
 
-@benches.command(
-    "match",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+@benches.command("match", **PASSED_ON)
 def bench_match(context: typer.Context) -> None:
     """One image against 64 texts: match, its parts alone, and 64 calls of transformers; --help.
 
@@ -285,11 +283,7 @@ def bench_match(context: typer.Context) -> None:
         raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
 
 
-@benches.command(
-    "explain",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+@benches.command("explain", **PASSED_ON)
 def bench_explain(context: typer.Context) -> None:
     """What an explained caption costs beside a plain greedy one; --help.
 

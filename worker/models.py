@@ -188,11 +188,11 @@ class Models:
             case MatchJob():
                 key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
                 key = key._replace(explain=_how(job.explain))
-                parts = _parts(self._token_ids(job.texts))
+                parts = _parts(self._token_ids("match", job.texts))
                 weight = _weight(job.explain)
                 return key, [Asked(images[0], part, weight + _cost(part)) for part in parts]
             case ExplainJob(texts=texts):
-                self._check_positions(texts)
+                self._token_ids("caption", texts)  # there has to be room for them
                 key = BatchKey("explain", resolution=resolution, explain=_how(job.explain))
                 return key, [Asked(images[0], list(texts), _weight(job.explain))]
             case RankJob():
@@ -204,7 +204,7 @@ class Models:
                 if texts is None:
                     key = BatchKey("embed", resolution=resolution)
                     return key, [Asked(pixels, None) for pixels in images]
-                parts = _parts(self._token_ids(texts))
+                parts = _parts(self._token_ids("match", texts))
                 asked = [Asked(None, part, max(1, _cost(part))) for part in parts]
                 return BatchKey("embed_texts"), asked
 
@@ -225,22 +225,16 @@ class Models:
                 looked = [Looked(row) for row in captions]
                 if key.weighed:
                     looked = self._weighed(key, images, pixels, captions)
-                if key.explain is not None:
-                    found = self._explained(key, images, pixels, captions, wanted)
-                    looked = [
-                        replace(a, explanations=b) for a, b in zip(looked, found, strict=True)
-                    ]
-                return looked
+                if key.explain is None:
+                    return looked
+                found = self._explained(key, images, pixels, captions, wanted)
+                return _with(found, looked)
             case "match":
-                matches = [
-                    Looked((), row) for row in engine.match(images, wanted, key.position_zero)
-                ]
-                if key.explain is not None:
-                    found = self._explained(key, images, pixels, wanted)
-                    matches = [
-                        replace(a, explanations=b) for a, b in zip(matches, found, strict=True)
-                    ]
-                return matches
+                matches = engine.match(images, wanted, key.position_zero)
+                looked = [Looked((), row) for row in matches]
+                if key.explain is None:
+                    return looked
+                return _with(self._explained(key, images, pixels, wanted), looked)
             case "explain":
                 found = self._explained(key, images, pixels, wanted)
                 return [Looked((), explanations=row) for row in found]
@@ -317,29 +311,21 @@ class Models:
             return engine.explain_match(seen, texts, key.position_zero, **named)
         return engine.explain(seen, texts, options, **named)
 
-    def _check_positions(self, texts: Sequence[str]) -> None:
-        engine = self.engine("caption")
-        try:
-            for text in texts:
-                engine.token_ids(text)
-        except ValueError as exc:
-            raise _invalid(str(exc)) from exc
-
     def _check_calibrated(self, job: ImageJob) -> None:
         rules = job.filter if isinstance(job, CaptionJob) else None
         asked = rules is not None and rules.min_calibrated_probability is not None
         if asked and not self._interpreter.calibrated:
             raise _invalid("filter.min_calibrated_probability: the model here is not calibrated")
 
-    def _token_ids(self, texts: Sequence[str]) -> list[Sequence[int]]:
-        engine = self.engine("match")
+    def _token_ids(self, task: str, texts: Sequence[str]) -> list[Sequence[int]]:
+        engine = self.engine(task)
         try:
             return [engine.token_ids(text) for text in texts]
         except ValueError as exc:
             raise _invalid(str(exc)) from exc
 
     def _ranked(self, job: RankJob, pixels: Any) -> Asked:
-        token_ids = self._token_ids(job.texts)
+        token_ids = self._token_ids("match", job.texts)
         if (tokens := sum(map(len, token_ids))) > MOST_RANKED_TOKENS:
             raise _invalid(f"texts: {tokens} tokens, a rank job has {MOST_RANKED_TOKENS} at most")
         return Asked(pixels, token_ids, 1 + _cost(token_ids))
@@ -351,13 +337,19 @@ class Models:
         return self._make_options(**options.model_dump())
 
 
+def _with(found: Sequence[Sequence[Any]], looked: Sequence[Looked]) -> list[Looked]:
+    """What was said of images, and where the model looked."""
+    return [replace(one, explanations=row) for one, row in zip(looked, found, strict=True)]
+
+
 def _weight(explain: ExplainOptions | None) -> int:
     return EXPLAINED_WEIGHT[None if explain is None else explain.method]
 
 
 def _how(given: ExplainOptions | None) -> ExplainOptions | None:
-    """What of it separates batches: not where the maps go."""
-    return None if given is None else given.model_copy(update={"sink": None})
+    """What of it separates batches: not what becomes of the maps."""
+    after = {"sink": None, "pictures": False}
+    return None if given is None else given.model_copy(update=after)
 
 
 def _is_weighed(job: ImageJob) -> bool:
