@@ -2,6 +2,7 @@
 
     BlipError
       CheckpointError    the checkpoint is missing something, or says something we refuse
+        PackError        so is a pack, or it is another checkpoint's
       InputError         a prompt or text that this checkpoint can never take; a ValueError too
       DeviceUnavailable  the device that was asked for is not here; a ValueError too
       OutOfMemory        the batch did not fit; a smaller one may
@@ -24,6 +25,10 @@ class BlipError(Exception):
 
 class CheckpointError(BlipError):
     """The checkpoint cannot be used; the message says what is missing or wrong, in one sentence."""
+
+
+class PackError(CheckpointError):
+    """The pack cannot be used, or not with this checkpoint; the message says why."""
 
 
 class InputError(BlipError, ValueError):
