@@ -25,15 +25,14 @@ from worker.blip.placement import Located, PlacedGrid
 from worker.pictures.colours import OPACITY, colours
 from worker.pictures.ground import Ground, ground, within
 from worker.pictures.mapping import Mapping, mapping
-from worker.pictures.overlay import DIMMED, check
+from worker.pictures.overlay import DIMMED, MOST_WORDS, check
 from worker.pictures.saying import METHODS_SAID, probability, said
 
 MOST_BYTES = 1_000_000
 """Of the page, whatever the image and however many its words."""
 MOST_HYPOTHESES = 10
-MOST_WORDS = 50
 MOST_CHARACTERS = 40
-"""Of what is shown: captions, words of each, and characters of a word."""
+"""Of what is shown: captions, and characters of a word."""
 _MOST_OF_TEXT = 400
 """Characters of a whole caption, or of the image's name."""
 _MAPS_BYTES, _IMAGE_BYTES, _SPARE_BYTES = 300_000, 500_000, 1_000

@@ -10,6 +10,7 @@ from tests.explained import explained, gray, grid_on
 from worker.pictures import lettering
 from worker.pictures.contact_sheet import MARGIN, WIDTH, contact_sheet, layout
 from worker.pictures.lettering import ABSENT, Lettering
+from worker.pictures.overlay import MOST_WORDS
 
 ARABIC = "قطة تجلس على الكرسي الأحمر"
 HEBREW = "חתול יושב על כיסא"
@@ -98,6 +99,17 @@ def test_given_any_script_then_a_sheet_is_drawn_without_a_warning(text: str) -> 
     sheet = contact_sheet(gray(on), explained([text] * 3, on.grid), on)
 
     assert Image.open(BytesIO(sheet)).width == WIDTH
+
+
+def test_given_more_words_than_have_tiles_then_the_sheet_is_a_line_higher_that_says_so() -> None:
+    on = grid_on(320, 240)
+
+    full, cut = (
+        Image.open(BytesIO(contact_sheet(gray(on), explained(["a"] * words, on.grid), on)))
+        for words in (MOST_WORDS, MOST_WORDS + 1)
+    )
+
+    assert cut.height == full.height + Lettering(14).line
 
 
 def test_given_a_matched_text_then_no_probability_is_made_up() -> None:

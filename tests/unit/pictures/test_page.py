@@ -17,7 +17,8 @@ from PIL import Image
 from tests.explained import MODES, explained, gray, grid_on
 from worker.blip.geometry import Mode
 from worker.pictures.mapping import mapping
-from worker.pictures.page import MOST_BYTES, MOST_HYPOTHESES, MOST_WORDS, page
+from worker.pictures.overlay import MOST_WORDS
+from worker.pictures.page import MOST_BYTES, MOST_HYPOTHESES, page
 
 NASTY = (
     "<script>alert(1)</script>",
