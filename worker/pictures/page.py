@@ -53,7 +53,7 @@ class _Shown:
 def page(
     image: Ground, explanations: Sequence[Explanation], placed: PlacedGrid, name: str
 ) -> bytes:
-    """The page, UTF-8, under MOST_BYTES: of one image and each of its explanations, the best first.
+    """The page, UTF-8, under MOST_BYTES: of one image and each of its explanations.
 
     Long captions are cut, and maps are made coarser, where they would not fit. name: of the image,
     as readers know it.
@@ -180,7 +180,9 @@ def _choice(every: Sequence[_Shown]) -> str:
         "</span></label>\n"
         for place, one in enumerate(every)
     )
-    return f"<fieldset><legend>Captions, the best first</legend>\n{rows}</fieldset>\n"
+    matched = any(word.logprob is None for one in every for word in one.words)
+    legend = "Texts" if matched else "Captions"
+    return f"<fieldset><legend>{legend}</legend>\n{rows}</fieldset>\n"
 
 
 def _section(place: int, one: _Shown, size: tuple[int, int]) -> str:

@@ -104,6 +104,13 @@ def test_given_any_captions_and_names_then_the_page_has_no_element_and_no_attrib
     assert found.text["script"][0] == plain.text["script"][0]  # numbers alone
 
 
+@pytest.mark.parametrize(("matched", "called"), [(False, "Captions"), (True, "Texts")])
+def test_given_several_then_the_choice_says_whether_they_are_captions_or_texts(
+    matched: bool, called: str
+) -> None:
+    assert of(["a", "cat"], ["a", "dog"], matched=matched).text["legend"] == [called]
+
+
 @pytest.mark.parametrize("nasty", NASTY)
 def test_given_markup_then_it_is_shown_as_words(nasty: str) -> None:
     found = of([nasty, "cat"], name=nasty)
