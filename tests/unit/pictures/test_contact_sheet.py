@@ -151,6 +151,17 @@ def test_given_letters_of_no_font_then_a_box_stands_for_each(
     assert Lettering(16)._font("a猫b")[1] == f"a{ABSENT}b"
 
 
+def test_given_ever_new_texts_then_what_is_kept_of_them_is_bounded() -> None:
+    letters = Lettering(22)
+
+    for first in range(0x4E00, 0x9E00, 0x100):
+        letters.lines("".join(map(chr, range(first, first + 0x100))), 300, 4)
+
+    kept = lettering._font_with.cache_info()
+    assert kept.misses > 400
+    assert kept.currsize <= 128
+
+
 def test_given_rare_letters_then_the_font_of_signs_for_scripts_is_not_taken_for_theirs() -> None:
     assert "LastResort" not in str(lettering._font_with(frozenset(map(ord, "𓀀猫"))))
 
