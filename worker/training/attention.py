@@ -24,7 +24,7 @@ from worker.training.scenes import Scene, draw, sample
 
 SEED = "attention"
 FAITHFUL = 5
-"""Deletion and insertion, and all of occlusion, are measured on every 5th scene."""
+"""Deletion and insertion, and all of occlusion, are measured on a 5th of the scenes, the first."""
 VARIED: tuple[Method, ...] = ("attention", "gradcam")
 """Methods whose layers and positions are tried one by one."""
 BARS = {"one_shape": 0.9, "two_shapes": 0.8, "swapped": 0.25, "deletion_p": 0.01}
