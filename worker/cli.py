@@ -220,10 +220,10 @@ def evaluate(
         raise typer.BadParameter("--method is for the images of --on: scenes have all methods")
     with clear_errors():
         if on:
-            attention_cli.images(model_path(model), on, method, as_json)
+            attention_cli.images(model_path(model), on, method, dtype, as_json)
             return
         if attention:
-            attention_cli.scenes(model_path(model), scenes or 1_000, as_json)
+            attention_cli.scenes(model_path(model), scenes or 1_000, dtype, as_json)
             return
         if calibration:
             from worker.training import degraded

@@ -315,6 +315,13 @@ class Engine:
         way.layers_of(self._text.num_layers)
         way.heads_of(self._text.num_heads)
 
+    def raw_numbers(self, tokens: int, resolution: int | None = None) -> int:
+        """How many numbers `raw` is of so many tokens: for every layer, head and patch."""
+        rows, columns = (
+            side // self._vision.patch_size for side in self.framing("stretch", resolution).size
+        )
+        return self._text.num_layers * self._text.num_heads * tokens * rows * columns
+
     def explain_match(
         self,
         images: Images | EncodedImages,
