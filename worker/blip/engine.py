@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.blip.attention import Explainer, Row, Seen, Way
-from worker.blip.captioning import caption_rows, steps_of
+from worker.blip.captioning import Asked, caption_images
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.device import DTYPES, device_named
 from worker.blip.encoded import EncodedImages
@@ -247,19 +247,9 @@ class Engine:
         rows = [seeded(row) for row in rows_of(options, names, len(encoded))]
         chosen = packs_of(packs, len(encoded), steps.decoder)
         prompts = [self._inputs(p).prompt(row) for p, row in zip(chosen, rows, strict=True)]
-        captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
-            for pack, members in by_pack(chosen).items():
-                found = caption_rows(
-                    steps_of(steps, pack),
-                    encoded if len(members) == len(rows) else encoded.some(members),
-                    [rows[i] for i in members],
-                    [prompts[i] for i in members],
-                    self._inputs(pack).tokenizer,
-                )
-                for index, best in zip(members, found, strict=True):
-                    captions[index] = best
-        return captions
+            asked = Asked(rows, prompts, chosen)
+            return caption_images(steps, self._tokenizer, encoded, asked)
 
     @torch.inference_mode()
     def match(

@@ -27,7 +27,7 @@ from worker.blip.adapter_names import BIAS, MATCH_HEADS, Place, places, words_na
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.errors import CheckpointError, PackError
 from worker.blip.linear import Linear
-from worker.blip.lora import LowRank, beside, with_lora, with_modules
+from worker.blip.lora import AdaptedLinear, LowRank, beside, linear_at, with_modules
 from worker.blip.matching import Matcher
 from worker.blip.pack_card import PACK_FILE, PackCard, read_card
 from worker.blip.text import TextDecoder
@@ -107,7 +107,8 @@ class PackLoader:
         on_device = {n: t.to(kept.device, kept.dtype) for n, t in adapter.tensors.items()}
         lora = _fused(adapter, base, where, kept)
         modules = _others(base, task, on_device)
-        adapted = with_modules(with_lora(base, lora), modules)
+        layers = {path: AdaptedLinear(linear_at(base, path), low) for path, low in lora.items()}
+        adapted = with_modules(base, {**layers, **modules})
         tensors = [low for one in lora.values() for low in (one.down, one.up)]
         tensors += [t for module in modules.values() for t in _held(module)]
         return Pack(
@@ -170,8 +171,7 @@ def _check_sizes(folder: Path) -> None:
 
 def _size(base: nn.Module, place: Place) -> tuple[int, int]:
     """(out, in) of a linear layer of the checkpoint."""
-    layer = base.get_submodule(place.module)
-    assert isinstance(layer, Linear)  # noqa: S101 - for mypy: adapter_names names these alone
+    layer = linear_at(base, place.module)
     return layer.out_features // place.blocks, layer.in_features
 
 
