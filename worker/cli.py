@@ -22,6 +22,7 @@ from worker.dead_cli import dead
 from worker.explain_cli import explain
 from worker.flags import AsJson, Dtype, Model
 from worker.settings import BUNDLED, model_path
+from worker.train_tokenizer_cli import train_tokenizer
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -43,6 +44,7 @@ cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(explain)
 cli.command()(calibrate)
+cli.command("train-tokenizer")(train_tokenizer)
 cli.command()(check_image)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
