@@ -65,5 +65,5 @@ class CaptionRows:
     def figures(self, module: nn.Module, device: torch.device, size: int) -> dict[str, float]:
         """loss: nats a token, over all rows."""
         every = torch.arange(len(self))
-        sums = [module(**self.batch(part, device)).item() for part in every.split(size)]
+        sums = [module(**self.batch(part, device)).item() for part in torch.split(every, size)]
         return {"loss": sum(sums) / self._count(every)}

@@ -65,7 +65,9 @@ class Encoder:
 class Kept:
     """Images that were encoded at the start, [images, tokens, hidden] float32 in memory."""
 
-    def __init__(self, embeddings: Tensor, places: dict[Picture, int], device: torch.device) -> None:
+    def __init__(
+        self, embeddings: Tensor, places: dict[Picture, int], device: torch.device
+    ) -> None:
         self._embeddings, self._places, self._device = embeddings, places, device
 
     def of(self, pictures: Sequence[Picture]) -> Tensor:
@@ -90,7 +92,10 @@ class Live:
 
 
 def keep(
-    encoder: Encoder, pictures: Sequence[Picture], bad: Callable[[Picture, str], None], watched: Watched
+    encoder: Encoder,
+    pictures: Sequence[Picture],
+    bad: Callable[[Picture, str], None],
+    watched: Watched,
 ) -> Kept:
     """Encode images in order, always in the same batches: the same bits in every run.
 
@@ -107,7 +112,10 @@ def keep(
 
 
 def check(
-    encoder: Encoder, pictures: Sequence[Picture], bad: Callable[[Picture, str], None], watched: Watched
+    encoder: Encoder,
+    pictures: Sequence[Picture],
+    bad: Callable[[Picture, str], None],
+    watched: Watched,
 ) -> None:
     """Read every image once and keep none, so that training meets no surprise."""
     for _ in _good(readings(watched(pictures), encoder.framing), bad):

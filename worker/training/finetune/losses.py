@@ -16,7 +16,9 @@ class Losses:
         self._path = folder / LOSSES
         kept = b""
         if self._path.exists():
-            whole = [line for line in self._path.read_bytes().splitlines(True) if line[-1:] == b"\n"]
+            whole = [
+                line for line in self._path.read_bytes().splitlines(True) if line[-1:] == b"\n"
+            ]
             kept = b"".join(line for line in whole if json.loads(line)["step"] <= step)
         write_whole(self._path, kept)
         self._file = self._path.open("a", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Learning to match: BLIP's ITC and ITM losses with hard negatives (Li et al. 2022, section 3.2)."""
+"""Learning to match: BLIP's ITC and ITM losses with hard negatives (Li et al. 2022, 3.2)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -136,7 +136,7 @@ class MatchRows:
             told = self._text[images] != self._text[texts]
             images, texts, truth = (x[told | truth] for x in (images, texts, truth))
         logits = []
-        for which, said in zip(images.split(size), texts.split(size), strict=True):
+        for which, said in zip(torch.split(images, size), torch.split(texts, size), strict=True):
             ids, mask = self._ids(said)
             seen = self._embedded.of([self._pictures[row] for row in which.tolist()])
             logits.append(module.itm(seen, ids.to(device), mask.to(device)).cpu())

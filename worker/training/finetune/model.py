@@ -4,19 +4,24 @@ The image side is not here: it is frozen, and what it says of images is handed i
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
+from transformers import (
+    AutoTokenizer,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+)
 
 from producer.manifest.parquet import NotInstalled
 from worker.blip.checkpoint import PARTS, Checkpoint
 from worker.blip.errors import CheckpointError
 from worker.blip.tokenizer import Tokenizer
+from worker.training.embeddings import initial_embeddings
 from worker.training.finetune.settings import Settings, Task
 
 HEADS = ("itm_head", "vision_proj", "text_proj")
@@ -30,7 +35,6 @@ _CLASSES: dict[Task, Any] = {
     "caption": BlipForConditionalGeneration,
     "match": BlipForImageTextRetrieval,
 }
-Embed = Callable[[Any, Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -50,6 +54,12 @@ class Trained:
         root = self.model if self.adapted is None else self.adapted
         return {n: p for n, p in root.named_parameters() if p.requires_grad}
 
+    def peft_config(self) -> Any:
+        """How it was adapted, as peft has it. For a model that is."""
+        if self.adapted is None:
+            raise ValueError("all of the model was trained: it is no pack")
+        return self.adapted.peft_config["default"]
+
     def tensors(self) -> dict[str, Tensor]:
         """What was trained, under the names of the output: the checkpoint's, or PEFT's file's."""
         if self.adapted is None:
@@ -67,10 +77,8 @@ class Trained:
         return {name: tensor.detach() for name, tensor in found.items()}
 
 
-def load(checkpoint: Checkpoint, settings: Settings, embed: Embed | None = None) -> Trained:
+def load(checkpoint: Checkpoint, settings: Settings) -> Trained:
     """The text side of a checkpoint, ready to be trained. New values follow from the seed.
-
-    embed: the first embeddings of new words, as worker.training.tokenizers.initial_embeddings.
 
     Raises:
         CheckpointError: the weights do not fit, or the tokenizer lacks special tokens.
@@ -81,7 +89,7 @@ def load(checkpoint: Checkpoint, settings: Settings, embed: Embed | None = None)
     model = _model(checkpoint, settings.task)
     tokenizer = checkpoint.tokenizer
     if settings.tokenizer is not None:
-        tokenizer = take_words(model, checkpoint.folder, settings.tokenizer, embed)
+        tokenizer = take_words(model, checkpoint.folder, settings.tokenizer)
     if settings.full:
         model.requires_grad_(True)
         return Trained(model, None, tokenizer)
@@ -126,15 +134,11 @@ def _tie(model: Any) -> None:
     head.decoder.bias = head.bias
 
 
-def take_words(model: Any, old: Path, new: Path, embed: Embed | None) -> Tokenizer:
+def take_words(model: Any, old: Path, new: Path) -> Tokenizer:
     """Give a captioner another tokenizer, that of the folder `new`, and embeddings for its words.
 
     Raises CheckpointError when the folder has no tokenizer, or none with BLIP's special tokens.
     """
-    from transformers import AutoTokenizer
-
-    if embed is None:
-        from worker.training.tokenizers import initial_embeddings as embed
     try:
         words = AutoTokenizer.from_pretrained(new, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as exc:
@@ -142,14 +146,17 @@ def take_words(model: Any, old: Path, new: Path, embed: Embed | None) -> Tokeniz
     tokenizer = Tokenizer(new, {"vocab_size": len(words)})
     decoder = model.text_decoder
     before = AutoTokenizer.from_pretrained(old, local_files_only=True, trust_remote_code=False)
-    embeddings, bias = embed(
-        before, words, decoder.bert.embeddings.word_embeddings.weight, decoder.cls.predictions.bias
+    embeddings, bias = initial_embeddings(
+        before,
+        words,
+        decoder.bert.embeddings.word_embeddings.weight.detach(),
+        decoder.cls.predictions.bias.detach(),
     )
     size, width = embeddings.shape
-    table = nn.Embedding(size, width, tokenizer.pad_id, _weight=embeddings.detach().clone())
+    table = nn.Embedding(size, width, tokenizer.pad_id, _weight=embeddings)
     decoder.bert.embeddings.word_embeddings = table
     decoder.cls.predictions.decoder = nn.Linear(width, size, device="meta")
-    decoder.cls.predictions.bias = nn.Parameter(bias.detach().clone())
+    decoder.cls.predictions.bias = nn.Parameter(bias)
     _tie(model)
     text = model.config.text_config
     text.vocab_size, text.pad_token_id = size, tokenizer.pad_id
@@ -172,7 +179,7 @@ def _adapted(model: Any, settings: Settings) -> Any:
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*tied.*")
+            warnings.simplefilter("ignore", FutureWarning)  # what peft asks of transformers
             adapted = get_peft_model(model, config)
     except ValueError as exc:
         raise ValueError(

@@ -63,7 +63,9 @@ def read_dataset(
     kind = features.get(image)
     inside = image in pictures or isinstance(kind, dict) or "binary" in str(kind)
     left_out = [c for c in features if c in pictures or (c == image and inside)]
-    others = dataset.remove_columns(left_out) if len(left_out) < len(features) else [{}] * len(dataset)
+    others = (
+        dataset.remove_columns(left_out) if len(left_out) < len(features) else [{}] * len(dataset)
+    )
 
     def table() -> Iterator[tuple[str, dict[str, Any]]]:
         for number, row in enumerate(others):
