@@ -20,9 +20,11 @@ from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
 from worker.explain_cli import explain
+from worker.finetune_cli import finetune
 from worker.flags import AsJson, Dtype, Model
 from worker.merge_cli import merge_pack
 from worker.settings import BUNDLED, model_path
+from worker.train_tokenizer_cli import train_tokenizer
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -44,6 +46,8 @@ cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(explain)
 cli.command()(calibrate)
+cli.command()(finetune)
+cli.command("train-tokenizer")(train_tokenizer)
 cli.command()(check_image)
 cli.command("merge-pack")(merge_pack)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)

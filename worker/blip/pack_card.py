@@ -56,13 +56,18 @@ class PackCard:
             raise PackError(f"a pack's name has a-z, 0-9, '.', '_' and '-': {self.name!r}")
         if self.task not in ("caption", "match"):
             raise PackError(f"{self.name}: task is caption or match, not {self.task!r}")
-        if self.language is not None and not _LANGUAGE.fullmatch(self.language):
+        if self.language is not None and not is_language(self.language):
             raise PackError(f"{self.name}: language is a BCP 47 tag, not {self.language!r}")
 
     def write(self, folder: Path) -> None:
         """Write pack.json."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False)
         (folder / PACK_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def is_language(tag: str) -> bool:
+    """Whether a tag is of the form that BCP 47 (RFC 5646) gives languages: de, pt-BR, zh-Hant."""
+    return _LANGUAGE.fullmatch(tag) is not None
 
 
 def read_card(folder: Path) -> PackCard:
