@@ -22,6 +22,7 @@ from worker.evaluate_cli import evaluate
 from worker.explain_cli import explain
 from worker.finetune_cli import finetune
 from worker.flags import AsJson
+from worker.merge_cli import merge_pack
 from worker.take_over_cli import take_over
 from worker.train_tokenizer_cli import train_tokenizer
 
@@ -50,6 +51,7 @@ cli.command()(finetune)
 cli.command("train-tokenizer")(train_tokenizer)
 cli.command("take-over")(take_over)
 cli.command()(check_image)
+cli.command("merge-pack")(merge_pack)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
 benches.command("service")(bench_service)
@@ -187,6 +189,18 @@ def bench_match(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
+
+
+@benches.command("languages", **PASSED_ON)
+def bench_languages(context: typer.Context) -> None:
+    """What it costs to mix languages in a batch, beside a batch in one; --help.
+
+    The options are those of python -m worker.blip.bench.languages.
+    """
+    from worker.blip.bench import languages
+
+    with clear_errors():
+        raise typer.Exit(languages.main(context.args, prog="captionq-worker bench languages"))
 
 
 @benches.command("explain", **PASSED_ON)

@@ -22,7 +22,9 @@ from worker.blip.hub import resolve
 from worker.blip.images import Group, Images, frame, framing, normalise
 from worker.blip.inputs import Inputs, texts_read
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
-from worker.blip.pack import Pack, PackLoader
+from worker.blip.pack import Pack
+from worker.blip.pack import load as load_pack
+from worker.blip.pack_files import PackFiles
 from worker.blip.pack_rows import by_pack, packs_of
 from worker.blip.readers import CaptionReader, MatchReader, Reader
 from worker.blip.results import Caption, Match, Ranked, matches, ranked
@@ -88,7 +90,7 @@ class Engine:
         self._text = checkpoint.text
         self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
-        self._loader = PackLoader(checkpoint, self._modules, device)
+        self._pack_files = PackFiles(checkpoint)
         self.text_cache = TextCache()
         matcher, pad_id = self._modules.matcher, self._tokenizer.pad_id
         self._scorer = None if matcher is None else Scorer(matcher, pad_id, self.text_cache)
@@ -134,8 +136,9 @@ class Engine:
         Any thread may ask. Raises PackError for a folder that is no pack, or is one of another
         checkpoint; OutOfMemory.
         """
+        size = 0 if self._scorer is None else self._scorer.width
         with device_errors(self._device):
-            return self._loader.load(Path(folder))
+            return load_pack(self._pack_files.read(Path(folder), size), self._modules)
 
     def token_ids(self, text: str, pack: Pack | None = None) -> TokenIds:
         """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
