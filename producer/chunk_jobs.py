@@ -112,5 +112,8 @@ class RankChunk(_Chunk):
 
 
 def _of_one(chunk: _Chunk, index: int) -> dict[str, Any]:
-    names = ("job_id", "lane", "model", "mode", "resolution", "submitted_at", "expires_at")
+    names = (
+        "job_id", "lane", "model", "language", "adapter", "mode", "resolution", "submitted_at",
+        "expires_at",
+    )  # fmt: skip
     return {name: getattr(chunk, name) for name in names} | {"image": chunk.images[index]}

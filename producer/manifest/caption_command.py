@@ -22,6 +22,7 @@ EXAMPLES = (
     "Examples:\n\n"
     "captionq caption photos/ -o captions.jsonl\n\n"
     "captionq caption photos/ --beside --skip-existing\n\n"
+    "captionq caption photos/ --language de --style alt_text -o alt.csv\n\n"
     "captionq caption 'scans/**/page-*.png' more/*.jpg -o captions.csv --ordered\n\n"
     "captionq caption shop.csv --column picture -o captions.parquet\n\n"
     "captionq caption 'laion/*.parquet' --column URL -o captions.parquet --in-flight 256\n\n"

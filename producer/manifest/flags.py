@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from producer.contract import MAX_CHUNK
-from producer.flags import InLane, Mode, ModelId, Resolution, View
+from producer.flags import Adapter, InLane, Language, Mode, ModelId, Resolution, View
 from producer.manifest.request import Request
 from producer.manifest.tables import Columns
 
@@ -73,6 +73,8 @@ class FlowFlags:
     mode: Mode = View.STRETCH
     resolution: Resolution = None
     model: ModelId = None
+    language: Language = None
+    adapter: Adapter = None
     lane: Annotated[
         InLane, typer.Option(help="interactive overtakes all bulk work: for a few images.")
     ] = InLane.BULK
@@ -93,6 +95,8 @@ class FlowFlags:
             "mode": self.mode.value,
             "resolution": self.resolution,
             "model": self.model,
+            "language": self.language,
+            "adapter": self.adapter,
             "lane": self.lane.value,
         }
 
