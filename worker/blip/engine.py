@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from worker.blip.attention import Explainer, Row, Seen, Way
+from worker.blip.captioning import caption_rows, steps_of
 from worker.blip.checkpoint import Checkpoint, Modules
-from worker.blip.decoding import decode
 from worker.blip.device import DTYPES, device_named
 from worker.blip.encoded import EncodedImages
 from worker.blip.errors import CheckpointError, InputError, device_errors
@@ -19,17 +20,19 @@ from worker.blip.framing import Framing
 from worker.blip.geometry import MODES, Grid, Mode
 from worker.blip.hub import resolve
 from worker.blip.images import Group, Images, frame, framing, normalise
+from worker.blip.inputs import Inputs, texts_read
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
+from worker.blip.pack import Pack, PackLoader
+from worker.blip.pack_rows import by_pack, packs_of
 from worker.blip.readers import CaptionReader, MatchReader, Reader
 from worker.blip.results import Caption, Match, Ranked, matches, ranked
-from worker.blip.results import captions as captions_of
-from worker.blip.rows import groups, rows_of
+from worker.blip.rows import rows_of
 from worker.blip.sampling import seeded
 from worker.blip.scoring import Scorer, shortlists
 from worker.blip.staging import Staging
 from worker.blip.steps import Steps, row_sizes
 from worker.blip.text_cache import TextCache, TokenIds
-from worker.blip.tokenizer import Text, texts_per_image
+from worker.blip.tokenizer import Text, Tokenizer, texts_per_image
 from worker.blip.weights import Weights
 
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
@@ -85,9 +88,11 @@ class Engine:
         self._text = checkpoint.text
         self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
+        self._loader = PackLoader(checkpoint, self._modules, device)
         self.text_cache = TextCache()
         matcher, pad_id = self._modules.matcher, self._tokenizer.pad_id
         self._scorer = None if matcher is None else Scorer(matcher, pad_id, self.text_cache)
+        self._scorers: WeakKeyDictionary[Pack, Scorer] = WeakKeyDictionary()
         self.tasks: frozenset[str] = checkpoint.tasks
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
@@ -123,17 +128,29 @@ class Engine:
         """What ITM reads its answer from where `match` is not told: see there."""
         return "cls" if self._tokenizer.enc_id is None else "enc"
 
-    def token_ids(self, text: str) -> TokenIds:
+    def load_pack(self, folder: str | Path) -> Pack:
+        """A language or a domain beside this checkpoint, for `packs` and `pack` of its calls.
+
+        Any thread may ask. Raises PackError for a folder that is no pack, or is one of another
+        checkpoint; OutOfMemory.
+        """
+        with device_errors(self._device):
+            return self._loader.load(Path(folder))
+
+    def token_ids(self, text: str, pack: Pack | None = None) -> TokenIds:
         """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
 
-        Raises InputError for one that the model has no room for.
+        pack: the one that they will be called with. Raises InputError for a text that the model has
+        no room for.
         """
-        return self._text_ids(text)
+        return self._inputs(pack).text(text)
 
     def tell(self, progress: Callable[[], None]) -> None:
         """Call `progress` whenever a part of a long call is done: of texts there may be many."""
         if self._scorer is not None:
             self._scorer.on_forward = progress
+        for scorer in self._scorers.values():
+            scorer.on_forward = progress
 
     def share_vision(self, other: "Engine") -> bool:
         """Run on the other's vision encoder from now on, if it is the same to the last bit.
@@ -207,6 +224,7 @@ class Engine:
         self,
         images: Images | EncodedImages,
         options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        packs: Pack | Sequence[Pack | None] | None = None,
         *,
         mode: Mode = "stretch",
         resolution: int | None = None,
@@ -214,36 +232,32 @@ class Engine:
     ) -> list[list[Caption]]:
         """Caption each image, `num_return_sequences` times, best first.
 
-        mode, resolution: how images are framed, see `framing`; encoded ones are so already.
-
         options: one for all images, or one per image; `names` are CaptionOptions' fields and
-        override them. Images that differ in `num_beams`, or in how many samples are drawn, are
-        decoded apart, others together. Equal captions of one image are given once.
+        override them. packs: one for all images, or one per image, None where the checkpoint itself
+        is to caption; prompts and all words of options are read by the pack's tokenizer. mode,
+        resolution: how images are framed, see `framing`; encoded ones are so already.
+
+        Images that differ in `num_beams`, or in how many samples are drawn, are decoded apart,
+        others together. Equal captions of one image are given once.
         """
         steps = self._steps
         if steps is None:
             raise self._lacks("caption")
         encoded = self.encode(images, mode, resolution)
         rows = [seeded(row) for row in rows_of(options, names, len(encoded))]
-        prompts = [self._tokenizer.prompt(row.prompt, row.prefix) for row in rows]
-        for row, prompt in zip(rows, prompts, strict=True):
-            self._check_length(len(prompt) + row.max_new_tokens, "prompt and max_new_tokens")
-            self._tokenizer.check(row)
+        chosen = packs_of(packs, len(encoded), steps.decoder)
+        prompts = [self._inputs(p).prompt(row) for p, row in zip(chosen, rows, strict=True)]
         captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
-            cross = steps.decoder.text.project_images(encoded.embeddings)
-            key_mask = encoded.key_mask
-            for members in groups(rows, [len(prompt) for prompt in prompts]):
-                found = decode(
-                    steps,
-                    cross if len(members) == len(rows) else cross[:, :, members],
-                    [prompts[i] for i in members],
+            for pack, members in by_pack(chosen).items():
+                found = caption_rows(
+                    steps_of(steps, pack),
+                    encoded if len(members) == len(rows) else encoded.some(members),
                     [rows[i] for i in members],
-                    self._tokenizer,
-                    None if key_mask is None else key_mask[members],
+                    [prompts[i] for i in members],
+                    self._inputs(pack).tokenizer,
                 )
-                answers = captions_of(found, [rows[i] for i in members], self._tokenizer)
-                for index, best in zip(members, answers, strict=True):
+                for index, best in zip(members, found, strict=True):
                     captions[index] = best
         return captions
 
@@ -254,6 +268,7 @@ class Engine:
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None = None,
         *,
+        pack: Pack | None = None,
         mode: Mode = "stretch",
         resolution: int | None = None,
     ) -> list[list[Match]]:
@@ -261,20 +276,22 @@ class Engine:
 
         A text is a str or its token ids. position_zero: what ITM reads its answer from; "enc" as
         in the paper's code, "cls" as in transformers; None is "enc" where the tokenizer has it.
-        mode, resolution: how images are framed, see `framing`.
+        pack: a match pack, in whose domain the pairs are. mode, resolution: how images are framed,
+        see `framing`.
         """
-        pairs = self._pairs(images, texts, position_zero, mode, resolution)
+        pairs = self._pairs(images, texts, position_zero, pack, mode, resolution)
         if not any(pairs.token_ids):
             return [[] for _ in pairs.texts]
         with device_errors(self._device):
             logits, cosines = pairs.itm_logits(pairs.token_ids), pairs.cosines()
-        return matches(logits, cosines, pairs.texts, self._tokenizer)
+        return matches(logits, cosines, pairs.texts, self._inputs(pack).tokenizer)
 
     def explain(
         self,
         images: Images | EncodedImages,
         captions: Sequence[Sequence[Caption | Text]],
         options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        packs: Pack | Sequence[Pack | None] | None = None,
         *,
         method: Method = DEFAULT_METHOD,
         layers: int | Sequence[int] | None = None,
@@ -288,10 +305,11 @@ class Engine:
 
         captions: of each image, as `caption` answers; or texts, or their token ids, for what it
         would have looked at in saying those. options: those that the captions were made with, of
-        which prompt and prefix are read: the captions continue these. method, layers, heads,
-        position, raw: attention.Way. "rollout" and "occlusion" start from pixels: they take no
-        encoded images. mode, resolution: how images are framed, see `framing`; encoded ones are so
-        already. An image takes one pass of the decoder for all its captions.
+        which prompt and prefix are read: the captions continue these. packs: those that the
+        captions were made with, as in `caption`. method, layers, heads, position, raw:
+        attention.Way. "rollout" and "occlusion" start from pixels: they take no encoded images.
+        mode, resolution: how images are framed, see `framing`; encoded ones are so already. An
+        image takes one pass of the decoder for all its captions.
         """
         decoder = self._modules.decoder
         if decoder is None:
@@ -301,11 +319,19 @@ class Engine:
             raise ValueError("captions is a list of captions, or of texts, for each image")
         seen = self._seen(images, mode, resolution)
         asked = rows_of(options, {}, len(captions))
+        chosen = packs_of(packs, len(captions), decoder)
         rows = [
-            [self._caption_row(caption, row) for caption in of_image]
-            for of_image, row in zip(captions, asked, strict=True)
+            [self._inputs(pack).caption_row(caption, row) for caption in of_image]
+            for of_image, row, pack in zip(captions, asked, chosen, strict=True)
         ]
-        return self._explain(seen, rows, CaptionReader(decoder, self._tokenizer.pad_id), way)
+        answers: list[list[Explanation]] = [[] for _ in rows]
+        for pack, members in by_pack(chosen).items():
+            tokenizer = self._inputs(pack).tokenizer
+            reader = CaptionReader((pack and pack.decoder) or decoder, tokenizer.pad_id)
+            found = self._explain(seen, rows, reader, tokenizer, way, members)
+            for place in members:
+                answers[place] = found[place]
+        return answers
 
     def check_explanation(
         self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
@@ -321,6 +347,7 @@ class Engine:
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None = None,
         *,
+        pack: Pack | None = None,
         method: Method = DEFAULT_METHOD,
         layers: int | Sequence[int] | None = None,
         heads: int | Sequence[int] | None = None,
@@ -331,18 +358,18 @@ class Engine:
     ) -> list[list[Explanation]]:
         """Where ITM looked for each word of texts, in their order.
 
-        texts, position_zero: as in `match`; the rest as in `explain`. "occlusion" has one map for
-        all words of a text: what hiding a patch takes from the logit of "match".
+        texts, position_zero, pack: as in `match`; the rest as in `explain`. "occlusion" has one map
+        for all words of a text: what hiding a patch takes from the logit of "match".
         """
-        matcher = self._modules.matcher
-        if matcher is None:
-            raise self._lacks("match")
+        matcher = self._matching(pack).matcher
         way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
-        first = self._position_zero(position_zero)
+        inputs = self._inputs(pack)
+        first = inputs.position_zero(position_zero)
         seen = self._seen(images, mode, resolution)
         per_image = texts_per_image(texts, sum(len(one.places) for one in seen))
-        rows = [[self._match_row(text, first) for text in of_image] for of_image in per_image]
-        return self._explain(seen, rows, MatchReader(matcher, self._tokenizer.pad_id), way)
+        rows = [[inputs.match_row(text, first) for text in of_image] for of_image in per_image]
+        reader = MatchReader(matcher, inputs.tokenizer.pad_id)
+        return self._explain(seen, rows, reader, inputs.tokenizer, way)
 
     @torch.inference_mode()
     def rank(
@@ -352,17 +379,18 @@ class Engine:
         k: int,
         position_zero: Literal["enc", "cls"] | None = None,
         *,
+        pack: Pack | None = None,
         mode: Mode = "stretch",
         resolution: int | None = None,
     ) -> list[list[Ranked]]:
         """Each image's texts by the paper's two stages: the k best by ITC cosine are matched.
 
         The answers are in the order of the texts. k: at least 1; with as many texts or fewer, all
-        are matched. texts, position_zero, mode, resolution: as in `match`.
+        are matched. texts, position_zero, pack, mode, resolution: as in `match`.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        pairs = self._pairs(images, texts, position_zero, mode, resolution)
+        pairs = self._pairs(images, texts, position_zero, pack, mode, resolution)
         if not any(pairs.token_ids):
             return [[] for _ in pairs.texts]
         with device_errors(self._device):
@@ -370,7 +398,7 @@ class Engine:
             kept = shortlists(cosines, [len(row) for row in pairs.texts], k)
             chosen = zip(pairs.token_ids, kept, strict=True)
             logits = pairs.itm_logits([[row[i] for i in best] for row, best in chosen])
-        return ranked(logits, cosines, kept, pairs.texts, self._tokenizer)
+        return ranked(logits, cosines, kept, pairs.texts, self._inputs(pack).tokenizer)
 
     @torch.inference_mode()
     def embed(
@@ -378,14 +406,16 @@ class Engine:
         images: Images | EncodedImages | None = None,
         texts: str | Sequence[Text] | None = None,
         *,
+        pack: Pack | None = None,
         mode: Mode = "stretch",
         resolution: int | None = None,
     ) -> Tensor:
         """ITC projections of images or of texts: float32 unit vectors [N, 256], on the CPU.
 
-        mode, resolution: how images are framed, see `framing`.
+        pack: a match pack, whose vectors compare with one another alone. mode, resolution: how
+        images are framed, see `framing`.
         """
-        scorer = self._matching()
+        scorer = self._matching(pack)
         if (images is None) == (texts is None):
             raise ValueError("embed takes images or texts, one of the two")
         if images is not None:
@@ -393,7 +423,8 @@ class Engine:
             with device_errors(self._device):
                 return scorer.embed_images(embeddings)
         rows = [texts] if isinstance(texts, str) else texts or ()
-        token_ids = [self._text_ids(text) for text in rows]
+        inputs = self._inputs(pack)
+        token_ids = [inputs.text(text) for text in rows]
         with device_errors(self._device):
             return scorer.embed_texts(token_ids)
 
@@ -450,16 +481,15 @@ class Engine:
         images: Images | EncodedImages,
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None,
+        pack: Pack | None,
         mode: Mode,
         resolution: int | None,
     ) -> _Pairs:
-        scorer = self._matching()
+        scorer, inputs = self._matching(pack), self._inputs(pack)
         encoded = self.encode(images, mode, resolution)
         per_image = texts_per_image(texts, len(encoded))
-        first = self._position_zero(position_zero)
-        rows = {id(row): row for row in per_image}  # one list for all images is read once
-        read = {key: [self._text_ids(text) for text in row] for key, row in rows.items()}
-        return _Pairs(scorer, encoded, per_image, [read[id(row)] for row in per_image], first)
+        first = inputs.position_zero(position_zero)
+        return _Pairs(scorer, encoded, per_image, texts_read(per_image, inputs), first)
 
     def _seen(
         self, images: Images | EncodedImages, mode: Mode, resolution: int | None
@@ -478,62 +508,46 @@ class Engine:
         return seen
 
     def _explain(
-        self, seen: Sequence[Seen], rows: Sequence[Sequence[Row]], reader: Reader, way: Way
+        self,
+        seen: Sequence[Seen],
+        rows: Sequence[Sequence[Row]],
+        reader: Reader,
+        tokenizer: Tokenizer,
+        way: Way,
+        members: Sequence[int] | None = None,
     ) -> list[list[Explanation]]:
+        """Rows of images; of `members` alone, where they are named, the others' answers are []."""
         images = sum(len(one.places) for one in seen)
         if len(rows) != images:
             raise ValueError(f"{len(rows)} lists of texts to explain for {images} images")
-        explainer = Explainer(reader, self._modules.vision, self._tokenizer, way)
+        if members is not None and len(members) < images:
+            seen = [one.some(members) for one in seen]
+        explainer = Explainer(reader, self._modules.vision, tokenizer, way)
         with device_errors(self._device):
             return explainer.explain(seen, rows)
 
-    def _caption_row(self, caption: Caption | Text, options: CaptionOptions) -> Row:
-        """What the decoder reads: [DEC], the prompt, and from `start` on prefix and caption."""
-        tokenizer = self._tokenizer
-        start = len(tokenizer.prompt(options.prompt))
-        before = tokenizer.prompt(options.prompt, options.prefix)
-        if isinstance(caption, Caption):
-            text, own = caption.text, caption.token_ids
-        else:  # a text ends in [SEP], which explains itself as a token that is no word
-            own = tokenizer.text(caption)[1:]
-            text = tokenizer.decode([*before[start:], *own])
-        self._check_length(len(before) + len(own), "a caption and its prompt")
-        return Row(text, (*before, *own), start, len(before) + len(own))
-
-    def _match_row(self, text: Text, first: int | None) -> Row:
-        """What the matching encoder reads; [CLS], or what stands for it, and [SEP] are left out."""
-        ids = self._text_ids(text)
-        read = ids if first is None else (first, *ids[1:])
-        shown = text if isinstance(text, str) else self._tokenizer.decode(text)
-        return Row(shown, read, 1, len(read) - 1)
+    def _inputs(self, pack: Pack | None) -> Inputs:
+        tokenizer = self._tokenizer if pack is None else pack.tokenizer
+        return Inputs(tokenizer, self._text.max_positions)
 
     def _vision_digest(self) -> str:
         return Weights(self._folder).digest_of("vision_model.")
 
-    def _text_ids(self, text: Text) -> TokenIds:
-        token_ids = tuple(self._tokenizer.text(text))
-        self._check_length(len(token_ids), "a text")
-        return token_ids
-
-    def _check_length(self, tokens: int, what: str) -> None:
-        if tokens > self._text.max_positions:
-            raise InputError(
-                f"{what}: {tokens} tokens, the model has {self._text.max_positions} positions"
-            )
-
-    def _position_zero(self, choice: Literal["enc", "cls"] | None) -> int | None:
-        """The id that replaces [CLS] for ITM, or None."""
-        enc_id = self._tokenizer.enc_id
-        if choice not in (None, "enc", "cls"):
-            raise ValueError(f"position_zero must be 'enc' or 'cls', not {choice!r}")
-        if choice == "enc" and enc_id is None:
-            raise ValueError("position_zero='enc', but the checkpoint's tokenizer has no [ENC]")
-        return None if choice == "cls" else enc_id
-
-    def _matching(self) -> Scorer:
-        if self._scorer is None:
+    def _matching(self, pack: Pack | None = None) -> Scorer:
+        """The scorer of the checkpoint, or of a pack: each has a text cache of its own."""
+        own = self._scorer
+        if own is None:
             raise self._lacks("match")
-        return self._scorer
+        if pack is None:
+            return own
+        scorer = self._scorers.get(pack)
+        if scorer is None:
+            packs_of(pack, 1, own.matcher)
+            assert pack.matcher is not None  # noqa: S101 - for mypy: its base is one
+            scorer = Scorer(pack.matcher, pack.tokenizer.pad_id, TextCache())
+            scorer.on_forward = own.on_forward
+            self._scorers[pack] = scorer
+        return scorer
 
     def _lacks(self, task: str) -> CheckpointError:
         return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")

@@ -74,7 +74,7 @@ def read_card(folder: Path) -> PackCard:
         read = json.loads((folder / PACK_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PackError(f"{folder.name} is no pack: it has no {PACK_FILE}") from None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise PackError(f"{folder.name}: {PACK_FILE} cannot be read as JSON") from exc
     if not isinstance(read, dict) or read.pop("format", None) != FORMAT:
         raise PackError(f"{folder.name}: {PACK_FILE} is not of format {FORMAT}")

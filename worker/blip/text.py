@@ -203,7 +203,7 @@ class TextDecoder(nn.Module):
         return scores
 
 
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "attention": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",
     "cross_query": "crossattention.self.query",
@@ -228,7 +228,7 @@ def text_weights(state: dict[str, Tensor], prefix: str, num_layers: int) -> dict
         weights[f"embedding_norm.{kind}"] = state[f"{prefix}embeddings.LayerNorm.{kind}"]
         for index in range(num_layers):
             layer = f"{prefix}encoder.layer.{index}."
-            for ours, theirs in _LAYER_NAMES.items():
+            for ours, theirs in LAYER_NAMES.items():
                 weights[f"layers.{index}.{ours}.{kind}"] = state[f"{layer}{theirs}.{kind}"]
             weights[f"layers.{index}.qkv.{kind}"] = torch.cat(
                 [

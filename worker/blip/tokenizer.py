@@ -32,7 +32,7 @@ class Tokenizer:
 
         def special(name: str, key: str | None, token: str | None) -> int:
             stated = text_config.get(key) if key else None
-            known = vocabulary.get(token)
+            known = vocabulary.get(name, vocabulary.get(token))
             if stated is None and known is None:
                 raise CheckpointError(f"neither config.json nor the tokenizer has {name}")
             if stated is not None and known is not None and stated != known:
