@@ -162,7 +162,7 @@ class CaptionFlags:
         named: dict[str, Any] = {name: one for name, one in if_given.items() if one is not None}
         return CaptionOptions(
             **named,
-            style=self.style and self.style.value,
+            style=None if self.style is None else self.style.value,
             num_return_sequences=self.count,
             do_sample=self.sample,
             top_p=self.top_p,

@@ -226,7 +226,8 @@ class JobResult(Model):
     def space(self) -> tuple[str, str] | None:
         """Of a match, rank or embed job: the model and revision that its embeddings state, or would
         state."""
-        return self.model and (self.model.id, space_of(self.model.revision, self.pack))
+        by = self.model
+        return None if by is None else (by.id, space_of(by.revision, self.pack))
 
     def raise_for_state(self) -> Self:
         """Return self when the job succeeded.

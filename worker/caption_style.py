@@ -27,99 +27,97 @@ class Manners:
     have spaces between them.
     """
 
-    openings: tuple[tuple[re.Pattern[str], str], ...] = ()
+    openings: "tuple[Opening, ...]" = ()
     never_last: frozenset[str] = frozenset()
     rarely_last: frozenset[str] = frozenset()
     spaced: bool = True
 
 
-def _openings(*patterns: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in patterns)
+Opening = tuple[re.Pattern[str], str]
+
+
+def _opening(*parts: str, instead: str = "") -> Opening:
+    return re.compile("".join(parts), re.IGNORECASE), instead
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_FRENCH = (
+    r"^(?:(?:c['’]est|voici) )?(?:(?:une|la|l['’]|cette|un|le|ce) ?)?(?:vieille )?",
+    r"(?:image|photo|photographie|cliché)(?: en noir et blanc| floue)? ",
+)
+
 MANNERS: dict[str, Manners] = {
     "en": Manners(
-        _openings(
-            (
-                r"^(?:(?:there|here|this|it)(?: is|'s) )?(?:(?:an?|the|this|some|two) )?"
-                r"(?:(?:close[- ]?up|black[- ]and[- ]white|colou?r|old|vintage|stock|blurry) )*"
-                r"(?:pictures?|images?|photos?|photographs?|pics?|snapshots?|graphics?) "
+        openings=(
+            _opening(
+                r"^(?:(?:there|here|this|it)(?: is|'s) )?(?:(?:an?|the|this|some|two) )?",
+                r"(?:(?:close[- ]?up|black[- ]and[- ]white|colou?r|old|vintage|stock|blurry) )*",
+                r"(?:pictures?|images?|photos?|photographs?|pics?|snapshots?|graphics?) ",
                 r"(?:of|with|(?:(?:that|which) )?(?:shows?|showing|depicts?|depicting)) ",
-                "",
-            )
+            ),
         ),
-        _words("a an the and or nor but & of with"),
-        _words(
+        never_last=_words("a an the and or nor but & of with"),
+        rarely_last=_words(
             "in on at to from by for near next behind under over above below between into onto "
             "through along around beside against across inside outside while that which who whose "
             "as is are was were has have his her its their some very"
         ),
     ),
     "de": Manners(
-        _openings(
-            (
-                r"^(?:(?:das|dies|hier|es) ist )?(?:(?:ein|eine|das|die|dieses|diese) )?"
-                r"(?:(?:alte[sr]?|unscharfe[sr]?|farbige[sr]?) )*"
-                r"(?:(?:schwarz-?weiß)?(?:bild|foto|photo|fotografie|aufnahme)|abbildung|grafik) "
-                r"(?:von|vom|mit|zeigt|(?=eine[sr] )) ?",
-                "",
-            )
+        openings=(
+            _opening(
+                r"^(?:(?:das|dies|hier|es) ist )?(?:(?:ein|eine|das|die|dieses|diese) )?",
+                r"(?:(?:alte[sr]?|unscharfe[sr]?|farbige[sr]?) )*",
+                r"(?:(?:schwarz-?weiß)?(?:bild|foto|photo|fotografie|aufnahme)|abbildung|grafik) ",
+                r"(?:(?:von|vom|mit|zeigt) |(?=eine[sr] ))",
+            ),
         ),
-        _words(
+        never_last=_words(
             "ein eine einen einem einer eines der die das den dem des und oder sowie von vom mit"
         ),
-        _words(
+        rarely_last=_words(
             "in im auf an am bei zu zum zur aus vor hinter neben unter über zwischen durch für um "
             "während welche welcher welches ist sind war hat haben sein seine ihr ihre"
         ),
     ),
     "fr": Manners(
-        _openings(
-            (
-                r"^(?:(?:c['’]est|voici) )?(?:(?:une|la|l['’]|cette|un|le|ce) ?)?"
-                r"(?:vieille )?(?:image|photo|photographie|cliché)(?: en noir et blanc| floue)? "
-                r"(?:de |d['’]|avec |montrant |représentant |qui (?:montre|représente) |(?=des? ))",
-                "",
-            ),
-            (
-                r"^(?:(?:c['’]est|voici) )?(?:(?:une|la|l['’]|cette|un|le|ce) ?)?"
-                r"(?:vieille )?(?:image|photo|photographie|cliché)(?: en noir et blanc| floue)? du ",
-                "le ",
+        openings=(
+            _opening(*_FRENCH, "du ", instead="le "),
+            _opening(
+                *_FRENCH,
+                r"(?:de |d['’]|avec |montrant |représentant |qui (?:montre|représente) |(?=des ))",
             ),
         ),
-        _words("un une le la les l' l’ de du des d' d’ et ou avec"),
-        _words(
+        never_last=_words("un une le la les l' l’ de du des d' d’ et ou avec"),
+        rarely_last=_words(
             "à au aux dans sur sous sans pour par entre devant derrière vers chez en près qui que "
             "dont est sont a ont son sa ses leur leurs très"
         ),
     ),
     "ar": Manners(
-        _openings(
-            (r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?لل", "ال"),
-            (
-                r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?"
-                r"(?:ل|من |عن |مع |فيها |ت[ُ]?ظهر |ت[ُ]?بي[ّ]?ن )",
-                "",
+        openings=(
+            _opening(r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?لل", instead="ال"),
+            _opening(
+                r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?",
+                r"(?:ل|من |عن |مع |فيها |تُ?ظهر |تُ?بيّ?ن )",
             ),
         ),
-        _words("و أو ثم مع من"),
-        _words("في إلى على عن بين تحت فوق أمام خلف وراء بجانب قرب الذي التي هو هي"),
+        never_last=_words("و أو ثم مع من"),
+        rarely_last=_words("في إلى على عن بين تحت فوق أمام خلف وراء بجانب قرب الذي التي هو هي"),
     ),
     "zh": Manners(
-        _openings(
-            (r"^(?:这是)?一?[张幅](.+)的(?:图片|照片|图像|相片)$", r"\1"),
-            (
-                r"^(?:这?(?:一?[张幅])?)(?:图片|照片|图像|相片|图)[中里上]?"
+        openings=(
+            _opening(r"^(?:这是)?一?[张幅](.+)的(?:图片|照片|图像|相片)$", instead=r"\1"),
+            _opening(
+                r"^(?:这?(?:一?[张幅])?)(?:图片|照片|图像|相片|图)[中里上]?",
                 r"(?:显示了?|展示了?|描绘了?|是|有|，|：|,|:)",
-                "",
             ),
         ),
-        _words("的 地 得 和 与 及 跟 或 以及"),
-        _words("在 有 着 是 把 被 从 对 于 向 一 一个 一只 一张 一条 一些 两个 几个"),
+        never_last=_words("的 地 得 和 与 及 跟 或 以及"),
+        rarely_last=_words("在 有 着 是 把 被 从 对 于 向 一 一个 一只 一张 一条 一些 两个 几个"),
         spaced=False,
     ),
 }

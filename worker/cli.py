@@ -21,6 +21,7 @@ from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
 from worker.explain_cli import explain
 from worker.flags import AsJson, Dtype, Model
+from worker.packs_cli import packs
 from worker.settings import BUNDLED, model_path
 
 cli = typer.Typer(
@@ -43,6 +44,7 @@ cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(explain)
 cli.command()(calibrate)
+cli.command()(packs)
 cli.command()(check_image)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)

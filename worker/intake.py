@@ -14,8 +14,8 @@ from itertools import count
 
 from producer.contract import ErrorCode, ImageJob, JobFailed, utcnow
 from producer.queues import BULK, INTERACTIVE
-from worker.blip.framing import Framing
 from worker.errors import Fault
+from worker.models import Plan
 from worker.pipeline import Begun, Pipeline, Product
 
 TICK_S = 0.2
@@ -66,18 +66,18 @@ class Intake:
         The jobs are alike but for their image, which is whole: without regions.
 
         Raises:
-            Fault, JobFailed: none of them can be run; as `Pipeline.framing`.
+            Fault, JobFailed: none of them can be run; as `Pipeline.plan`.
         """
         jobs = list(jobs)
         if not jobs:
             return []
-        framing, turn = self._pipeline.framing(jobs[0]), self._turns[jobs[0].lane]
+        plan, turn = self._pipeline.plan(jobs[0]), self._turns[jobs[0].lane]
         while not turn.acquire(timeout=TICK_S):
             if self._ending():
                 return [Unbegun() for _ in jobs]
         try:
             deadline_s = time.monotonic() + self._limits.timeout_s
-            flying = [self._handed_out(job, framing, deadline_s) for job in jobs]
+            flying = [self._handed_out(job, plan, deadline_s) for job in jobs]
         finally:
             turn.release()
         return [self._outcome(one, deadline_s) for one in flying]
@@ -86,13 +86,13 @@ class Intake:
         """After the last message."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _handed_out(self, job: ImageJob, framing: Framing, deadline_s: float) -> "Future[Begun]":
+    def _handed_out(self, job: ImageJob, plan: Plan, deadline_s: float) -> "Future[Begun]":
         """An image in the hands of the threads, or one that has failed for want of a place."""
         why: Exception = Unbegun()
         while not self._ending():
             left_s = deadline_s - time.monotonic()
             if self._places.acquire(timeout=max(0.0, min(TICK_S, left_s))):
-                return self._pool.submit(self._begun, job, framing, deadline_s)
+                return self._pool.submit(self._begun, job, plan, deadline_s)
             if left_s <= 0:
                 why = _too_late()
                 break
@@ -100,7 +100,7 @@ class Intake:
         failed.set_exception(why)
         return failed
 
-    def _begun(self, job: ImageJob, framing: Framing, deadline_s: float) -> Begun:
+    def _begun(self, job: ImageJob, plan: Plan, deadline_s: float) -> Begun:
         """On one of the threads. Whatever happens, the place is given back once."""
         try:
             if self._ending():
@@ -109,7 +109,7 @@ class Intake:
                 raise _too_late()
             if job.expires_at is not None and utcnow() >= job.expires_at:
                 raise JobFailed(ErrorCode.JOB_EXPIRED)
-            begun = self._pipeline.begin(job, framing)
+            begun = self._pipeline.begin(job, plan)
         except BaseException:
             self._places.release()
             raise

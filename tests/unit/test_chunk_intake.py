@@ -114,7 +114,7 @@ def test_given_an_engine_that_fails_at_one_image_then_the_others_are_fine(
 
 def test_given_a_task_that_is_not_served_then_nothing_is_begun(make: Callable[..., Intake]) -> None:
     class Lacking(FakeModels):
-        def framing(self, job: Any) -> Any:
+        def plan(self, job: Any) -> Any:
             raise Fault(ErrorCode.MODEL_LACKS_CAPTIONING)
 
     intake = make()

@@ -124,14 +124,14 @@ class PackLoader:
         )
 
     def _check_base(self, card: PackCard) -> None:
-        if card.base.revision != self._revision and card.base.digest != self._digest:
+        if card.base.revision != self._revision and card.base.digest != self.digest:
             raise PackError(
                 f"it was trained on {card.base.model_id} at revision {card.base.revision}, and "
                 f"cannot adapt {self._model_id} at revision {self._revision}"
             )
 
     @property
-    def _digest(self) -> str:
+    def digest(self) -> str:
         """Over all tensors of the checkpoint; computed once, when first asked for."""
         with self._lock:
             return self._computed_digest

@@ -25,8 +25,8 @@ class Unavailable(JobFailed):
 def lookup(wanted: str, tags: Iterable[str]) -> str | None:
     """The tag that answers a language range (RFC 4647, section 3.4), or None.
 
-    >>> lookup("zh-Hant-x-private", ["zh", "zh-hant"]), lookup("de-AT", ["de"]), lookup("de", ["fr"])
-    ('zh-hant', 'de', None)
+    >>> lookup("zh-Hant-x-private", ["zh", "zh-hant"]), lookup("de", ["fr", "de-AT"])
+    ('zh-hant', None)
     """
     by_lower_case = {tag.lower(): tag for tag in tags}
     for shorter in _truncated(wanted):

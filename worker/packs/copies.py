@@ -1,6 +1,6 @@
 """Copies of packs on this machine, each whole and checked, or not there at all.
 
-    CACHE/STAMP.lock        held shared while a pack is read, exclusively while it is made or removed
+    CACHE/STAMP.lock        held while a pack is read; alone, while it is made or removed
     CACHE/STAMP/NAME/       its files
     CACHE/STAMP/sums.json   their SHA-256, by name; written last
 

@@ -43,10 +43,11 @@ class Place(Protocol):
 
 def served_by(engines: "Mapping[str, Engine]") -> dict[str, Served]:
     """The checkpoints that packs may adapt, by task."""
-    return {
-        task: Served(engine.model_id, engine.revision, lambda engine=engine: engine.digest)
-        for task, engine in engines.items()
-    }
+
+    def of(engine: "Engine") -> Served:
+        return Served(engine.model_id, engine.revision, lambda: engine.digest)
+
+    return {task: of(engine) for task, engine in engines.items()}
 
 
 class Packs:
@@ -187,7 +188,9 @@ class Packs:
             raise PacksMissing(f"no pack is named {name}")
         try:
             for task in dict.fromkeys(one.task for one in named):
-                if (found := chosen(named, task or "caption", None, name, self.language)) is not None:
+                if (
+                    found := chosen(named, task or "caption", None, name, self.language)
+                ) is not None:
                     self.take(found)
         except (JobFailed, Fault, OSError) as exc:
             raise PacksMissing(f"the pack {name} cannot be preloaded: {exc}") from exc
