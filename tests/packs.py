@@ -32,7 +32,11 @@ def tensors_of_base(*names: str) -> dict[str, Tensor]:
 
 
 def write_caption_pack(
-    folder: Path, name: str, language: str | None = None, article: str = "", base: Base | None = None
+    folder: Path,
+    name: str,
+    language: str | None = None,
+    article: str = "",
+    base: Base | None = None,
 ) -> Path:
     """A pack that says what the checkpoint says, with `article` (the name without) for "a"."""
     folder.mkdir(parents=True)

@@ -293,7 +293,7 @@ def load_packs(settings: WorkerSettings, engines: "dict[str, Engine]") -> Packs:
     """
     packs = Packs(
         engines,
-        places_of(settings),
+        places_of(settings, settings.models.values()),
         room=settings.packs_loaded,
         pinned=settings.pinned,
         language=settings.base_language,

@@ -33,7 +33,7 @@ def packs(as_json: AsJson = False) -> None:
     rows: list[dict[str, Any]] = []
     with clear_errors():
         served = _served(settings)
-        for place in places_of(settings):
+        for place in places_of(settings, settings.models.values()):
             try:
                 rows += [_row(one, served) for one in place.listed()]
             except (Fault, OSError) as exc:

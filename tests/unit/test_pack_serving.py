@@ -213,6 +213,7 @@ def batcher() -> Iterator[list[Batcher[BatchKey]]]:
         assert one.close(30)
 
 
+@pytest.mark.timeout(400)  # it loads packs some 1,600 times
 def test_given_fifty_packs_and_room_for_four_then_2000_jobs_in_any_order_are_each_answered_right(
     engine: Engine, tmp_path: Path, batcher: list[Batcher[BatchKey]]
 ) -> None:

@@ -168,7 +168,9 @@ class Packs:
             if one not in before and one.why_not is None:
                 log.info("pack %s: %s, of %s", one.name, one.language or one.task, one.where)
             elif one not in before:
-                log.warning("pack %s of %s: %s", one.name, one.where, one.why_not)
+                amiss = one.task is None or one.task in self._served
+                level = logging.WARNING if amiss else logging.DEBUG
+                log.log(level, "pack %s of %s: %s", one.name, one.where, one.why_not)
         self._shelf.keep_only(self.listed)
 
     def _judged(self, found: Found) -> Found:

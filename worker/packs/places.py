@@ -1,5 +1,6 @@
 """The places where a worker's packs are, by its settings."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from worker.packs.folder import FolderPlace
@@ -9,10 +10,11 @@ from worker.settings import WorkerSettings, bundled_packs
 __all__ = ["places_of"]
 
 
-def places_of(settings: WorkerSettings) -> list[Place]:
-    """Those of CAPTIONQ_PACKS, in their order, then the package's own for its own checkpoint."""
+def places_of(settings: WorkerSettings, models: Iterable[str]) -> list[Place]:
+    """Those of CAPTIONQ_PACKS, in their order, then the package's own for its own checkpoint, if
+    that is among the models."""
     places = [_place(entry, settings) for entry in settings.pack_places]
-    own = {bundled_packs(model) for model in settings.models.values()}
+    own = {bundled_packs(model) for model in models}
     return places + [FolderPlace(folder, optional=True) for folder in own if folder is not None]
 
 
