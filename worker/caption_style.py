@@ -160,14 +160,14 @@ def _without_opening(text: str, manners: Manners) -> str:
 
 def _ended(text: str, manners: Manners, cut: bool) -> str:
     """The text without what cannot be its end. Behind a word that is left out, it is cut."""
-    kept = text
-    while True:
-        kept = kept.rstrip(DANGLING_MARKS)
+    least = kept = text.rstrip(DANGLING_MARKS)
+    while kept:
         words = manners.never_last | (manners.rarely_last if cut else frozenset())
         last = _last(kept, words, manners.spaced)
-        if not last or len(last) == len(kept):
-            return kept if kept and not last else text.strip()
-        kept, cut = kept[: -len(last)], True
+        if not last:
+            return kept
+        kept, cut = kept[: -len(last)].rstrip(DANGLING_MARKS), True
+    return least or text.strip()  # it is made of nothing else
 
 
 def _last(text: str, words: frozenset[str], spaced: bool) -> str:
