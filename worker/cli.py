@@ -20,9 +20,12 @@ from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
 from worker.explain_cli import explain
+from worker.finetune_cli import finetune
 from worker.flags import AsJson, Dtype, Model
+from worker.merge_cli import merge_pack
 from worker.packs_cli import packs
 from worker.settings import BUNDLED, model_path
+from worker.train_tokenizer_cli import train_tokenizer
 
 cli = typer.Typer(
     name="captionq-worker",
@@ -45,7 +48,10 @@ cli.command()(by_hand.match)
 cli.command()(explain)
 cli.command()(calibrate)
 cli.command()(packs)
+cli.command()(finetune)
+cli.command("train-tokenizer")(train_tokenizer)
 cli.command()(check_image)
+cli.command("merge-pack")(merge_pack)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
 benches.command("service")(bench_service)
@@ -283,6 +289,18 @@ def bench_match(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
+
+
+@benches.command("languages", **PASSED_ON)
+def bench_languages(context: typer.Context) -> None:
+    """What it costs to mix languages in a batch, beside a batch in one; --help.
+
+    The options are those of python -m worker.blip.bench.languages.
+    """
+    from worker.blip.bench import languages
+
+    with clear_errors():
+        raise typer.Exit(languages.main(context.args, prog="captionq-worker bench languages"))
 
 
 @benches.command("explain", **PASSED_ON)

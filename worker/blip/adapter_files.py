@@ -4,7 +4,6 @@ Nothing is taken for granted: the settings that would change a number are known 
 names and shapes in the file's header are checked before any tensor is read.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -15,13 +14,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from worker.blip.adapter_names import Shape
 from worker.blip.errors import PackError
+from worker.blip.pack_card import read_json
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
-MAX_JSON_BYTES = 1_000_000
-_PREFIX = "base_model.model."
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+PREFIX = "base_model.model."
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 _OF_TRAINING = {
     "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "exclude_modules",
     "inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout", "megatron_core",
@@ -31,8 +31,6 @@ _OF_TRAINING = {
 """Settings that say how an adapter was trained, or nothing that its tensors do not say."""
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 """Ways of initialising that leave the base's weights alone (PiSSA, OLoRA, CorDA ... do not)."""
-
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def read_adapter(
                 shapes[_known(name)] = tuple(part.get_shape())
             for name, shape in shapes.items():
                 _check(name, shape, shapes, layers, whole)
-            tensors = {name: file.get_tensor(_PREFIX + name) for name in shapes}
+            tensors = {name: file.get_tensor(PREFIX + name) for name in shapes}
     except FileNotFoundError:
         raise PackError(f"the pack has no {TENSOR_FILE}") from None
     except (OSError, SafetensorError) as exc:
@@ -87,27 +85,10 @@ def read_adapter(
         if not torch.isfinite(tensor).all():
             raise PackError(f"{name} holds infinite numbers, or what is none")
     factors = {
-        module: _factors(tensors[module + _DOWN], tensors[module + _UP], config)
-        for module in (name.removesuffix(_DOWN) for name in tensors if name.endswith(_DOWN))
+        module: _factors(tensors[module + DOWN], tensors[module + UP], config)
+        for module in (name.removesuffix(DOWN) for name in tensors if name.endswith(DOWN))
     }
     return Adapter(factors, {name: tensors[name] for name in tensors if name in whole})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON object. Raises PackError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-        if len(data) > MAX_JSON_BYTES:
-            raise PackError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes")
-        read = json.loads(data)
-    except FileNotFoundError:
-        raise PackError(f"the pack has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise PackError(f"{path.name} cannot be read as JSON") from exc
-    if not isinstance(read, dict):
-        raise PackError(f"{path.name} is no JSON object")
-    return read
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -132,9 +113,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _known(name: str) -> str:
-    if not name.startswith(_PREFIX):
-        raise PackError(f"{name} is no tensor of a PEFT adapter: it has no {_PREFIX}")
-    return name.removeprefix(_PREFIX)
+    if not name.startswith(PREFIX):
+        raise PackError(f"{name} is no tensor of a PEFT adapter: it has no {PREFIX}")
+    return name.removeprefix(PREFIX)
 
 
 def _check(
@@ -145,7 +126,7 @@ def _check(
     whole: Mapping[str, Shape],
 ) -> None:
     """Refuse a tensor that has no place, or not this shape, among those of the file."""
-    for own, other in ((_DOWN, _UP), (_UP, _DOWN)):
+    for own, other in ((DOWN, UP), (UP, DOWN)):
         module = name.removesuffix(own)
         if module == name:
             continue
@@ -154,9 +135,9 @@ def _check(
         if module + other not in shapes:
             raise PackError(f"{name} has no {other.removeprefix('.')} beside it")
         size_out, size_in = layers[module]
-        rank = shape[0 if own == _DOWN else -1] if len(shape) == 2 else 0
-        expected = (rank, size_in) if own == _DOWN else (size_out, rank)
-        paired = shapes[module + other][-1 if own == _DOWN else 0]
+        rank = shape[0 if own == DOWN else -1] if len(shape) == 2 else 0
+        expected = (rank, size_in) if own == DOWN else (size_out, rank)
+        paired = shapes[module + other][-1 if own == DOWN else 0]
         if shape != expected or not 0 < rank <= min(size_in, size_out) or paired != rank:
             raise PackError(
                 f"{name} is {list(shape)}, which fits no LoRA of [{size_out}, {size_in}]"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worker.blip.attention import Explainer, Row, Seen, Way
-from worker.blip.captioning import caption_rows, steps_of
+from worker.blip.captioning import Asked, caption_images
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.device import DTYPES, device_named
 from worker.blip.encoded import EncodedImages
@@ -22,7 +22,9 @@ from worker.blip.hub import resolve
 from worker.blip.images import Group, Images, frame, framing, normalise
 from worker.blip.inputs import Inputs, texts_read
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
-from worker.blip.pack import Pack, PackLoader
+from worker.blip.pack import Pack
+from worker.blip.pack import load as load_pack
+from worker.blip.pack_files import PackFiles
 from worker.blip.pack_rows import by_pack, packs_of
 from worker.blip.readers import CaptionReader, MatchReader, Reader
 from worker.blip.results import Caption, Match, Ranked, matches, ranked
@@ -88,7 +90,7 @@ class Engine:
         self._text = checkpoint.text
         self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
-        self._loader = PackLoader(checkpoint, self._modules, device)
+        self._pack_files = PackFiles(checkpoint)
         self.text_cache = TextCache()
         matcher, pad_id = self._modules.matcher, self._tokenizer.pad_id
         self._scorer = None if matcher is None else Scorer(matcher, pad_id, self.text_cache)
@@ -134,7 +136,7 @@ class Engine:
 
         Any thread may ask.
         """
-        return self._loader.digest
+        return self._pack_files.digest()
 
     def load_pack(self, folder: str | Path) -> Pack:
         """A language or a domain beside this checkpoint, for `packs` and `pack` of its calls.
@@ -142,8 +144,9 @@ class Engine:
         Any thread may ask. Raises PackError for a folder that is no pack, or is one of another
         checkpoint; OutOfMemory.
         """
+        size = 0 if self._scorer is None else self._scorer.width
         with device_errors(self._device):
-            return self._loader.load(Path(folder))
+            return load_pack(self._pack_files.read(Path(folder), size), self._modules)
 
     def token_ids(self, text: str, pack: Pack | None = None) -> TokenIds:
         """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
@@ -255,19 +258,9 @@ class Engine:
         rows = [seeded(row) for row in rows_of(options, names, len(encoded))]
         chosen = packs_of(packs, len(encoded), steps.decoder)
         prompts = [self._inputs(p).prompt(row) for p, row in zip(chosen, rows, strict=True)]
-        captions: list[list[Caption]] = [[] for _ in rows]
         with device_errors(self._device):
-            for pack, members in by_pack(chosen).items():
-                found = caption_rows(
-                    steps_of(steps, pack),
-                    encoded if len(members) == len(rows) else encoded.some(members),
-                    [rows[i] for i in members],
-                    [prompts[i] for i in members],
-                    self._inputs(pack).tokenizer,
-                )
-                for index, best in zip(members, found, strict=True):
-                    captions[index] = best
-        return captions
+            asked = Asked(rows, prompts, chosen)
+            return caption_images(steps, self._tokenizer, encoded, asked)
 
     @torch.inference_mode()
     def match(

@@ -43,12 +43,15 @@ def beside(parts: Sequence[LowRank]) -> LowRank:
 
 
 class AdaptedLinear(Linear):
-    """A linear layer and the LoRA of all its rows."""
+    """A linear layer and its LoRA.
 
-    def __init__(self, base: Linear, low_rank: LowRank) -> None:
+    mask: [B, 1, R], the ranks that each row has; None where all have all.
+    """
+
+    def __init__(self, base: Linear, low_rank: LowRank, mask: Tensor | None = None) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
-        self._base = base
+        self._base, self._mask = base, mask
         self.down, self.up = low_rank.down, low_rank.up
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -67,11 +70,12 @@ class AdaptedLinear(Linear):
         return self._base.add(hidden, total.view(residual.shape))
 
     def plain_weight(self) -> Tensor:
-        """The weights [out, in] with LoRA merged into them, made anew in every call."""
+        """The weights [out, in] with the LoRA of all rows merged, made anew in every call."""
         return self._base.plain_weight() + (self.up.t() @ self.down)
 
     def _low(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self.down)
+        low = functional.linear(hidden, self.down)
+        return low if self._mask is None else low.mul_(self._mask)
 
 
 def with_modules(module: ModuleT, others: Mapping[str, nn.Module]) -> ModuleT:
@@ -92,11 +96,9 @@ def with_modules(module: ModuleT, others: Mapping[str, nn.Module]) -> ModuleT:
     return made
 
 
-def with_lora(module: ModuleT, lora: Mapping[str, LowRank]) -> ModuleT:
-    """A module tree whose linear layers, named by their paths, have LoRA beside them."""
-    layers = {}
-    for path, low_rank in lora.items():
-        base = module.get_submodule(path)
-        assert isinstance(base, Linear)  # noqa: S101 - for mypy: adapter_names names these alone
-        layers[path] = AdaptedLinear(base, low_rank)
-    return with_modules(module, layers)
+def linear_at(module: nn.Module, path: str) -> Linear:
+    """The linear layer of this path."""
+    layer = module.get_submodule(path)
+    if not isinstance(layer, Linear):
+        raise TypeError(f"{path} is no linear layer that LoRA can stand beside")
+    return layer

@@ -46,7 +46,7 @@ class PairTable:
         label: str | None = None,
     ) -> None:
         self._path = path
-        self._rows = _opened(path)
+        self._rows = opened(path)
         name, names = path.name, self._rows.schema.names
         self._columns = [
             chosen_column(name, names, image, GUESSES["reference"], "images", "--column"),
@@ -65,7 +65,7 @@ class PairTable:
         """
         for number, (image, text, label) in enumerate(self._values(), 1):
             position = f"{self._path.name}, row {number}"
-            matches = LABELS.get(_spelled(label))
+            matches = LABELS.get(spelled(label))
             if matches is None:
                 raise ValueError(f"{position}: the label is {label!r}, not 0 or 1, true or false")
             try:
@@ -89,11 +89,17 @@ class PairTable:
             raise ValueError(f"{self._path} cannot be read: {exc}") from exc
 
 
-def _opened(path: Path) -> Any:
-    """The table as a pyarrow dataset."""
+def opened(path: Path) -> Any:
+    """A .csv, .tsv, .jsonl or .parquet table as a pyarrow dataset; CSV's cells are texts.
+
+    Raises:
+        NotInstalled: without pyarrow.
+        ValueError: it is no such table.
+        OSError: it cannot be read.
+    """
     kind = path.suffix.lower()
     if kind not in CSV and kind not in OTHERS:
-        raise ValueError(f"{path}: a table of pairs is one of {', '.join((*CSV, *OTHERS))}")
+        raise ValueError(f"{path}: a table is one of {', '.join((*CSV, *OTHERS))}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
@@ -101,7 +107,7 @@ def _opened(path: Path) -> Any:
         from pyarrow import csv, dataset
     except ModuleNotFoundError as exc:
         raise NotInstalled(
-            "Reading tables of pairs needs pyarrow: pip install 'captionq[calibrate]'"
+            "Reading tables needs pyarrow: pip install 'captionq[calibrate]'"
         ) from exc
     try:
         if kind not in CSV:
@@ -113,10 +119,10 @@ def _opened(path: Path) -> Any:
         words = pyarrow.schema([(name, pyarrow.string()) for name in names])
         return dataset.dataset(path, format=rule, schema=words)
     except pyarrow.ArrowException as exc:
-        raise ValueError(f"{path} is no table of pairs: {exc}") from exc
+        raise ValueError(f"{path} is no table: {exc}") from exc
 
 
-def _spelled(label: object) -> str:
+def spelled(label: object) -> str:
     """A label as LABELS has it: True, 1, 1.0 and "1" are the same."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
