@@ -101,7 +101,9 @@ def caption(
 
         def ask(framed: "list[NDArray[np.uint8]]") -> "list[list[Caption]]":
             # Native mode leaves images as they are that any mode has framed.
-            found = engine.caption(framed, options, answering, mode="native", resolution=resolution)
+            found = engine.caption(
+                framed, options, packs=answering, mode="native", resolution=resolution
+            )
             return [[_styled(one, style, spoken, options) for one in row] for row in found]
 
         for image, found in files.answers(ask):

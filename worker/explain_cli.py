@@ -94,14 +94,14 @@ def explain(
                 [text]
                 if text
                 else engine.caption(
-                    framed, options, answering, mode="native", resolution=resolution
+                    framed, options, packs=answering, mode="native", resolution=resolution
                 )
             )
             [found] = engine.explain(
                 framed,
                 captions,
                 options,
-                answering,
+                packs=answering,
                 method=method or DEFAULT_METHOD,
                 mode="native",
                 resolution=resolution,
