@@ -118,6 +118,8 @@ class PackFiles:
             return Tokenizer(folder, {"vocab_size": size})
         except CheckpointError as exc:
             raise PackError(f"its tokenizer cannot be used: {exc}") from exc
+        except Exception as exc:
+            raise PackError(f"its tokenizer cannot be used: {type(exc).__name__}") from exc
 
 
 def _revision(folder: Path) -> str:
