@@ -118,7 +118,9 @@ class PackFiles:
             return Tokenizer(folder, {"vocab_size": size})
         except CheckpointError as exc:
             raise PackError(f"its tokenizer cannot be used: {exc}") from exc
-        except Exception as exc:
+        except MemoryError:
+            raise
+        except Exception as exc:  # of a broken file these libraries raise anything
             raise PackError(f"its tokenizer cannot be used: {type(exc).__name__}") from exc
 
 
