@@ -11,6 +11,7 @@ from producer.contract import ErrorCode
 from producer.ledger import Ledger
 from producer.queues import queues_served
 from producer.redis_store import RedisStore
+from worker.asked import BatchKey
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
@@ -27,7 +28,7 @@ from worker.gate import Gate
 from worker.image import ImageLimits
 from worker.intake import Intake, IntakeLimits
 from worker.leases import Leases
-from worker.models import BatchKey, Models
+from worker.models import Models
 from worker.packs.library import Packs, PacksMissing
 from worker.packs.places import places_of
 from worker.pipeline import Pipeline

@@ -14,8 +14,8 @@ from itertools import count
 
 from producer.contract import ErrorCode, ImageJob, JobFailed, utcnow
 from producer.queues import BULK, INTERACTIVE
+from worker.asked import Plan
 from worker.errors import Fault
-from worker.models import Plan
 from worker.pipeline import Begun, Pipeline, Product
 
 TICK_S = 0.2

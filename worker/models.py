@@ -7,9 +7,8 @@ encoder; so do two checkpoints whose vision encoders are the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from producer.contract import (
     CaptionJob,
@@ -26,11 +25,11 @@ from producer.contract import (
 )
 from producer.errors import PUBLIC_TEXT, JobFailed
 from producer.queues import model_task
-from worker.answer import Answer, Interpreter, Looked, PositionZero
+from worker.answer import Answer, Interpreter, Looked
+from worker.asked import Asked, BatchKey, Plan
 from worker.errors import Fault
 from worker.packs.answering import NO_PACKS, Answering
 from worker.packs.choice import Unavailable
-from worker.packs.found import Found
 from worker.packs.library import Packs
 
 if TYPE_CHECKING:
@@ -56,60 +55,6 @@ LACKS = {
     "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
     "match": ErrorCode.MODEL_LACKS_MATCHING,
 }
-
-
-class BatchKey(NamedTuple):
-    """What changes the shape of the computation, and so separates batches.
-
-    task: caption, match, embed, embed_texts or rank. resolution: the square's side where it is not
-    the model's own. Modes share batches: their grids have about as many patches, and the engine
-    masks the difference. weighed: captions that the matching model looks at as well. position_zero,
-    k: of match and rank. explain: how it is to be found out where the model looked. pack: the one
-    for matching, by name and revision; captions of all packs share batches.
-    """
-
-    task: str
-    num_beams: int = 1
-    num_samples: int = 1
-    resolution: int | None = None
-    weighed: bool = False
-    position_zero: PositionZero | None = None
-    k: int = 0
-    explain: ExplainOptions | None = None
-    pack: str | None = None
-
-
-class Asked(NamedTuple):
-    """One item of a batch: framed pixels, uint8 [H, W, 3], or None, and what is wanted of them.
-
-    weight: its cost on the device, in images. packs: those that answer it, held until they have.
-    """
-
-    pixels: Any
-    wanted: Any
-    weight: int = 1
-    packs: Answering = NO_PACKS
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a job, or jobs that are alike but for their images, are to be answered.
-
-    chosen: the pack for the job's own task, if any; weighing: for captions to be weighed.
-    """
-
-    framing: "Framing"
-    chosen: Found | None = None
-    weighing: Found | None = None
-    take: "Callable[[Found], Pack] | None" = None
-
-    @cached_property
-    def packs(self) -> Answering:
-        """The packs, on the device as long as they are held. Raises as `Packs.take`."""
-        if self.take is None or (self.chosen is None and self.weighing is None):
-            return NO_PACKS
-        pack = None if self.chosen is None else self.take(self.chosen)
-        return Answering(pack, None if self.weighing is None else self.take(self.weighing))
 
 
 class Models:

@@ -21,6 +21,7 @@ from producer.contract import (
 )
 from producer.queues import BULK
 from worker.answer import Answer
+from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher, BatcherClosed, QueueFull
 from worker.batching import BATCHES_IN_A_ROW
 from worker.blip.framing import Framing
@@ -28,7 +29,7 @@ from worker.blip.geometry import Box
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.lines import Done
-from worker.models import BatchKey, Models, Plan
+from worker.models import Models
 from worker.packs.answering import NO_PACKS, Answering
 from worker.pictures.ground import within
 from worker.result_cache import Kept, ResultCache

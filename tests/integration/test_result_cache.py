@@ -23,10 +23,10 @@ from producer.contract import (
 from producer.embedded import RedisServer
 from worker import cli
 from worker.answer import Answer
+from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.image import Decoded
-from worker.models import BatchKey, Plan
 from worker.pipeline import Pipeline
 from worker.result_cache import ResultCache, read_counts
 

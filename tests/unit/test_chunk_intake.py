@@ -11,11 +11,11 @@ import pytest
 
 from producer.contract import CaptionJob, ErrorCode, JobFailed, utcnow
 from tests.unit.test_pipeline import FACTS, PIXELS, FakeModels, NoMemoryError
+from worker.asked import BatchKey
 from worker.batcher import Batcher
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.intake import Intake, IntakeLimits, Unbegun
-from worker.models import BatchKey
 from worker.pipeline import Pipeline, Product
 
 Fetch = Callable[[str, float], bytes]

@@ -18,11 +18,12 @@ from producer.contract import (
     MatchJob,
 )
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
+from worker.asked import BatchKey
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
 from worker.blip.geometry import MODES
 from worker.errors import Fault
-from worker.models import BatchKey, Models
+from worker.models import Models
 
 IMAGE = "https://example.com/a.png"
 SIZES = [(200, 160), (400, 100), (60, 300), (150, 100)]

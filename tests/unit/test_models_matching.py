@@ -20,11 +20,12 @@ from producer.contract import (
 )
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
 from worker.answer import Answer
+from worker.asked import Asked, BatchKey
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
 from worker.calibration import Calibration, Figures, Platt
 from worker.errors import Fault
-from worker.models import Asked, BatchKey, Models
+from worker.models import Models
 
 IMAGE = "https://example.com/a.png"
 FIGURES = Figures(roc_auc=1, average_precision=1, calibration_error=0, log_loss=0)

@@ -26,11 +26,12 @@ from producer.contract import (
 )
 from tests.packs import BASE, base_card, write_caption_pack, write_match_pack
 from worker.answer import Answer
+from worker.asked import BatchKey
 from worker.batcher import Batcher
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
 from worker.blip.pack_card import Base
-from worker.models import BatchKey, Models
+from worker.models import Models
 from worker.packs.folder import FolderPlace
 from worker.packs.library import Packs
 from worker.training import scenes

@@ -22,11 +22,11 @@ from producer.contract import (
     utcnow,
 )
 from worker.answer import Interpreter, Looked
+from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.errors import Fault
 from worker.image import Decoded
-from worker.models import BatchKey, Plan
 from worker.pipeline import Pipeline
 
 FACTS = ImageFacts(format="PNG", width=4, height=3, bytes=3, sha256="0" * 64)
