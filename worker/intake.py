@@ -7,7 +7,7 @@ until the device has been at it: so few of them wait in memory, and a slow devic
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -63,7 +63,7 @@ class Intake:
     def run(self, jobs: Iterable[ImageJob]) -> list[Product | BaseException]:
         """What became of each job, in order: its product, what its run raised, or Unbegun.
 
-        The jobs are alike but for their image, which is whole: without regions.
+        The jobs are alike but for their image, which is whole, without regions, and its language.
 
         Raises:
             Fault, JobFailed: none of them can be run; as `Pipeline.plan`.
@@ -71,13 +71,13 @@ class Intake:
         jobs = list(jobs)
         if not jobs:
             return []
-        plan, turn = self._pipeline.plan(jobs[0]), self._turns[jobs[0].lane]
+        plans, turn = self._plans(jobs), self._turns[jobs[0].lane]
         while not turn.acquire(timeout=TICK_S):
             if self._ending():
                 return [Unbegun() for _ in jobs]
         try:
             deadline_s = time.monotonic() + self._limits.timeout_s
-            flying = [self._handed_out(job, plan, deadline_s) for job in jobs]
+            flying = [self._handed_out(job, plans[job.language], deadline_s) for job in jobs]
         finally:
             turn.release()
         return [self._outcome(one, deadline_s) for one in flying]
@@ -86,8 +86,27 @@ class Intake:
         """After the last message."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _handed_out(self, job: ImageJob, plan: Plan, deadline_s: float) -> "Future[Begun]":
-        """An image in the hands of the threads, or one that has failed for want of a place."""
+    def _plans(self, jobs: Sequence[ImageJob]) -> dict[str | None, Plan | JobFailed]:
+        """How the jobs of each language are answered, or why they are not; raises if none is."""
+        plans: dict[str | None, Plan | JobFailed] = {}
+        for job in jobs:
+            if job.language not in plans:
+                try:
+                    plans[job.language] = self._pipeline.plan(job)
+                except JobFailed as exc:
+                    plans[job.language] = exc
+        refused = [plan for plan in plans.values() if isinstance(plan, JobFailed)]
+        if len(refused) == len(plans):
+            raise refused[0]
+        return plans
+
+    def _handed_out(
+        self, job: ImageJob, plan: Plan | JobFailed, deadline_s: float
+    ) -> "Future[Begun]":
+        """An image in the hands of the threads, or one that has failed for want of a place, or of
+        a plan."""
+        if isinstance(plan, JobFailed):
+            return _failed(plan)
         why: Exception = Unbegun()
         while not self._ending():
             left_s = deadline_s - time.monotonic()
@@ -96,9 +115,7 @@ class Intake:
             if left_s <= 0:
                 why = _too_late()
                 break
-        failed: Future[Begun] = Future()
-        failed.set_exception(why)
-        return failed
+        return _failed(why)
 
     def _begun(self, job: ImageJob, plan: Plan, deadline_s: float) -> Begun:
         """On one of the threads. Whatever happens, the place is given back once."""
@@ -128,6 +145,12 @@ class Intake:
             return _too_late()
         except BaseException as exc:  # noqa: BLE001 - it is of this image alone
             return exc
+
+
+def _failed(why: Exception) -> "Future[Begun]":
+    failed: Future[Begun] = Future()
+    failed.set_exception(why)
+    return failed
 
 
 def _too_late() -> Fault:

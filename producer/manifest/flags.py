@@ -40,6 +40,14 @@ Sink = Annotated[
     ),
 ]
 
+LanguageColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of tables with the language of each caption, as BCP 47; --language where it "
+        "is empty."
+    ),
+]
+
 ANY_IMAGE = ("https://example.com/",)
 """The images of a chunk that says how images are treated, and not yet which."""
 
@@ -85,6 +93,11 @@ class FlowFlags:
     ] = False
 
     @property
+    def columns(self) -> Columns:
+        """What is read of tables."""
+        return Columns(self.column)
+
+    @property
     def patience_s(self) -> float:
         """Longest outage that is waited out, in seconds."""
         return math.inf if self.patience is None else self.patience
@@ -123,7 +136,7 @@ class RunFlags(FlowFlags):
     ) -> Request:
         """What a run is asked for. `others` are further fields of Request."""
         own = {
-            "columns": Columns(self.column),
+            "columns": self.columns,
             "base": self.base,
             "journal": self.journal,
             "resume": self.resume,

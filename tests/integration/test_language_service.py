@@ -176,6 +176,17 @@ def test_given_a_pack_that_comes_while_the_worker_runs_then_it_answers_without_a
     assert result.captions[0].text.startswith("uno ")
 
 
+def test_given_images_in_several_languages_then_one_chunk_has_each_in_its_own(
+    house: House, image: str
+) -> None:
+    languages = ("de", "fr", None, "nl")
+    result = house.client.submit(CaptionChunk(images=(image,) * 4, languages=languages)).result(60)
+    assert result.counts == {"succeeded": 3, "language_unavailable": 1}
+    said = [item.captions[0].text.split()[0] for item in result.items or () if item.captions]
+    assert said == ["ein", "un", "a"]
+    assert result.pack is None  # no one pack answered for all
+
+
 def shell(house: House, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | house.environment | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(words, env=environment, capture_output=True, text=True)
@@ -190,6 +201,16 @@ def test_given_the_command_line_then_it_takes_languages_adapters_and_styles(
     assert json.loads(submitted.stdout)["captions"][0]["text"].startswith("Ein ")
     ran = shell(house, *captionq, "caption", image, *one)
     assert json.loads(ran.stdout)["caption"].startswith("Ein ")
+    table = house.files / "shop.csv"
+    table.write_text(f"image,lang\n{image},fr\n{image},\n{image},nl\n")
+    mixed = shell(house, *captionq, "caption", str(table), "--language-column", "lang", "--ordered")
+    rows = [json.loads(line) for line in mixed.stdout.splitlines()]
+    assert [(row["language"], row["code"]) for row in rows] == [
+        ("fr", None),
+        (None, None),
+        ("nl", "language_unavailable"),
+    ]
+    assert [row["caption"].split()[0] for row in rows[:2]] == ["un", "a"]
     matched = shell(house, *captionq, "match", image, "--text", SCENE.caption, "--adapter", "shop")
     assert json.loads(matched.stdout)["state"] == "succeeded"
     ranked = shell(house, *captionq, "rank", SCENE.caption, image, "--adapter", "shop", "--json")
