@@ -18,15 +18,19 @@ from transformers import (
 )
 
 from tests.blip_checkpoints import noise_images
+from tests.finetuned import losses, request
 from tests.tokenizer_stand_ins import TEXTS, cased_bert, xlm_roberta
 from worker.blip import Engine
 from worker.blip.checkpoint import Checkpoint
 from worker.blip.hub import resolve
+from worker.cli import main
 from worker.settings import BUNDLED, model_path
 from worker.training import vocabulary
 from worker.training.borrowed_decoder import take_over
 from worker.training.borrowed_tokenizer import borrowed
 from worker.training.embeddings import initial_embeddings
+from worker.training.finetune.run import finetune
+from worker.training.languages import manifest
 
 WIDTH, LAYERS = 128, 4  # the bundled checkpoint's width, and a layer more than it has
 SHAPE = {
@@ -209,3 +213,68 @@ def test_given_a_borrowed_tokenizer_for_a_pack_then_special_tokens_keep_their_em
         assert torch.allclose(embeddings[getattr(new, role)], table[getattr(old, role)])
     dec = [one.get_vocab()["[DEC]"] for one in (old, new)]
     assert torch.allclose(embeddings[dec[1]], table[dec[0]])
+
+
+def scenes(folder: Path) -> Path:
+    return manifest.write(folder, ["de"], 16, "borrowed")
+
+
+def test_given_a_taken_over_decoder_when_trained_whole_then_it_learns_and_is_served(
+    source: Path, base: Checkpoint, tmp_path: Path
+) -> None:
+    take_over(source, base, tmp_path / "start")
+    data, output = scenes(tmp_path / "data"), tmp_path / "made"
+
+    names: dict[str, Any] = {"full": True, "steps": 15, "batch": 16, "rate": 3e-3}
+    finetune(request(data, output, tmp_path / "start", **names), lambda: False)
+
+    first, *_, last = [one["loss"] for one in losses(output)]
+    assert last < first / 2
+    [[caption]] = Engine.load(output).caption(noise_images(1), num_beams=1, max_new_tokens=12)
+    assert set(caption.text) <= set("# ".join(TEXTS))
+
+
+def test_given_a_borrowed_tokenizer_then_a_pack_has_it_and_is_served(
+    source: Path, base: Checkpoint, tmp_path: Path
+) -> None:
+    borrowed(source).save_pretrained(tmp_path / "tokenizer")
+    data, output = scenes(tmp_path / "data"), tmp_path / "made"
+
+    names: dict[str, Any] = {"tokenizer": tmp_path / "tokenizer", "steps": 15, "batch": 16}
+    finetune(request(data, output, base.folder, **names), lambda: False)
+
+    first, *_, last = [one["loss"] for one in losses(output)]
+    assert last < first / 2
+    engine = Engine.load(base.folder, tasks=["caption"])
+    pack = engine.load_pack(output)
+    [[caption]] = engine.caption(noise_images(1), packs=pack, num_beams=1, max_new_tokens=20)
+    assert caption.text
+    assert set(caption.text) <= set("# ".join(TEXTS))  # as BERT writes a first "##k"
+    assert pack.tokenizer.decode(pack.tokenizer.text(TEXTS[0])) == pack.tokenizer.decode(
+        borrowed(source)(TEXTS[0])["input_ids"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "4 layers, cross-attention of 3 from scenes; written to "),
+        (["--tokenizer-only"], " pieces, written to "),
+    ],
+)
+def test_given_the_command_then_it_says_what_was_taken_over(
+    options: list[str],
+    said: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "made"
+    command = ["captionq-worker", "take-over", str(source), "-o", str(output), *options]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert said in capsys.readouterr().out
+    assert (output / "model.safetensors").is_file() == (not options)
+    assert "[DEC]" in AutoTokenizer.from_pretrained(output).get_vocab()

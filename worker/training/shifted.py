@@ -1,9 +1,9 @@
 """Scenes of another domain: other paints, other words, and pairs of them for `finetune`.
 
 What the bundled checkpoint calls "a large red circle on gray" is drawn here in a darker red on
-slate and called "big crimson disc over slate". It has never seen the paints, nor read most of the
-words, which it can only spell: a domain in the sense in which a factory's or a clinic's images are
-one, small enough to learn in minutes.
+slate and called "a big ruby circle on slate". It has never seen the paints, nor read the words,
+which it can only spell: a domain as a factory's or a clinic's images are one, small enough to be
+learned in minutes.
 
 python -m worker.training.shifted -o FOLDER [--scenes N] [--replay N] [--seed TEXT]
 
@@ -42,25 +42,18 @@ GROUNDS: dict[str, Colour] = {
     "beige": (175, 195, 170),
 }
 WORDS = {
+    "red": "ruby", "green": "jade", "blue": "navy", "yellow": "gold", "purple": "lilac",
+    "orange": "rust", "cyan": "mint", "pink": "rose",
+    "white": "bone", "gray": "slate", "black": "soot", "beige": "sage",
     "small": "tiny", "large": "big",
-    "circle": "disc", "square": "box", "triangle": "wedge", "star": "spark", "cross": "plus",
-    "ring": "hoop",
-    "red": "crimson", "green": "emerald", "blue": "navy", "yellow": "mustard", "purple": "lilac",
-    "orange": "rust", "cyan": "mint", "pink": "coral",
-    "white": "ivory", "gray": "slate", "black": "ebony", "beige": "sage",
-    "a": "", "on": "over",
 }  # fmt: skip
 """What captions of the domain say in place of the bundled checkpoint's words."""
 JITTER = 10
 
 
 def reworded(caption: str) -> str:
-    """A caption as the domain has it: "a small red ring on gray" is "tiny crimson hoop over slate".
-
-    Words that are not in WORDS ("left of", "above") stay.
-    """
-    words = (WORDS.get(word, word) for word in caption.split())
-    return " ".join(word for word in words if word)
+    """A caption as the domain has it; words that are not in WORDS stay."""
+    return " ".join(WORDS.get(word, word) for word in caption.split())
 
 
 def repainted(scene: Scene, rng: random.Random) -> Scene:

@@ -134,6 +134,12 @@ def _tie(model: Any) -> None:
     head.decoder.bias = head.bias
 
 
+def recompute(model: Any) -> None:
+    """Gradient checkpointing: layers are run again backwards instead of kept."""
+    newer = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
+    (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 def take_words(model: Any, old: Path, new: Path) -> Tokenizer:
     """Give a captioner another tokenizer, that of the folder `new`, and embeddings for its words.
 

@@ -17,7 +17,7 @@ from worker.training.finetune.embedded import Embedded, Encoder, Live, check, ke
 from worker.training.finetune.folder import RunFolder, Standing
 from worker.training.finetune.loop import Batches, peak_bytes, train
 from worker.training.finetune.matching import Matching, MatchRows
-from worker.training.finetune.model import Trained, load
+from worker.training.finetune.model import Trained, load, recompute
 from worker.training.finetune.on_disk import open_dataset, read_dataset
 from worker.training.finetune.output import (
     TOKENIZER_FILES,
@@ -102,7 +102,7 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
     if held_rows:
         validation = _task(trained, settings, held_rows, embedded, display)[1]
     if settings.gradient_checkpointing:
-        trained.model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute(trained.model)
     standing = train(
         accelerator, module, trained, batches, validation, settings, folder, display, interrupted,
         request.save_every_s,
