@@ -17,7 +17,7 @@ def evaluate(
     pack: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PACK]",
+            metavar="PACK",
             help="With --language: a pack's folder. By default the bundled checkpoint has its "
             "bundled pack, and any other checkpoint none.",
         ),
@@ -87,8 +87,8 @@ def evaluate(
     """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall.
 
     With --language: exact captions, BLEU-4 and CIDEr-D in a language, by a pack. Exits with 1 where
-    a figure is below the pack's card by more than --margin (1 point of BLEU, 0.1 of CIDEr-D). With
-    --data, on your own images, whose several captions are an image's references; 3 beams.
+    a figure is below the pack's card by more than --margin, by default a point of a hundred. With
+    --data, on your own images: all captions of an image are its references, and 3 beams are used.
 
     With another --dtype than float32: also how many captions are float32's, word for word.
 

@@ -23,6 +23,7 @@ from tests.tokenizer_stand_ins import TEXTS, cased_bert, xlm_roberta
 from worker.blip import Engine
 from worker.blip.checkpoint import Checkpoint
 from worker.blip.hub import resolve
+from worker.cli import main
 from worker.settings import BUNDLED, model_path
 from worker.training import vocabulary
 from worker.training.borrowed_decoder import take_over
@@ -252,3 +253,28 @@ def test_given_a_borrowed_tokenizer_then_a_pack_has_it_and_is_served(
     assert pack.tokenizer.decode(pack.tokenizer.text(TEXTS[0])) == pack.tokenizer.decode(
         borrowed(source)(TEXTS[0])["input_ids"]
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "4 layers, cross-attention of 3 from scenes; written to "),
+        (["--tokenizer-only"], " pieces, written to "),
+    ],
+)
+def test_given_the_command_then_it_says_what_was_taken_over(
+    options: list[str],
+    said: str,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "made"
+    command = ["captionq-worker", "take-over", str(source), "-o", str(output), *options]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert said in capsys.readouterr().out
+    assert (output / "model.safetensors").is_file() == (not options)
+    assert "[DEC]" in AutoTokenizer.from_pretrained(output).get_vocab()
