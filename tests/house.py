@@ -42,12 +42,13 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path) -> Iterator[House]:
-    """A house whose data lies in `folder`, until the block ends."""
+def open_house(folder: Path, **settings: str) -> Iterator[House]:
+    """A house whose data lies in `folder`, until the block ends. `settings` are further ones of the
+    worker, by their variables."""
     files, maps, bucket = folder / "files", folder / "maps", folder / "s3" / "photos"
     files.mkdir()
     maps.mkdir()
-    bucket.mkdir(parents=True)
+    bucket.mkdir(parents=True, exist_ok=True)
     routes = {
         "/ok.png": [Reply(200, PNG)],
         "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
@@ -69,6 +70,7 @@ def open_house(folder: Path) -> Iterator[House]:
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
+            **settings,
         }
         with (
             WorkerProcess(folder / "worker.log", environment) as worker,

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
         DeviceUnavailable,
         InputError,
         OutOfMemory,
+        PackError,
     )
     from worker.blip.explanation import ExplainedWord, Explanation
     from worker.blip.hub import fetch_model
     from worker.blip.images import crop
     from worker.blip.options import REFERENCE, CaptionOptions
+    from worker.blip.pack import Pack
     from worker.blip.results import Caption, Match, Ranked
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
     "InputError",
     "Match",
     "OutOfMemory",
+    "Pack",
+    "PackError",
     "Ranked",
     "crop",
     "distinct_2",
@@ -57,11 +61,13 @@ _MODULES = {
         "DeviceUnavailable",
         "InputError",
         "OutOfMemory",
+        "PackError",
     ),
     "explanation": ("ExplainedWord", "Explanation"),
     "hub": ("fetch_model",),
     "images": ("crop",),
     "options": ("REFERENCE", "CaptionOptions"),
+    "pack": ("Pack",),
     "results": ("Caption", "Match", "Ranked"),
 }
 

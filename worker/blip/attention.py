@@ -118,6 +118,18 @@ class Seen:
             None if self.pixels is None else self.pixels[of],
         )
 
+    def some(self, places: Sequence[int]) -> "Seen":
+        """Those of these places in the call."""
+        wanted = set(places)
+        rows = [row for row, place in enumerate(self.places) if place in wanted]
+        return Seen(
+            [self.places[row] for row in rows],
+            self.embeddings[rows],
+            None if self.key_mask is None else self.key_mask[rows],
+            [self.grids[row] for row in rows],
+            None if self.pixels is None else self.pixels[rows],
+        )
+
 
 @dataclass(frozen=True)
 class Explainer:

@@ -4,7 +4,8 @@ WordPiece can spell "cat" as cat, as ca + ##t, as c + ##at. Each row has one aut
 are places in its banned phrases (how many characters of one have been spelt); its edges are the
 pieces that may stand there. A token whose edge would complete a phrase is barred. What merely
 begins as a banned word does goes with it where its pieces spell the word first (catfish as
-cat + ##fish); one that contains it further on (bobcat) does not.
+cat + ##fish); one that contains it further on (bobcat) does not, unless punctuation comes between
+(d + ##' + ##un) or words are written without spaces.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor
 
 from worker.blip.options import CaptionOptions
+from worker.blip.spelling import INSIDE, JOINED, unspaced
 from worker.blip.tokenizer import Tokenizer
 from worker.blip.vocabulary import Vocabulary
 
 _START = 0  # always alive: a phrase may begin with any token
+_OPEN = 1  # alive where a word may begin without a space: at the beginning, after punctuation
 
 
 class Edge(NamedTuple):
@@ -31,12 +34,13 @@ class Edge(NamedTuple):
 def edges_of(phrases: Sequence[str | Sequence[int]], vocabulary: Vocabulary) -> list[Edge]:
     """The automaton of one row; its states are numbered from _START on."""
     edges: list[Edge] = []
-    states = 1
+    states = 2
     for phrase in phrases:
         spelt = list(_spelt(phrase, vocabulary))
         length = max((end for _, _, end in spelt), default=0)
+        joined = _START if _unspaced(phrase) else _OPEN
         for start, token_id, end in spelt:
-            begin = states + start - 1 if start else _START
+            begin = {0: _START, INSIDE: _START, JOINED: joined}.get(start, states + start - 1)
             edges.append(Edge(begin, token_id, None if end == length else states + end - 1))
         states += length
     return edges
@@ -51,8 +55,15 @@ def _spelt(phrase: str | Sequence[int], vocabulary: Vocabulary) -> Iterator[tupl
     words = vocabulary.words(phrase)
     for word in words:
         for start, token_id, end in vocabulary.spellings(word):
-            yield before + start, token_id, before + end
+            if start >= 0:
+                yield before + start, token_id, before + end
+            elif not before:  # further on in a phrase a space does come before a word
+                yield start, token_id, end
         before += len(word)
+
+
+def _unspaced(phrase: str | Sequence[int]) -> bool:
+    return isinstance(phrase, str) and unspaced(phrase.strip()[:1])
 
 
 class BannedWords:
@@ -72,7 +83,7 @@ class BannedWords:
         per_row = [edges_of(row.bad_words, tokenizer.vocabulary) for row in rows]
         count = max(map(len, per_row))
         ends = [edge.end for edges in per_row for edge in edges if edge.end is not None]
-        self.dead = 1 + max(ends, default=_START)  # the state that nobody reads
+        self.dead = 1 + max(ends, default=_OPEN)  # the state that nobody reads
         padding = Edge(self.dead, self.nothing, self.dead)
         padded = [[*edges, *[padding] * (count - len(edges))] for edges in per_row]
 
@@ -86,6 +97,7 @@ class BannedWords:
         )
         self.completes = column([[int(edge.end is None) for edge in e] for e in padded]).bool()
         self.silent = torch.from_numpy(tokenizer.vocabulary.silent).to(device)
+        self.opens = torch.from_numpy(tokenizer.vocabulary.opens).to(device)
         self.alive = self._begun(prompts, per_row, tokenizer.vocabulary).to(device)
 
     def _begun(
@@ -97,10 +109,10 @@ class BannedWords:
         """bool [B, 1, states]: the states that the prompts lead to."""
         alive = torch.zeros((len(prompts), 1, self.dead + 1), dtype=torch.bool)
         for row, (prompt, edges) in enumerate(zip(prompts, per_row, strict=True)):
-            states = {_START}
+            states = {_START, _OPEN}
             for token_id in prompt:
                 if not vocabulary.silent[token_id]:
-                    states = {_START} | {
+                    states = {_START, *([_OPEN] if vocabulary.opens[token_id] else [])} | {
                         edge.end
                         for edge in edges
                         if edge.end is not None
@@ -127,5 +139,6 @@ class BannedWords:
         reached = torch.where(taken, self.ends, self.dead)
         moved = torch.zeros_like(alive).scatter(-1, reached, True)
         moved[..., _START] = True
+        moved[..., _OPEN] = self.opens[token_ids]
         moved[..., self.dead] = False
         self.alive = torch.where(self.silent[token_ids][..., None], alive, moved)

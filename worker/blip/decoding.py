@@ -13,10 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from worker.blip.options import CaptionOptions
-from worker.blip.search import Hypotheses, Search, search_for
+from worker.blip.search import Search
 from worker.blip.steps import Steps
-from worker.blip.tokenizer import Tokenizer
 
 _STEPS_PER_SYNC = 4  # a GPU is asked this often whether all rows are done; a CPU at each step
 
@@ -25,23 +23,20 @@ def decode(
     steps: Steps,
     cross: Tensor,
     prompts: Sequence[Sequence[int]],
-    rows: Sequence[CaptionOptions],
-    tokenizer: Tokenizer,
+    search: Search,
     cross_mask: Tensor | None = None,
-) -> Hypotheses:
-    """Caption N images whose options share `num_beams` and `num_samples`.
+) -> None:
+    """Caption N images: run their search to its end.
 
     steps: of the decoder. cross: TextModel.project_images, [layers, 2, N, heads, S, head_size].
-    prompts: token ids of each row, [DEC] first, its prefix last. rows: the options of each row.
+    prompts: token ids of each row, [DEC] first, its prefix last. search: of these rows.
     A row's samples share its image's keys and values as beams do; their parents are themselves.
     cross_mask: bool [N, 1, 1, S], False where `cross` has no meaning; None where it has throughout.
     """
-    decoder, device, beams = steps.decoder, cross.device, rows[0].width
-    token_ids, valid, positions = left_pad(prompts, tokenizer.pad_id, device)
+    decoder, device, beams, longest = steps.decoder, cross.device, search.width, search.steps
+    token_ids, valid, positions = left_pad(prompts, device)
     lengths = valid.sum(dim=1)
     width = token_ids.shape[1]
-    longest = max(row.max_new_tokens for row in rows)
-    search = search_for(rows, prompts, tokenizer, device)
     forward = steps.begin(cross, cross_mask, beams, columns=width + (longest - 1) * beams)
 
     hidden = decoder.text(
@@ -51,7 +46,7 @@ def decode(
     token_ids, parents = search.advance(0, logits)
 
     own = torch.arange(beams, device=device)
-    ancestry = torch.zeros((len(rows), beams, longest), dtype=torch.int64, device=device)
+    ancestry = torch.zeros((len(prompts), beams, longest), dtype=torch.int64, device=device)
     last = decoder.text.config.max_positions - 1
     prompt_mask = valid[:, None, :].expand(-1, beams, -1)
     for step in range(1, longest):
@@ -64,16 +59,18 @@ def decode(
         # A row that has ended runs on beside longer ones, if need be past the last position.
         positions = (lengths + step - 1).clamp(max=last)[:, None].expand(-1, beams)
         token_ids, parents = search.advance(step, forward(token_ids, positions, mask))
-    return search.hypotheses()
 
 
 def left_pad(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+    prompts: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(token_ids, valid, positions), each [B, width]; pads come first, positions start after."""
+    """(token_ids, valid, positions), each [B, width]; pads come first, positions start after.
+
+    Nobody sees a pad, so any id will do: that of the row's own [DEC], which all vocabularies have.
+    """
     width = max(len(prompt) for prompt in prompts)
     token_ids = torch.tensor(
-        [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device
+        [[prompt[0]] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device
     )
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     positions = torch.arange(width, device=device) - (width - lengths)[:, None]

@@ -38,5 +38,13 @@ class EncodedImages:
             raise ValueError("the grids of these images are not known: encode them with the engine")
         return side, side
 
+    def some(self, rows: Sequence[int]) -> "EncodedImages":
+        """Some of them, in this order."""
+        return EncodedImages(
+            self.embeddings[rows],
+            None if self.valid is None else self.valid[rows],
+            None if self.grids is None else [self.grids[row] for row in rows],
+        )
+
     def __len__(self) -> int:
         return len(self.embeddings)

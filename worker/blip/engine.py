@@ -9,28 +9,32 @@ import torch
 from torch import Tensor
 
 from worker.blip.attention import Explainer, Row, Seen, Way
+from worker.blip.captioning import Asked, caption_images
 from worker.blip.checkpoint import Checkpoint, Modules
-from worker.blip.decoding import decode
 from worker.blip.device import DTYPES, device_named
 from worker.blip.encoded import EncodedImages
-from worker.blip.errors import CheckpointError, InputError, device_errors
+from worker.blip.errors import CheckpointError, device_errors
 from worker.blip.explanation import DEFAULT_METHOD, Explanation, Method, Position
 from worker.blip.framing import Framing
-from worker.blip.geometry import MODES, Grid, Mode
+from worker.blip.geometry import Mode
 from worker.blip.hub import resolve
-from worker.blip.images import Group, Images, frame, framing, normalise
+from worker.blip.image_encoder import ImageEncoder
+from worker.blip.images import Images
+from worker.blip.inputs import Inputs, texts_read
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
+from worker.blip.pack import Pack
+from worker.blip.pack import load as load_pack
+from worker.blip.pack_files import PackFiles
+from worker.blip.pack_rows import by_pack, packs_of
 from worker.blip.readers import CaptionReader, MatchReader, Reader
 from worker.blip.results import Caption, Match, Ranked, matches, ranked
-from worker.blip.results import captions as captions_of
-from worker.blip.rows import groups, rows_of
+from worker.blip.rows import rows_of
 from worker.blip.sampling import seeded
+from worker.blip.scorers import Scorers
 from worker.blip.scoring import Scorer, shortlists
-from worker.blip.staging import Staging
 from worker.blip.steps import Steps, row_sizes
 from worker.blip.text_cache import TextCache, TokenIds
-from worker.blip.tokenizer import Text, texts_per_image
-from worker.blip.weights import Weights
+from worker.blip.tokenizer import Text, Tokenizer, texts_per_image
 
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
@@ -75,19 +79,19 @@ class Engine:
         if dtype == "float16" and device.type == "cpu":
             raise ValueError("float16 is for a GPU: take float32 or bfloat16 on a CPU")
         self._device = device
-        self._staging = Staging(device)
         with device_errors(device):
             self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
         decoder = self._modules.decoder
         on_gpu = device.type == "cuda"
         self._steps = None if decoder is None else Steps(decoder, static=on_gpu, capture=on_gpu)
-        self._folder, self._vision = checkpoint.folder, checkpoint.vision
+        self._images = ImageEncoder(checkpoint, self._modules.vision, device)
         self._text = checkpoint.text
-        self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
+        self._pack_files = PackFiles(checkpoint)
         self.text_cache = TextCache()
-        matcher, pad_id = self._modules.matcher, self._tokenizer.pad_id
-        self._scorer = None if matcher is None else Scorer(matcher, pad_id, self.text_cache)
+        matcher = self._modules.matcher
+        own = (self._tokenizer, self.text_cache)
+        self._scorers = None if matcher is None else Scorers(matcher, *own)
         self.tasks: frozenset[str] = checkpoint.tasks
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
@@ -123,29 +127,47 @@ class Engine:
         """What ITM reads its answer from where `match` is not told: see there."""
         return "cls" if self._tokenizer.enc_id is None else "enc"
 
-    def token_ids(self, text: str) -> TokenIds:
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the checkpoint's tensors, by which packs know it; reads all, the first time.
+
+        Any thread may ask.
+        """
+        return self._pack_files.digest()
+
+    def load_pack(self, folder: str | Path) -> Pack:
+        """A language or a domain beside this checkpoint, for `packs` and `pack` of its calls.
+
+        Any thread may ask. Raises PackError for a folder that is no pack, or is one of another
+        checkpoint; OutOfMemory.
+        """
+        size = 0 if self._scorers is None else self._scorers.own.width
+        with device_errors(self._device):
+            return load_pack(self._pack_files.read(Path(folder), size), self._modules)
+
+    def token_ids(self, text: str, pack: Pack | None = None) -> TokenIds:
         """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
 
-        Raises InputError for one that the model has no room for.
+        pack: the one that they will be called with. Raises InputError for a text that the model has
+        no room for.
         """
-        return self._text_ids(text)
+        return self._inputs(pack).text(text)
 
     def tell(self, progress: Callable[[], None]) -> None:
         """Call `progress` whenever a part of a long call is done: of texts there may be many."""
-        if self._scorer is not None:
-            self._scorer.on_forward = progress
+        if self._scorers is not None:
+            self._scorers.tell(progress)
 
     def share_vision(self, other: "Engine") -> bool:
         """Run on the other's vision encoder from now on, if it is the same to the last bit.
 
         Then images that either has encoded are the other's as well. Returns whether it is so.
         """
-        same = (
-            (self.device, self.dtype, self._vision, self._preprocessing)
-            == (other.device, other.dtype, other._vision, other._preprocessing)
-        ) and self._vision_digest() == other._vision_digest()
+        alike = (self.device, self.dtype) == (other.device, other.dtype)
+        same = alike and self._images.same_as(other._images)
         if same:
             self._modules = replace(self._modules, vision=other._modules.vision)
+            self._images.vision = other._images.vision
         return same
 
     def framing(self, mode: Mode = "stretch", resolution: int | None = None) -> Framing:
@@ -156,12 +178,7 @@ class Engine:
         resolution: the side of the square that takes the place of the checkpoint's size, a
         multiple of its patch size, up to four times its patches. Raises InputError.
         """
-        if mode not in MODES:
-            raise ValueError(f"mode must be {', '.join(MODES)}, not {mode!r}")
-        try:
-            return framing(self._preprocessing, self._vision.patch_size, mode, resolution)
-        except ValueError as exc:
-            raise InputError(str(exc)) from exc
+        return self._images.framing(mode, resolution)
 
     @torch.inference_mode()
     def encode(
@@ -176,10 +193,7 @@ class Engine:
         """
         if isinstance(images, EncodedImages):
             return images
-        groups = self._groups(images, mode, resolution)
-        with device_errors(self._device):
-            found = self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
-        return EncodedImages(*found, self._grids(groups))
+        return self._images.encode(images, mode, resolution)
 
     def normalised(
         self, images: Images, mode: Mode = "stretch", resolution: int | None = None
@@ -188,7 +202,7 @@ class Engine:
 
         Raises ValueError when native mode gives them more than one size.
         """
-        groups = self._groups(images, mode, resolution)
+        groups = self._images.groups(images, mode, resolution)
         if len(groups) != 1:
             raise ValueError("these images have no one size: normalise them apart, or encode them")
         return groups[0].pixels
@@ -207,6 +221,7 @@ class Engine:
         self,
         images: Images | EncodedImages,
         options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        packs: Pack | Sequence[Pack | None] | None = None,
         *,
         mode: Mode = "stretch",
         resolution: int | None = None,
@@ -214,38 +229,24 @@ class Engine:
     ) -> list[list[Caption]]:
         """Caption each image, `num_return_sequences` times, best first.
 
-        mode, resolution: how images are framed, see `framing`; encoded ones are so already.
-
         options: one for all images, or one per image; `names` are CaptionOptions' fields and
-        override them. Images that differ in `num_beams`, or in how many samples are drawn, are
-        decoded apart, others together. Equal captions of one image are given once.
+        override them. packs: one for all images, or one per image, None where the checkpoint itself
+        is to caption; prompts and all words of options are read by the pack's tokenizer. mode,
+        resolution: how images are framed, see `framing`; encoded ones are so already.
+
+        Images that differ in `num_beams`, or in how many samples are drawn, are decoded apart,
+        others together. Equal captions of one image are given once.
         """
         steps = self._steps
         if steps is None:
             raise self._lacks("caption")
         encoded = self.encode(images, mode, resolution)
         rows = [seeded(row) for row in rows_of(options, names, len(encoded))]
-        prompts = [self._tokenizer.prompt(row.prompt, row.prefix) for row in rows]
-        for row, prompt in zip(rows, prompts, strict=True):
-            self._check_length(len(prompt) + row.max_new_tokens, "prompt and max_new_tokens")
-            self._tokenizer.check(row)
-        captions: list[list[Caption]] = [[] for _ in rows]
+        chosen = packs_of(packs, len(encoded), steps.decoder)
+        prompts = [self._inputs(p).prompt(row) for p, row in zip(chosen, rows, strict=True)]
         with device_errors(self._device):
-            cross = steps.decoder.text.project_images(encoded.embeddings)
-            key_mask = encoded.key_mask
-            for members in groups(rows, [len(prompt) for prompt in prompts]):
-                found = decode(
-                    steps,
-                    cross if len(members) == len(rows) else cross[:, :, members],
-                    [prompts[i] for i in members],
-                    [rows[i] for i in members],
-                    self._tokenizer,
-                    None if key_mask is None else key_mask[members],
-                )
-                answers = captions_of(found, [rows[i] for i in members], self._tokenizer)
-                for index, best in zip(members, answers, strict=True):
-                    captions[index] = best
-        return captions
+            asked = Asked(rows, prompts, chosen)
+            return caption_images(steps, self._tokenizer, encoded, asked)
 
     @torch.inference_mode()
     def match(
@@ -254,6 +255,7 @@ class Engine:
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None = None,
         *,
+        pack: Pack | None = None,
         mode: Mode = "stretch",
         resolution: int | None = None,
     ) -> list[list[Match]]:
@@ -261,20 +263,22 @@ class Engine:
 
         A text is a str or its token ids. position_zero: what ITM reads its answer from; "enc" as
         in the paper's code, "cls" as in transformers; None is "enc" where the tokenizer has it.
-        mode, resolution: how images are framed, see `framing`.
+        pack: a match pack, in whose domain the pairs are. mode, resolution: how images are framed,
+        see `framing`.
         """
-        pairs = self._pairs(images, texts, position_zero, mode, resolution)
+        pairs = self._pairs(images, texts, position_zero, pack, mode, resolution)
         if not any(pairs.token_ids):
             return [[] for _ in pairs.texts]
         with device_errors(self._device):
             logits, cosines = pairs.itm_logits(pairs.token_ids), pairs.cosines()
-        return matches(logits, cosines, pairs.texts, self._tokenizer)
+        return matches(logits, cosines, pairs.texts, self._inputs(pack).tokenizer)
 
     def explain(
         self,
         images: Images | EncodedImages,
         captions: Sequence[Sequence[Caption | Text]],
         options: CaptionOptions | Sequence[CaptionOptions] | None = None,
+        packs: Pack | Sequence[Pack | None] | None = None,
         *,
         method: Method = DEFAULT_METHOD,
         layers: int | Sequence[int] | None = None,
@@ -288,10 +292,11 @@ class Engine:
 
         captions: of each image, as `caption` answers; or texts, or their token ids, for what it
         would have looked at in saying those. options: those that the captions were made with, of
-        which prompt and prefix are read: the captions continue these. method, layers, heads,
-        position, raw: attention.Way. "rollout" and "occlusion" start from pixels: they take no
-        encoded images. mode, resolution: how images are framed, see `framing`; encoded ones are so
-        already. An image takes one pass of the decoder for all its captions.
+        which prompt and prefix are read: the captions continue these. packs: those that the
+        captions were made with, as in `caption`. method, layers, heads, position, raw:
+        attention.Way. "rollout" and "occlusion" start from pixels: they take no encoded images.
+        mode, resolution: how images are framed, see `framing`; encoded ones are so already. An
+        image takes one pass of the decoder for all its captions.
         """
         decoder = self._modules.decoder
         if decoder is None:
@@ -299,13 +304,21 @@ class Engine:
         way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
         if any(isinstance(of_image, str) for of_image in captions):
             raise ValueError("captions is a list of captions, or of texts, for each image")
-        seen = self._seen(images, mode, resolution)
+        seen = self._images.seen(images, mode, resolution)
         asked = rows_of(options, {}, len(captions))
+        chosen = packs_of(packs, len(captions), decoder)
         rows = [
-            [self._caption_row(caption, row) for caption in of_image]
-            for of_image, row in zip(captions, asked, strict=True)
+            [self._inputs(pack).caption_row(caption, row) for caption in of_image]
+            for of_image, row, pack in zip(captions, asked, chosen, strict=True)
         ]
-        return self._explain(seen, rows, CaptionReader(decoder, self._tokenizer.pad_id), way)
+        answers: list[list[Explanation]] = [[] for _ in rows]
+        for pack, members in by_pack(chosen).items():
+            tokenizer = self._inputs(pack).tokenizer
+            reader = CaptionReader((pack and pack.decoder) or decoder, tokenizer.pad_id)
+            found = self._explain(seen, rows, reader, tokenizer, way, members)
+            for place in members:
+                answers[place] = found[place]
+        return answers
 
     def check_explanation(
         self, layers: Sequence[int] | None = None, heads: Sequence[int] | None = None
@@ -317,9 +330,8 @@ class Engine:
 
     def raw_numbers(self, tokens: int, resolution: int | None = None) -> int:
         """How many numbers `raw` is of so many tokens: for every layer, head and patch."""
-        rows, columns = (
-            side // self._vision.patch_size for side in self.framing("stretch", resolution).size
-        )
+        seen = self.framing("stretch", resolution)
+        rows, columns = (side // seen.patch_size for side in seen.size)
         return self._text.num_layers * self._text.num_heads * tokens * rows * columns
 
     def explain_match(
@@ -328,6 +340,7 @@ class Engine:
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None = None,
         *,
+        pack: Pack | None = None,
         method: Method = DEFAULT_METHOD,
         layers: int | Sequence[int] | None = None,
         heads: int | Sequence[int] | None = None,
@@ -338,18 +351,18 @@ class Engine:
     ) -> list[list[Explanation]]:
         """Where ITM looked for each word of texts, in their order.
 
-        texts, position_zero: as in `match`; the rest as in `explain`. "occlusion" has one map for
-        all words of a text: what hiding a patch takes from the logit of "match".
+        texts, position_zero, pack: as in `match`; the rest as in `explain`. "occlusion" has one map
+        for all words of a text: what hiding a patch takes from the logit of "match".
         """
-        matcher = self._modules.matcher
-        if matcher is None:
-            raise self._lacks("match")
+        matcher = self._matching(pack).matcher
         way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
-        first = self._position_zero(position_zero)
-        seen = self._seen(images, mode, resolution)
+        inputs = self._inputs(pack)
+        first = inputs.position_zero(position_zero)
+        seen = self._images.seen(images, mode, resolution)
         per_image = texts_per_image(texts, sum(len(one.places) for one in seen))
-        rows = [[self._match_row(text, first) for text in of_image] for of_image in per_image]
-        return self._explain(seen, rows, MatchReader(matcher, self._tokenizer.pad_id), way)
+        rows = [[inputs.match_row(text, first) for text in of_image] for of_image in per_image]
+        reader = MatchReader(matcher, inputs.tokenizer.pad_id)
+        return self._explain(seen, rows, reader, inputs.tokenizer, way)
 
     @torch.inference_mode()
     def rank(
@@ -359,17 +372,18 @@ class Engine:
         k: int,
         position_zero: Literal["enc", "cls"] | None = None,
         *,
+        pack: Pack | None = None,
         mode: Mode = "stretch",
         resolution: int | None = None,
     ) -> list[list[Ranked]]:
         """Each image's texts by the paper's two stages: the k best by ITC cosine are matched.
 
         The answers are in the order of the texts. k: at least 1; with as many texts or fewer, all
-        are matched. texts, position_zero, mode, resolution: as in `match`.
+        are matched. texts, position_zero, pack, mode, resolution: as in `match`.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
-        pairs = self._pairs(images, texts, position_zero, mode, resolution)
+        pairs = self._pairs(images, texts, position_zero, pack, mode, resolution)
         if not any(pairs.token_ids):
             return [[] for _ in pairs.texts]
         with device_errors(self._device):
@@ -377,7 +391,7 @@ class Engine:
             kept = shortlists(cosines, [len(row) for row in pairs.texts], k)
             chosen = zip(pairs.token_ids, kept, strict=True)
             logits = pairs.itm_logits([[row[i] for i in best] for row, best in chosen])
-        return ranked(logits, cosines, kept, pairs.texts, self._tokenizer)
+        return ranked(logits, cosines, kept, pairs.texts, self._inputs(pack).tokenizer)
 
     @torch.inference_mode()
     def embed(
@@ -385,14 +399,16 @@ class Engine:
         images: Images | EncodedImages | None = None,
         texts: str | Sequence[Text] | None = None,
         *,
+        pack: Pack | None = None,
         mode: Mode = "stretch",
         resolution: int | None = None,
     ) -> Tensor:
         """ITC projections of images or of texts: float32 unit vectors [N, 256], on the CPU.
 
-        mode, resolution: how images are framed, see `framing`.
+        pack: a match pack, whose vectors compare with one another alone. mode, resolution: how
+        images are framed, see `framing`.
         """
-        scorer = self._matching()
+        scorer = self._matching(pack)
         if (images is None) == (texts is None):
             raise ValueError("embed takes images or texts, one of the two")
         if images is not None:
@@ -400,7 +416,8 @@ class Engine:
             with device_errors(self._device):
                 return scorer.embed_images(embeddings)
         rows = [texts] if isinstance(texts, str) else texts or ()
-        token_ids = [self._text_ids(text) for text in rows]
+        inputs = self._inputs(pack)
+        token_ids = [inputs.text(text) for text in rows]
         with device_errors(self._device):
             return scorer.embed_texts(token_ids)
 
@@ -433,114 +450,48 @@ class Engine:
             for options in (REFERENCE, replace(REFERENCE, num_beams=1)):
                 self.caption(images, options)
 
-    def _groups(self, images: Images, mode: Mode, resolution: int | None) -> list[Group]:
-        """Images framed and normalised, on the device, those of one size together."""
-        framing = self.framing(mode, resolution)
-        groups = frame(images, framing, self.image_size, self._staging.stack)
-        with device_errors(self._device):
-            return [
-                Group(g.rows, normalise(g.pixels.to(self._device), self._preprocessing))
-                for g in groups
-            ]
-
-    def _grids(self, groups: Sequence[Group]) -> list[Grid]:
-        """The patches (down, across) of each image."""
-        size = self._vision.patch_size
-        grids = {}
-        for group in groups:
-            height, width = group.pixels.shape[2:]
-            grids.update(dict.fromkeys(group.rows, (height // size, width // size)))
-        return [grids[row] for row in range(len(grids))]
-
     def _pairs(
         self,
         images: Images | EncodedImages,
         texts: str | Sequence[Text] | Sequence[Sequence[Text]],
         position_zero: Literal["enc", "cls"] | None,
+        pack: Pack | None,
         mode: Mode,
         resolution: int | None,
     ) -> _Pairs:
-        scorer = self._matching()
+        scorer, inputs = self._matching(pack), self._inputs(pack)
         encoded = self.encode(images, mode, resolution)
         per_image = texts_per_image(texts, len(encoded))
-        first = self._position_zero(position_zero)
-        rows = {id(row): row for row in per_image}  # one list for all images is read once
-        read = {key: [self._text_ids(text) for text in row] for key, row in rows.items()}
-        return _Pairs(scorer, encoded, per_image, [read[id(row)] for row in per_image], first)
-
-    def _seen(
-        self, images: Images | EncodedImages, mode: Mode, resolution: int | None
-    ) -> list[Seen]:
-        """Images to explain by, those of one size together."""
-        if isinstance(images, EncodedImages):
-            rows = range(len(images))
-            grids = [images.grid(row) for row in rows]
-            return [Seen(rows, images.embeddings, images.key_mask, grids, None)]
-        seen = []
-        for group in self._groups(images, mode, resolution):
-            grids = self._grids([Group(list(range(len(group.rows))), group.pixels)])
-            with device_errors(self._device), torch.no_grad():
-                embeddings = self._modules.vision(group.pixels)
-            seen.append(Seen(group.rows, embeddings, None, grids, group.pixels))
-        return seen
+        first = inputs.position_zero(position_zero)
+        return _Pairs(scorer, encoded, per_image, texts_read(per_image, inputs), first)
 
     def _explain(
-        self, seen: Sequence[Seen], rows: Sequence[Sequence[Row]], reader: Reader, way: Way
+        self,
+        seen: Sequence[Seen],
+        rows: Sequence[Sequence[Row]],
+        reader: Reader,
+        tokenizer: Tokenizer,
+        way: Way,
+        members: Sequence[int] | None = None,
     ) -> list[list[Explanation]]:
+        """Rows of images; of `members` alone, where they are named, the others' answers are []."""
         images = sum(len(one.places) for one in seen)
         if len(rows) != images:
             raise ValueError(f"{len(rows)} lists of texts to explain for {images} images")
-        explainer = Explainer(reader, self._modules.vision, self._tokenizer, way)
+        if members is not None and len(members) < images:
+            seen = [one.some(members) for one in seen]
+        explainer = Explainer(reader, self._images.vision, tokenizer, way)
         with device_errors(self._device):
             return explainer.explain(seen, rows)
 
-    def _caption_row(self, caption: Caption | Text, options: CaptionOptions) -> Row:
-        """What the decoder reads: [DEC], the prompt, and from `start` on prefix and caption."""
-        tokenizer = self._tokenizer
-        start = len(tokenizer.prompt(options.prompt))
-        before = tokenizer.prompt(options.prompt, options.prefix)
-        if isinstance(caption, Caption):
-            text, own = caption.text, caption.token_ids
-        else:  # a text ends in [SEP], which explains itself as a token that is no word
-            own = tokenizer.text(caption)[1:]
-            text = tokenizer.decode([*before[start:], *own])
-        self._check_length(len(before) + len(own), "a caption and its prompt")
-        return Row(text, (*before, *own), start, len(before) + len(own))
+    def _inputs(self, pack: Pack | None) -> Inputs:
+        tokenizer = self._tokenizer if pack is None else pack.tokenizer
+        return Inputs(tokenizer, self._text.max_positions)
 
-    def _match_row(self, text: Text, first: int | None) -> Row:
-        """What the matching encoder reads; [CLS], or what stands for it, and [SEP] are left out."""
-        ids = self._text_ids(text)
-        read = ids if first is None else (first, *ids[1:])
-        shown = text if isinstance(text, str) else self._tokenizer.decode(text)
-        return Row(shown, read, 1, len(read) - 1)
-
-    def _vision_digest(self) -> str:
-        return Weights(self._folder).digest_of("vision_model.")
-
-    def _text_ids(self, text: Text) -> TokenIds:
-        token_ids = tuple(self._tokenizer.text(text))
-        self._check_length(len(token_ids), "a text")
-        return token_ids
-
-    def _check_length(self, tokens: int, what: str) -> None:
-        if tokens > self._text.max_positions:
-            raise InputError(
-                f"{what}: {tokens} tokens, the model has {self._text.max_positions} positions"
-            )
-
-    def _position_zero(self, choice: Literal["enc", "cls"] | None) -> int | None:
-        """The id that replaces [CLS] for ITM, or None."""
-        enc_id = self._tokenizer.enc_id
-        if choice not in (None, "enc", "cls"):
-            raise ValueError(f"position_zero must be 'enc' or 'cls', not {choice!r}")
-        if choice == "enc" and enc_id is None:
-            raise ValueError("position_zero='enc', but the checkpoint's tokenizer has no [ENC]")
-        return None if choice == "cls" else enc_id
-
-    def _matching(self) -> Scorer:
-        if self._scorer is None:
+    def _matching(self, pack: Pack | None) -> Scorer:
+        if self._scorers is None:
             raise self._lacks("match")
-        return self._scorer
+        return self._scorers.of(pack)
 
     def _lacks(self, task: str) -> CheckpointError:
         return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")

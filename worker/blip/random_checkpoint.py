@@ -83,7 +83,7 @@ def write_random_checkpoint(
     config.architectures = [_CLASSES[tasks[0]].__name__]
     config.save_pretrained(folder)
     save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
-    _tokenizer(shape.vocab_size).save_pretrained(folder)
+    made_up_tokenizer(shape.vocab_size).save_pretrained(folder)
     _write_preprocessor(folder, shape.image_size)
     return folder
 
@@ -144,7 +144,7 @@ def _config(shape: Shape) -> Any:
     )
 
 
-def _tokenizer(vocab_size: int) -> Any:
+def made_up_tokenizer(vocab_size: int) -> Any:
     """A BertTokenizer over made-up words: the published special ids, [DEC] and [ENC] last."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(f"##{letter}" for letter in letters), ".", ","]

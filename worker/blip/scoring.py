@@ -30,7 +30,7 @@ class Scorer:
     """
 
     def __init__(self, matcher: Matcher, pad_id: int, cache: TextCache) -> None:
-        self._matcher, self._pad_id, self._cache = matcher, pad_id, cache
+        self.matcher, self._pad_id, self._cache = matcher, pad_id, cache
         self.width = matcher.text_proj.out_features
         self._device = matcher.text_proj.weight.device
         self._kind = "cpu" if self._device.type == "cpu" else "gpu"
@@ -39,7 +39,7 @@ class Scorer:
 
     def embed_images(self, image_embeddings: Tensor) -> Tensor:
         """ITC vectors, float32 [N, width] on the host, of [N, S, encoder_hidden]."""
-        return self._matcher.embed_images(image_embeddings).cpu()
+        return self.matcher.embed_images(image_embeddings).cpu()
 
     def embed_texts(self, texts: Sequence[TokenIds]) -> Tensor:
         """ITC vectors, float32 [texts, width] on the host, from the cache where it has them."""
@@ -71,7 +71,7 @@ class Scorer:
         False where image_embeddings have no meaning, or None. Rows with fewer than n texts end in
         values without meaning.
         """
-        cross = self._matcher.text.project_images(image_embeddings)
+        cross = self.matcher.text.project_images(image_embeddings)
         found = torch.empty(len(texts), max(map(len, texts)), 2)
         for members in alike([[len(text) for text in row] for row in texts]):
             every = len(members) == len(texts)
@@ -105,9 +105,7 @@ class Scorer:
                 token_ids[:, 0] = position_zero
             shape = (images, columns.stop - columns.start, -1)
             logits.append(
-                self._matcher.itm_logits(
-                    cross, token_ids.view(shape), valid.view(shape), cross_mask
-                )
+                self.matcher.itm_logits(cross, token_ids.view(shape), valid.view(shape), cross_mask)
             )
             self.on_forward()
         found = torch.cat(logits, dim=1).cpu()
@@ -119,7 +117,7 @@ class Scorer:
         by_length = [texts[at] for at in order]
         parts = []
         for part in self._batches([len(text) for text in by_length], 1):
-            parts.append(self._matcher.embed_texts(*self._padded(by_length[part])))
+            parts.append(self.matcher.embed_texts(*self._padded(by_length[part])))
             self.on_forward()
         vectors = torch.empty(len(texts), self.width)
         vectors[order] = torch.cat(parts).cpu()

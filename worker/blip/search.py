@@ -44,9 +44,17 @@ class Hypotheses:
 
 
 class Search(Protocol):
-    """One search over B rows: `advance` step by step until `done`, then `hypotheses`."""
+    """One search over B rows: `advance` step by step until `done`, then `hypotheses`.
 
-    done: Tensor  # bool [B]
+    width: token sequences of a row. steps: the most new tokens of any row. done: bool [B].
+    """
+
+    width: int
+    steps: int
+
+    @property
+    def done(self) -> Tensor:
+        """bool [B]."""
 
     def advance(self, step: int, logits: Tensor) -> tuple[Tensor, Tensor]:
         """logits: [B, width, V] for the step-th new token (0 is the first).
@@ -54,6 +62,10 @@ class Search(Protocol):
         Returns (token_ids, parents), both int64 [B, width].
         """
         ...
+
+
+class RowSearch(Search, Protocol):
+    """A search that answers for all its rows at once."""
 
     def hypotheses(self) -> Hypotheses:
         """What was found."""
@@ -65,7 +77,7 @@ def search_for(
     prompts: Sequence[Sequence[int]],
     tokenizer: Tokenizer,
     device: torch.device,
-) -> Search:
+) -> RowSearch:
     """The search for rows that share what changes its shape: num_beams and num_samples.
 
     prompts: token ids of each row, [DEC] first.
@@ -96,7 +108,8 @@ class Sampling:
         tokenizer: Tokenizer,
         device: torch.device,
     ) -> None:
-        steps, width = max(row.max_new_tokens for row in rows), rows[0].num_samples
+        self.steps = steps = max(row.max_new_tokens for row in rows)
+        self.width = width = rows[0].num_samples
         self.processors = Processors(rows, prompts, tokenizer, device)
         self.endings = Endings(rows, width, tokenizer, device)
         self.warpers = Warpers(rows, tokenizer.vocab_size, device)
@@ -156,8 +169,9 @@ class BeamSearch:
         tokenizer: Tokenizer,
         device: torch.device,
     ) -> None:
-        self.beams = beams = rows[0].num_beams
-        batch, steps = len(rows), max(row.max_new_tokens for row in rows)
+        self.width = self.beams = beams = rows[0].num_beams
+        self.steps = steps = max(row.max_new_tokens for row in rows)
+        batch = len(rows)
         self.processors = Processors(rows, prompts, tokenizer, device)
         self.endings = Endings(rows, beams, tokenizer, device)
         self.stop_when_full = torch.tensor([r.early_stopping is True for r in rows], device=device)

@@ -141,14 +141,15 @@ class TextModel(nn.Module):
         head_size = config.hidden_size // config.num_heads
         return config.num_layers, 2, batch, config.num_heads, columns, head_size
 
-    def project_images(self, image_embeddings: Tensor) -> Tensor:
+    def project_images(self, image_embeddings: Tensor, out: Tensor | None = None) -> Tensor:
         """Cross-attention keys and values of all layers, one GEMM each for both.
 
-        image_embeddings: [N, S, encoder_hidden]. Returns [layers, 2, N, heads, S, head_size].
+        image_embeddings: [N, S, encoder_hidden]. Returns [layers, 2, N, heads, S, head_size]: `out`
+        where it is given.
         """
         images, tokens, _ = image_embeddings.shape
         _, _, _, heads, _, head_size = shape = self.cache_shape(images, tokens)
-        key_value = image_embeddings.new_empty(shape)
+        key_value = image_embeddings.new_empty(shape) if out is None else out
         # What a CPU makes of a few images is still in cache when it is put in its place.
         step = _CACHED_IMAGES if image_embeddings.device.type == "cpu" else max(1, images)
         for start in range(0, images, step):
@@ -203,7 +204,7 @@ class TextDecoder(nn.Module):
         return scores
 
 
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "attention": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",
     "cross_query": "crossattention.self.query",
@@ -228,7 +229,7 @@ def text_weights(state: dict[str, Tensor], prefix: str, num_layers: int) -> dict
         weights[f"embedding_norm.{kind}"] = state[f"{prefix}embeddings.LayerNorm.{kind}"]
         for index in range(num_layers):
             layer = f"{prefix}encoder.layer.{index}."
-            for ours, theirs in _LAYER_NAMES.items():
+            for ours, theirs in LAYER_NAMES.items():
                 weights[f"layers.{index}.{ours}.{kind}"] = state[f"{layer}{theirs}.{kind}"]
             weights[f"layers.{index}.qkv.{kind}"] = torch.cat(
                 [

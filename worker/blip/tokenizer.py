@@ -14,7 +14,7 @@ Text = str | Sequence[int]
 
 
 class Tokenizer:
-    """A checkpoint's WordPiece tokenizer.
+    """A checkpoint's tokenizer, WordPiece or SentencePiece.
 
     bos_id ([DEC]) starts a caption, sep_id ([SEP]) ends it, cls_id ([CLS]) starts a text to match;
     enc_id ([ENC]) may take its place for ITM, and is None where the tokenizer has none.
@@ -32,7 +32,7 @@ class Tokenizer:
 
         def special(name: str, key: str | None, token: str | None) -> int:
             stated = text_config.get(key) if key else None
-            known = vocabulary.get(token)
+            known = vocabulary.get(name, vocabulary.get(token))
             if stated is None and known is None:
                 raise CheckpointError(f"neither config.json nor the tokenizer has {name}")
             if stated is not None and known is not None and stated != known:
@@ -71,7 +71,7 @@ class Tokenizer:
 
     def stop_strings(self, stop_strings: Sequence[str]) -> list[str]:
         """As the tokenizer would read them; what it would not read at all cannot occur."""
-        read = [self.vocabulary.normalised(text) for text in stop_strings]
+        read = [self.vocabulary.shown(text) for text in stop_strings]
         return [text for text in read if text]
 
     def continues_word(self, token_ids: Sequence[int]) -> bool:

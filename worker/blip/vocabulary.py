@@ -1,27 +1,37 @@
-"""The pieces of a WordPiece vocabulary: what each adds to a text, and which ones spell a word."""
+"""The pieces of a tokenizer: what each adds to a text, and which ones spell a word."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_CONTINUES = "##"
+from worker.blip.spelling import Spelling, ends_word
+
 _ANCHOR = "a"  # any word: what follows one is not at the beginning
 _MAX_AUTOMATA = 64
 
 
 class Vocabulary:
-    """Token ids 0..size-1 as text. Ids that a text does not show (special ones) are silent."""
+    """Token ids 0..size-1 as text. Ids that a text does not show (special ones) are silent.
+
+    Raises:
+        CheckpointError: the tokenizer writes words in another way.
+    """
 
     def __init__(self, tokenizer: Any, size: int) -> None:
         self.size = size
         self._backend = tokenizer.backend_tokenizer
-        self._id_of: Mapping[str, int] = tokenizer.get_vocab()
         # Those of the decoder: [ENC] is among them, but not among all_special_ids.
         added = self._backend.get_added_tokens_decoder().items()
-        self._special = {token_id for token_id, token in added if token.special}
+        special = {token_id for token_id, token in added if token.special}
+        self._id_of = {
+            piece: token_id
+            for piece, token_id in tokenizer.get_vocab().items()
+            if token_id < size and token_id not in special
+        }
+        self._spelling = Spelling(self._backend.model, self._id_of)
         # A cache per vocabulary, small: an automaton of 64 characters takes 2 MB.
         self.automaton = lru_cache(maxsize=_MAX_AUTOMATA)(self._automaton)
 
@@ -30,8 +40,7 @@ class Vocabulary:
         """The vocabulary's entry of each id, "" for one that is silent."""
         pieces = [""] * self.size
         for piece, token_id in self._id_of.items():
-            if token_id < self.size and token_id not in self._special:
-                pieces[token_id] = piece
+            pieces[token_id] = piece
         return pieces
 
     @cached_property
@@ -50,28 +59,39 @@ class Vocabulary:
         later = [decode([_ANCHOR, p])[len(_ANCHOR) :] if p else "" for p in self.pieces]
         return first, later
 
+    @cached_property
+    def opens(self) -> NDArray[np.bool_]:
+        """bool [size]: ids after which a piece without a space begins a word, as after "d'"."""
+        return np.array([bool(piece) and ends_word(piece[-1]) for piece in self.pieces])
+
     def continues(self, token_id: int) -> bool:
         """Whether the id is a later piece of a word."""
-        return self.pieces[token_id].startswith(_CONTINUES)
+        return self._spelling.continues(self.pieces[token_id])
 
     def normalised(self, text: str) -> str:
         """The text as the tokenizer reads it: in lower case and without accents, as published."""
         normalizer = self._backend.normalizer
         return str(normalizer.normalize_str(text)) if normalizer else text
 
+    def shown(self, text: str) -> str:
+        """A part of a text as `texts` have it: as it is read, with single spaces.
+
+        BERT's normaliser puts spaces round every Chinese character. Where the text had none, at its
+        ends, there are none.
+        """
+        read = " ".join(self.normalised(text).split())
+        if not read:
+            return " " if text.isspace() else ""
+        return " " * text[0].isspace() + read + " " * text[-1].isspace()
+
     def words(self, text: str) -> list[str]:
-        """The words of a text before they are split into pieces."""
+        """The words of a text before they are split into pieces, "▁" before each if it is there."""
         split = self._backend.pre_tokenizer.pre_tokenize_str(self.normalised(text))
         return [word for word, _ in split]
 
     def spellings(self, word: str) -> Iterator[tuple[int, int, int]]:
-        """(start, token id, end) of every piece that may stand at word[start:end]."""
-        for start in range(len(word)):
-            for end in range(start + 1, len(word) + 1):
-                piece = word[start:end] if start == 0 else _CONTINUES + word[start:end]
-                token_id = self._id_of.get(piece)
-                if token_id is not None and token_id not in self._special:
-                    yield start, token_id, end
+        """(start, token id, end) of every piece that may stand at word[start:end]: Spelling.of."""
+        return self._spelling.of(word)
 
     def _automaton(self, pattern: str) -> NDArray[np.uint8]:
         """Knuth-Morris-Pratt over token ids: uint8 [m + 2, size] for a pattern of m characters.
@@ -82,7 +102,8 @@ class Vocabulary:
         rows = np.tile(np.arange(len(pattern) + 1)[:, None], (1, self.size))
         first, later = self._codes
         ends = [_run(pattern, rows, later), _run(pattern, rows[:1], first)]
-        ends[1][0, self.silent] = len(pattern) + 1
+        empty = [not text for text in self.texts[0]]  # silent ones, and a space at the beginning
+        ends[1][0, empty] = len(pattern) + 1
         return np.concatenate(ends).astype(np.uint8)
 
     @cached_property

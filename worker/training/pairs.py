@@ -65,7 +65,7 @@ class PairTable:
         """
         for number, (image, text, label) in enumerate(self._values(), 1):
             position = f"{self._path.name}, row {number}"
-            matches = LABELS.get(_spelled(label))
+            matches = LABELS.get(spelled(label))
             if matches is None:
                 raise ValueError(f"{position}: the label is {label!r}, not 0 or 1, true or false")
             try:
@@ -116,7 +116,7 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path} is no table of pairs: {exc}") from exc
 
 
-def _spelled(label: object) -> str:
+def spelled(label: object) -> str:
     """A label as LABELS has it: True, 1, 1.0 and "1" are the same."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)

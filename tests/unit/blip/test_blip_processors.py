@@ -30,13 +30,13 @@ VOCAB, SEP, CPU = 12, 3, torch.device("cpu")
 
 
 class Words:
-    """A vocabulary of bare ids: no text, nothing silent."""
+    """A vocabulary of bare ids: no text, nothing silent, no punctuation."""
 
     vocab_size, sep_id = VOCAB, SEP
 
     def __init__(self) -> None:
         self.vocabulary = self
-        self.silent = np.zeros(VOCAB, dtype=bool)
+        self.silent = self.opens = np.zeros(VOCAB, dtype=bool)
 
 
 def processors(rows: Sequence[CaptionOptions], prompts: Sequence[Sequence[int]]) -> Processors:

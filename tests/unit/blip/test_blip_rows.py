@@ -164,7 +164,7 @@ def test_given_more_pairs_than_one_forward_takes_when_matched_then_none_is_lost(
 
 
 def test_given_prompts_when_padded_then_pads_come_first_and_positions_start_after_them() -> None:
-    token_ids, valid, positions = left_pad([[7, 8, 9], [7]], pad_id=0, device=torch.device("cpu"))
-    assert token_ids.tolist() == [[7, 8, 9], [0, 0, 7]]
+    token_ids, valid, positions = left_pad([[7, 8, 9], [7]], torch.device("cpu"))
+    assert token_ids.tolist() == [[7, 8, 9], [7, 7, 7]]
     assert valid.tolist() == [[True, True, True], [False, False, True]]
     assert positions.tolist() == [[0, 1, 2], [0, 0, 0]]

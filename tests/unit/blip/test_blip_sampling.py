@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from tests.blip_checkpoints import TINY, Captioner, noise_images, write_random_checkpoint
 from worker.blip import CaptionOptions, Engine, distinct_2
 from worker.blip.decoding import decode
+from worker.blip.search import search_for
 
 DRAWS, TOKENS, SAMPLES = 20_000, 3, 10
 SAMPLERS: list[dict[str, Any]] = [
@@ -129,7 +130,9 @@ def test_given_20000_draws_then_the_first_three_tokens_have_transformers_distrib
         embeddings = engine.encode(noise_images(1)).embeddings
         cross = steps.decoder.text.project_images(embeddings.expand(images, -1, -1))
         prompts = [engine._tokenizer.prompt(None)] * images
-        found = decode(steps, cross, prompts, rows, engine._tokenizer)
+        search = search_for(rows, prompts, engine._tokenizer, cross.device)
+        decode(steps, cross, prompts, search)
+    found = search.hypotheses()
     drawn = found.token_ids.flatten(0, 1)
     assert drawn.shape == (DRAWS, TOKENS)
     for place, expected in enumerate(reference.distributions(sampler)):
