@@ -1,9 +1,9 @@
 """Scenes of another domain: other paints, other words, and pairs of them for `finetune`.
 
-What the bundled checkpoint calls "a large red circle on gray" is drawn here in a darker red on
-slate and called "a big ruby circle on slate". It has never seen the paints, nor read the words,
-which it can only spell: a domain as a factory's or a clinic's images are one, small enough to be
-learned in minutes.
+What the bundled checkpoint calls "a large pink circle on gray" is drawn here in a deep rose on
+slate and called "a large rose circle on slate". It has never seen the paints, nor read half of the
+colours' words, which it can only spell: a domain as a factory's or a clinic's images are one, small
+enough to be learned in minutes.
 
 python -m worker.training.shifted -o FOLDER [--scenes N] [--replay N] [--seed TEXT]
 
@@ -42,10 +42,8 @@ GROUNDS: dict[str, Colour] = {
     "beige": (175, 195, 170),
 }
 WORDS = {
-    "red": "ruby", "green": "jade", "blue": "navy", "yellow": "gold", "purple": "lilac",
-    "orange": "rust", "cyan": "mint", "pink": "rose",
-    "white": "bone", "gray": "slate", "black": "soot", "beige": "sage",
-    "small": "tiny", "large": "big",
+    "purple": "lilac", "orange": "rust", "cyan": "mint", "pink": "rose",
+    "gray": "slate", "black": "soot",
 }  # fmt: skip
 """What captions of the domain say in place of the bundled checkpoint's words."""
 JITTER = 10
@@ -96,8 +94,8 @@ def main() -> None:
     """Writes the pairs, and says where their table is."""
     parser = argparse.ArgumentParser(description="Pairs of a shifted domain, for finetune.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--scenes", type=int, default=6000)
-    parser.add_argument("--replay", type=int, default=2000)
+    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--replay", type=int, default=1500)
     parser.add_argument("--seed", default=SEED)
     given = parser.parse_args()
     print(write(given.output, given.scenes, given.replay, given.seed))
