@@ -53,10 +53,12 @@ class Place:
 
     def start(self, name: str, steps: int, *options: str) -> "subprocess.Popen[bytes]":
         """`captionq-worker finetune`, four rows at a time, sixteen a step."""
-        command = [sys.executable, "-m", "worker", "finetune", str(self.folder / "data/pairs.jsonl"),
-                   "-o", str(self.folder / name), "--model", str(self.folder / "model"), "--name",
-                   "run", "--steps", str(steps), "--batch", "4", "--accumulate", "4", "--cpu",
-                   *options]  # fmt: skip
+        pairs, output, model = (
+            str(self.folder / part) for part in ("data/pairs.jsonl", name, "model")
+        )
+        command = [sys.executable, "-m", "worker", "finetune", pairs, "-o", output, "--name", "run",
+                   "--model", model, "--steps", str(steps), "--batch", "4", "--accumulate", "4",
+                   "--cpu", *options]  # fmt: skip
         return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
     def run(self, name: str, steps: int, *options: str) -> Ended:
