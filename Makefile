@@ -1,5 +1,5 @@
-# make demo | test | parity | check | bench | chaos | fuzz | train-bundled | calibrate-bundled:
-# each sets up what it needs, once.
+# make demo | test | parity | check | bench | chaos | fuzz | train-bundled | calibrate-bundled |
+# train-pack | learning-curve: each sets up what it needs, once.
 
 # The first that runs and fits: a command of pyenv or conda may be there and start nothing.
 FITS   := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
@@ -10,12 +10,15 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 IMAGES ?=
 BENCH  ?= --table
+LANGUAGE ?= de
+SCENES ?= 10000
 
 # Threads of torch that wait by spinning starve each other where processes share cores.
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test parity check format bench chaos fuzz train-bundled calibrate-bundled clean
+.PHONY: help setup demo test parity check format bench chaos fuzz train-bundled calibrate-bundled pack train-pack \
+	learning-curve clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -71,6 +74,24 @@ calibrate-bundled: $(READY) ## Fit the bundled checkpoint's calibration anew, on
 	$(BIN)/python -m worker.training.degraded --clean --scenes 8000 --seed calibration -o .make/pairs
 	$(BIN)/captionq-worker calibrate .make/pairs/pairs.csv --precision 0.98 \
 		-o worker/checkpoints/scenes/calibration.json
+
+PACK = .make/packs/$(LANGUAGE)-$(SCENES)
+pack: $(READY)
+	rm -rf $(PACK)
+	$(BIN)/python -m worker.training.languages.manifest --language $(LANGUAGE) --scenes $(SCENES) -o $(PACK)
+	$(BIN)/captionq-worker train-tokenizer $(PACK)/manifest.jsonl --language $(LANGUAGE) -o $(PACK)/tokenizer
+	$(BIN)/captionq-worker finetune $(PACK)/manifest.jsonl --language $(LANGUAGE) \
+		--tokenizer $(PACK)/tokenizer --steps 600 --batch 64 --rate 2e-3 \
+		--name scenes-$(LANGUAGE) -o $(PACK)/scenes-$(LANGUAGE)
+	$(BIN)/captionq-worker evaluate --language $(LANGUAGE) $(PACK)/scenes-$(LANGUAGE) --save
+
+train-pack: pack ## Train a bundled language pack anew (LANGUAGE=de; five minutes on two cores)
+	rm -rf worker/checkpoints/packs/$(LANGUAGE)
+	mkdir -p worker/checkpoints/packs
+	cp -r $(PACK)/scenes-$(LANGUAGE) worker/checkpoints/packs/$(LANGUAGE)
+
+learning-curve: ## What a language pack is worth after 100, 1,000 and 10,000 pairs (LANGUAGE=de)
+	@for scenes in 100 1000 10000; do $(MAKE) --no-print-directory pack SCENES=$$scenes || exit; done
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

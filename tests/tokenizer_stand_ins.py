@@ -23,32 +23,30 @@ PIECES = 260
 def cased_bert(texts: tuple[str, ...] = TEXTS, size: int = PIECES) -> Any:
     """As bert-base-multilingual-cased has it: WordPiece, accents and case kept."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    later = [f"##{char}" for char in sorted(set("".join("".join(texts).split())))]
     learner = Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
     learner.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=special, show_progress=False
+        vocab_size=size, special_tokens=[*special, *later], show_progress=False
     )
     learner.train_from_iterator(texts, trainer)
     return _with_tasks(BertTokenizer(vocab=learner.get_vocab(), do_lower_case=False))
 
 
-def xlm_roberta(texts: tuple[str, ...] = TEXTS, size: int = PIECES) -> Any:
-    """As xlm-roberta-base has it: SentencePiece's unigram model, special tokens of other names."""
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    learner = Tokenizer(models.Unigram())
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    trainer = trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False
-    )
-    learner.train_from_iterator(texts, trainer)
-    ids = learner.get_vocab()
-    vocab = [
-        (piece, -0.1 * number) for number, piece in enumerate(sorted(ids, key=ids.__getitem__))
-    ]
-    return _with_tasks(XLMRobertaTokenizer(vocab=[*vocab, ("<mask>", 0.0)]))
+def xlm_roberta(texts: tuple[str, ...] = TEXTS) -> Any:
+    """As xlm-roberta-base has it: SentencePiece's unigram model, special tokens of other names.
+
+    Its pieces are made up, not learned: the library's trainer makes others each time. Some hold the
+    end of one word and the beginning of the next, as "'u" does.
+    """
+    words = [word for text in texts for word in text.split()]
+    pieces = [word[at : at + 2] for word in words for at in range(1, len(word), 3)]
+    pieces += [f"▁{word[:2]}" for word in words[::2]] + [f"▁{word}" for word in words[::5]]
+    chosen = dict.fromkeys(["▁", *sorted(set("".join(words))), *pieces])
+    vocab = [(piece, -2.0 if len(piece) == 1 else -1.0) for piece in chosen]
+    special = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    return _with_tasks(XLMRobertaTokenizer(vocab=[*special, *vocab, ("<mask>", 0.0)]))
 
 
 def language(texts: tuple[str, ...] = TEXTS, size: int = PIECES) -> Any:

@@ -2,16 +2,15 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker import attention_cli, by_hand
+from worker import by_hand
 from worker.bench.intake import bench_intake
 from worker.bench.service import bench_service
 from worker.calibrate_cli import calibrate
@@ -19,10 +18,12 @@ from worker.check_image import check_image
 from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
 from worker.dead_cli import dead
+from worker.evaluate_cli import evaluate
 from worker.explain_cli import explain
 from worker.finetune_cli import finetune
-from worker.flags import AsJson, Dtype, Model
-from worker.settings import BUNDLED, model_path
+from worker.flags import AsJson
+from worker.merge_cli import merge_pack
+from worker.take_over_cli import take_over
 from worker.train_tokenizer_cli import train_tokenizer
 
 cli = typer.Typer(
@@ -45,9 +46,12 @@ cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(explain)
 cli.command()(calibrate)
+cli.command()(evaluate)
 cli.command()(finetune)
 cli.command("train-tokenizer")(train_tokenizer)
+cli.command("take-over")(take_over)
 cli.command()(check_image)
+cli.command("merge-pack")(merge_pack)
 cli.command("check-url", context_settings={"ignore_unknown_options": True})(check_url)
 benches.command("intake")(bench_intake)
 benches.command("service")(bench_service)
@@ -151,106 +155,6 @@ def cache_counts() -> None:
 
 
 @cli.command()
-def evaluate(
-    model: Model = BUNDLED,
-    scenes: Annotated[
-        int | None,
-        typer.Option(
-            help="Scenes to draw: 2000; with --matching or --attention 1000, with --calibration "
-            "4000, with --modes 200 of each kind.",
-            min=1,
-        ),
-    ] = None,
-    modes: Annotated[
-        bool, typer.Option("--modes", help="Score the resolution modes on 4:1 and 1:4 scenes.")
-    ] = False,
-    matching: Annotated[
-        bool, typer.Option("--matching", help="Score retrieval, best of 5 and the caption filter.")
-    ] = False,
-    calibration: Annotated[
-        bool,
-        typer.Option(
-            "--calibration",
-            help="Calibrate matching on blurred, noisy and cropped scenes, and score that.",
-        ),
-    ] = False,
-    attention: Annotated[
-        bool,
-        typer.Option("--attention", help="Score where the model looks for each word, by method."),
-    ] = False,
-    on: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --attention: image files instead of scenes. A file, a folder, a pattern, or "
-            "a list or table of them; repeat for more.",
-            metavar="SOURCE",
-        ),
-    ] = None,
-    method: Annotated[
-        Literal["attention", "rollout", "gradcam", "occlusion"] | None,
-        typer.Option(help="With --on: how to explain; by default as jobs are."),
-    ] = None,
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
-) -> None:
-    """Score a checkpoint on freshly drawn scenes: exact captions, ITM ROC AUC, ITC recall.
-
-    With another --dtype than float32: also how many captions are float32's, word for word.
-
-    With --modes: exact captions, and those with the right colours and shapes, per resolution mode.
-
-    With --matching: recall of images by their captions, by ITC alone and reranked by ITM; exact
-    captions of one sample and of the best of 5 by ITM; what a calibrated filter keeps and rejects.
-
-    With --calibration: how far match probabilities are from the truth, before a calibration is
-    fitted on half of the scenes and after, on the other half. The calibration is not kept.
-
-    With --attention: by each method of explaining, how often the peak of a word's map lies in the
-    box of the shape that it names, the share of the map in it, the areas under the deletion and
-    insertion curves against random order, and how far methods agree. With --on SOURCE, for your own
-    images, whose boxes nobody knows: the mean map, the share of centre and border, and the areas.
-    """
-    from worker.training import evaluate as evaluation
-    from worker.training import matching as evaluation_of_matching
-    from worker.training import modes as evaluation_of_modes
-
-    if modes + matching + calibration + attention > 1:
-        raise typer.BadParameter(
-            "--modes, --matching, --calibration, --attention: ask for one of these"
-        )
-    if on and not attention:
-        raise typer.BadParameter("--on names images for --attention")
-    if method and not on:
-        raise typer.BadParameter("--method is for the images of --on: scenes have all methods")
-    with clear_errors():
-        if on:
-            attention_cli.images(model_path(model), on, method, as_json)
-            return
-        if attention:
-            attention_cli.scenes(model_path(model), scenes or 1_000, as_json)
-            return
-        if calibration:
-            from worker.training import degraded
-
-            fitted = degraded.evaluate_calibration(model_path(model), scenes or 4_000, dtype=dtype)
-            print(fitted.model_dump_json() if as_json else degraded.report(fitted))
-            return
-        if matching:
-            found = evaluation_of_matching.evaluate_matching(
-                model_path(model), scenes or 1_000, dtype=dtype
-            )
-            print(json.dumps(found) if as_json else evaluation_of_matching.report(found))
-            return
-        if modes:
-            scored = evaluation_of_modes.evaluate_modes(model_path(model), scenes or 200)
-            rows = [asdict(figure) for figure in scored]
-            print(json.dumps(rows) if as_json else evaluation_of_modes.report(scored))
-            return
-        figures = evaluation.evaluate(model_path(model), scenes or 2_000, dtype=dtype)
-    print(json.dumps(figures) if as_json else evaluation.report(figures))
-
-
-@cli.command()
 def demo(
     images: Annotated[
         list[str] | None, typer.Argument(help="Your own files or URLs; else drawn scenes.")
@@ -285,6 +189,18 @@ def bench_match(context: typer.Context) -> None:
 
     with clear_errors():
         raise typer.Exit(match.main(context.args, prog="captionq-worker bench match"))
+
+
+@benches.command("languages", **PASSED_ON)
+def bench_languages(context: typer.Context) -> None:
+    """What it costs to mix languages in a batch, beside a batch in one; --help.
+
+    The options are those of python -m worker.blip.bench.languages.
+    """
+    from worker.blip.bench import languages
+
+    with clear_errors():
+        raise typer.Exit(languages.main(context.args, prog="captionq-worker bench languages"))
 
 
 @benches.command("explain", **PASSED_ON)

@@ -121,11 +121,11 @@ def test_given_a_label_that_is_none_then_the_row_is_named(folder: Path, label: s
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("pairs.txt", b"a", "a table is one of .csv, .tsv"),
-        ("pairs.csv", b"", "is no table: "),
-        ("pairs.parquet", b"image,text,label", "is no table: "),
-        ("pairs.jsonl", b"[1]", "is no table: "),
-        ("pairs.csv", b"image,text,label\na.png,a\n", "is no table: "),
+        ("pairs.txt", b"a", "a table of pairs is one of .csv, .tsv"),
+        ("pairs.csv", b"", "is no table of pairs: "),
+        ("pairs.parquet", b"image,text,label", "is no table of pairs: "),
+        ("pairs.jsonl", b"[1]", "is no table of pairs: "),
+        ("pairs.csv", b"image,text,label\na.png,a\n", "is no table of pairs: "),
         ("pairs.csv", b"image,text,label\n" + LONG_ROW * 150 + b"a.png,a\n", "cannot be read: "),
         ("none.csv", None, "there is no file "),
     ],

@@ -59,10 +59,17 @@ def test_given_padded_embeddings_then_rows_without_a_piece_count_in_no_mean() ->
 
 
 def test_given_a_tokenizer_without_a_special_token_then_it_is_named() -> None:
-    new = wordpiece.train(["a"])
-    vocab = {k: v for k, v in new.get_vocab().items() if k != "[ENC]"}
+    known = wordpiece.train(["a"]).get_vocab()
+    other = {"another" if piece == "[ENC]" else piece: number for piece, number in known.items()}
     with pytest.raises(ValueError, match=r"has no \[ENC\]"):
-        initial_embeddings(OLD, _Named(vocab), EMBEDDINGS, BIAS)
+        initial_embeddings(OLD, _Named(other), EMBEDDINGS, BIAS)
+
+
+def test_given_a_tokenizer_whose_ids_have_gaps_then_it_is_refused() -> None:
+    known = wordpiece.train(["a"]).get_vocab()
+    del known["a"]
+    with pytest.raises(ValueError, match="ids have gaps"):
+        initial_embeddings(OLD, _Named(known), EMBEDDINGS, BIAS)
 
 
 class _Named:

@@ -4,7 +4,6 @@ Nothing is taken for granted: the settings that would change a number are known 
 names and shapes in the file's header are checked before any tensor is read.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -15,11 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from worker.blip.adapter_names import Shape
 from worker.blip.errors import PackError
+from worker.blip.pack_card import read_json
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
-MAX_JSON_BYTES = 1_000_000
 PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 _OF_TRAINING = {
@@ -31,8 +31,6 @@ _OF_TRAINING = {
 """Settings that say how an adapter was trained, or nothing that its tensors do not say."""
 _PLAIN_STARTS = (True, False, "gaussian", "orthogonal")
 """Ways of initialising that leave the base's weights alone (PiSSA, OLoRA, CorDA ... do not)."""
-
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -91,23 +89,6 @@ def read_adapter(
         for module in (name.removesuffix(DOWN) for name in tensors if name.endswith(DOWN))
     }
     return Adapter(factors, {name: tensors[name] for name in tensors if name in whole})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small JSON object. Raises PackError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-        if len(data) > MAX_JSON_BYTES:
-            raise PackError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes")
-        read = json.loads(data)
-    except FileNotFoundError:
-        raise PackError(f"the pack has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise PackError(f"{path.name} cannot be read as JSON") from exc
-    if not isinstance(read, dict):
-        raise PackError(f"{path.name} is no JSON object")
-    return read
 
 
 def _config(folder: Path) -> dict[str, Any]:

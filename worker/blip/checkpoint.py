@@ -37,7 +37,7 @@ PARTS = {
     "caption": ("vision_model", "text_decoder.bert", "text_decoder.cls"),
     "match": ("vision_model", "text_encoder", "vision_proj", "text_proj", "itm_head"),
 }
-_CLASSES = {"caption": "BlipForConditionalGeneration", "match": "BlipForImageTextRetrieval"}
+CLASSES = {"caption": "BlipForConditionalGeneration", "match": "BlipForImageTextRetrieval"}
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -127,7 +127,7 @@ def _tasks(names: Iterable[str], wanted: Iterable[str] | None) -> frozenset[str]
         if task in chosen and missing[task]:
             raise CheckpointError(
                 f"the checkpoint lacks {', '.join(missing[task])}, which {task} needs: "
-                f"load a {_CLASSES[task]} checkpoint"
+                f"load a {CLASSES[task]} checkpoint"
             )
     return chosen
 

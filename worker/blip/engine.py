@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,26 +13,28 @@ from worker.blip.captioning import Asked, caption_images
 from worker.blip.checkpoint import Checkpoint, Modules
 from worker.blip.device import DTYPES, device_named
 from worker.blip.encoded import EncodedImages
-from worker.blip.errors import CheckpointError, InputError, device_errors
+from worker.blip.errors import CheckpointError, device_errors
 from worker.blip.explanation import DEFAULT_METHOD, Explanation, Method, Position
 from worker.blip.framing import Framing
-from worker.blip.geometry import MODES, Grid, Mode
+from worker.blip.geometry import Mode
 from worker.blip.hub import resolve
-from worker.blip.images import Group, Images, frame, framing, normalise
+from worker.blip.image_encoder import ImageEncoder
+from worker.blip.images import Images
 from worker.blip.inputs import Inputs, texts_read
 from worker.blip.options import MAX_BEAMS, REFERENCE, CaptionOptions
-from worker.blip.pack import Pack, PackLoader
+from worker.blip.pack import Pack
+from worker.blip.pack import load as load_pack
+from worker.blip.pack_files import PackFiles
 from worker.blip.pack_rows import by_pack, packs_of
 from worker.blip.readers import CaptionReader, MatchReader, Reader
 from worker.blip.results import Caption, Match, Ranked, matches, ranked
 from worker.blip.rows import rows_of
 from worker.blip.sampling import seeded
+from worker.blip.scorers import Scorers
 from worker.blip.scoring import Scorer, shortlists
-from worker.blip.staging import Staging
 from worker.blip.steps import Steps, row_sizes
 from worker.blip.text_cache import TextCache, TokenIds
 from worker.blip.tokenizer import Text, Tokenizer, texts_per_image
-from worker.blip.weights import Weights
 
 _WARMUP_TEXT = 38  # with [CLS] and [SEP] the 40 tokens that BLIP was trained on
 WORST_CASE = CaptionOptions(num_beams=MAX_BEAMS, min_new_tokens=20, max_new_tokens=20)
@@ -78,21 +79,19 @@ class Engine:
         if dtype == "float16" and device.type == "cpu":
             raise ValueError("float16 is for a GPU: take float32 or bfloat16 on a CPU")
         self._device = device
-        self._staging = Staging(device)
         with device_errors(device):
             self._modules: Modules = checkpoint.build(DTYPES[dtype], device)
         decoder = self._modules.decoder
         on_gpu = device.type == "cuda"
         self._steps = None if decoder is None else Steps(decoder, static=on_gpu, capture=on_gpu)
-        self._folder, self._vision = checkpoint.folder, checkpoint.vision
+        self._images = ImageEncoder(checkpoint, self._modules.vision, device)
         self._text = checkpoint.text
-        self._preprocessing = checkpoint.preprocessing
         self._tokenizer = checkpoint.tokenizer
-        self._loader = PackLoader(checkpoint, self._modules, device)
+        self._pack_files = PackFiles(checkpoint)
         self.text_cache = TextCache()
-        matcher, pad_id = self._modules.matcher, self._tokenizer.pad_id
-        self._scorer = None if matcher is None else Scorer(matcher, pad_id, self.text_cache)
-        self._scorers: WeakKeyDictionary[Pack, Scorer] = WeakKeyDictionary()
+        matcher = self._modules.matcher
+        own = (self._tokenizer, self.text_cache)
+        self._scorers = None if matcher is None else Scorers(matcher, *own)
         self.tasks: frozenset[str] = checkpoint.tasks
         self.model_id: str = checkpoint.model_id
         self.revision: str = checkpoint.revision
@@ -134,8 +133,9 @@ class Engine:
         Any thread may ask. Raises PackError for a folder that is no pack, or is one of another
         checkpoint; OutOfMemory.
         """
+        size = 0 if self._scorers is None else self._scorers.own.width
         with device_errors(self._device):
-            return self._loader.load(Path(folder))
+            return load_pack(self._pack_files.read(Path(folder), size), self._modules)
 
     def token_ids(self, text: str, pack: Pack | None = None) -> TokenIds:
         """A text as `match`, `rank` and `embed` take it in place of the text; any thread may ask.
@@ -147,22 +147,19 @@ class Engine:
 
     def tell(self, progress: Callable[[], None]) -> None:
         """Call `progress` whenever a part of a long call is done: of texts there may be many."""
-        if self._scorer is not None:
-            self._scorer.on_forward = progress
-        for scorer in self._scorers.values():
-            scorer.on_forward = progress
+        if self._scorers is not None:
+            self._scorers.tell(progress)
 
     def share_vision(self, other: "Engine") -> bool:
         """Run on the other's vision encoder from now on, if it is the same to the last bit.
 
         Then images that either has encoded are the other's as well. Returns whether it is so.
         """
-        same = (
-            (self.device, self.dtype, self._vision, self._preprocessing)
-            == (other.device, other.dtype, other._vision, other._preprocessing)
-        ) and self._vision_digest() == other._vision_digest()
+        alike = (self.device, self.dtype) == (other.device, other.dtype)
+        same = alike and self._images.same_as(other._images)
         if same:
             self._modules = replace(self._modules, vision=other._modules.vision)
+            self._images.vision = other._images.vision
         return same
 
     def framing(self, mode: Mode = "stretch", resolution: int | None = None) -> Framing:
@@ -173,12 +170,7 @@ class Engine:
         resolution: the side of the square that takes the place of the checkpoint's size, a
         multiple of its patch size, up to four times its patches. Raises InputError.
         """
-        if mode not in MODES:
-            raise ValueError(f"mode must be {', '.join(MODES)}, not {mode!r}")
-        try:
-            return framing(self._preprocessing, self._vision.patch_size, mode, resolution)
-        except ValueError as exc:
-            raise InputError(str(exc)) from exc
+        return self._images.framing(mode, resolution)
 
     @torch.inference_mode()
     def encode(
@@ -193,10 +185,7 @@ class Engine:
         """
         if isinstance(images, EncodedImages):
             return images
-        groups = self._groups(images, mode, resolution)
-        with device_errors(self._device):
-            found = self._modules.vision.forward_mixed([(g.rows, g.pixels) for g in groups])
-        return EncodedImages(*found, self._grids(groups))
+        return self._images.encode(images, mode, resolution)
 
     def normalised(
         self, images: Images, mode: Mode = "stretch", resolution: int | None = None
@@ -205,7 +194,7 @@ class Engine:
 
         Raises ValueError when native mode gives them more than one size.
         """
-        groups = self._groups(images, mode, resolution)
+        groups = self._images.groups(images, mode, resolution)
         if len(groups) != 1:
             raise ValueError("these images have no one size: normalise them apart, or encode them")
         return groups[0].pixels
@@ -307,7 +296,7 @@ class Engine:
         way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
         if any(isinstance(of_image, str) for of_image in captions):
             raise ValueError("captions is a list of captions, or of texts, for each image")
-        seen = self._seen(images, mode, resolution)
+        seen = self._images.seen(images, mode, resolution)
         asked = rows_of(options, {}, len(captions))
         chosen = packs_of(packs, len(captions), decoder)
         rows = [
@@ -355,7 +344,7 @@ class Engine:
         way = Way(method=method, layers=layers, heads=heads, position=position, raw=raw)
         inputs = self._inputs(pack)
         first = inputs.position_zero(position_zero)
-        seen = self._seen(images, mode, resolution)
+        seen = self._images.seen(images, mode, resolution)
         per_image = texts_per_image(texts, sum(len(one.places) for one in seen))
         rows = [[inputs.match_row(text, first) for text in of_image] for of_image in per_image]
         reader = MatchReader(matcher, inputs.tokenizer.pad_id)
@@ -447,25 +436,6 @@ class Engine:
             for options in (REFERENCE, replace(REFERENCE, num_beams=1)):
                 self.caption(images, options)
 
-    def _groups(self, images: Images, mode: Mode, resolution: int | None) -> list[Group]:
-        """Images framed and normalised, on the device, those of one size together."""
-        framing = self.framing(mode, resolution)
-        groups = frame(images, framing, self.image_size, self._staging.stack)
-        with device_errors(self._device):
-            return [
-                Group(g.rows, normalise(g.pixels.to(self._device), self._preprocessing))
-                for g in groups
-            ]
-
-    def _grids(self, groups: Sequence[Group]) -> list[Grid]:
-        """The patches (down, across) of each image."""
-        size = self._vision.patch_size
-        grids = {}
-        for group in groups:
-            height, width = group.pixels.shape[2:]
-            grids.update(dict.fromkeys(group.rows, (height // size, width // size)))
-        return [grids[row] for row in range(len(grids))]
-
     def _pairs(
         self,
         images: Images | EncodedImages,
@@ -480,22 +450,6 @@ class Engine:
         per_image = texts_per_image(texts, len(encoded))
         first = inputs.position_zero(position_zero)
         return _Pairs(scorer, encoded, per_image, texts_read(per_image, inputs), first)
-
-    def _seen(
-        self, images: Images | EncodedImages, mode: Mode, resolution: int | None
-    ) -> list[Seen]:
-        """Images to explain by, those of one size together."""
-        if isinstance(images, EncodedImages):
-            rows = range(len(images))
-            grids = [images.grid(row) for row in rows]
-            return [Seen(rows, images.embeddings, images.key_mask, grids, None)]
-        seen = []
-        for group in self._groups(images, mode, resolution):
-            grids = self._grids([Group(list(range(len(group.rows))), group.pixels)])
-            with device_errors(self._device), torch.no_grad():
-                embeddings = self._modules.vision(group.pixels)
-            seen.append(Seen(group.rows, embeddings, None, grids, group.pixels))
-        return seen
 
     def _explain(
         self,
@@ -512,7 +466,7 @@ class Engine:
             raise ValueError(f"{len(rows)} lists of texts to explain for {images} images")
         if members is not None and len(members) < images:
             seen = [one.some(members) for one in seen]
-        explainer = Explainer(reader, self._modules.vision, tokenizer, way)
+        explainer = Explainer(reader, self._images.vision, tokenizer, way)
         with device_errors(self._device):
             return explainer.explain(seen, rows)
 
@@ -520,24 +474,10 @@ class Engine:
         tokenizer = self._tokenizer if pack is None else pack.tokenizer
         return Inputs(tokenizer, self._text.max_positions)
 
-    def _vision_digest(self) -> str:
-        return Weights(self._folder).digest_of("vision_model.")
-
-    def _matching(self, pack: Pack | None = None) -> Scorer:
-        """The scorer of the checkpoint, or of a pack: each has a text cache of its own."""
-        own = self._scorer
-        if own is None:
+    def _matching(self, pack: Pack | None) -> Scorer:
+        if self._scorers is None:
             raise self._lacks("match")
-        if pack is None:
-            return own
-        scorer = self._scorers.get(pack)
-        if scorer is None:
-            packs_of(pack, 1, own.matcher)
-            assert pack.matcher is not None  # noqa: S101 - for mypy: its base is one
-            scorer = Scorer(pack.matcher, pack.tokenizer.pad_id, TextCache())
-            scorer.on_forward = own.on_forward
-            self._scorers[pack] = scorer
-        return scorer
+        return self._scorers.of(pack)
 
     def _lacks(self, task: str) -> CheckpointError:
         return CheckpointError(f"{self.model_id} is loaded for {', '.join(self.tasks)}, not {task}")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from worker.blip.errors import PackError
 
 PACK_FILE = "pack.json"
+MAX_JSON_BYTES = 1_000_000
 FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
@@ -75,15 +76,29 @@ def read_card(folder: Path) -> PackCard:
     Raises:
         PackError: there is none, or it is not one that we can read.
     """
-    try:
-        read = json.loads((folder / PACK_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PackError(f"{folder.name} is no pack: it has no {PACK_FILE}") from None
-    except (OSError, ValueError, RecursionError) as exc:
-        raise PackError(f"{folder.name}: {PACK_FILE} cannot be read as JSON") from exc
-    if not isinstance(read, dict) or read.pop("format", None) != FORMAT:
+    read = read_json(folder / PACK_FILE)
+    if read.pop("format", None) != FORMAT:
         raise PackError(f"{folder.name}: {PACK_FILE} is not of format {FORMAT}")
     try:
         return PackCard(**{**read, "base": Base(**read["base"])})
     except (TypeError, KeyError) as exc:
         raise PackError(f"{folder.name}: {PACK_FILE} lacks a field, or has an unknown one") from exc
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON object. Raises PackError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
+            raise PackError(
+                f"{path.parent.name}: {path.name} is larger than {MAX_JSON_BYTES} bytes"
+            )
+        read = json.loads(data)
+    except FileNotFoundError:
+        raise PackError(f"{path.parent.name} is no pack: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as exc:
+        raise PackError(f"{path.parent.name}: {path.name} cannot be read as JSON") from exc
+    if not isinstance(read, dict):
+        raise PackError(f"{path.parent.name}: {path.name} is no JSON object")
+    return read

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worker.blip.adapter_files import CONFIG_FILE, DOWN, PREFIX, TENSOR_FILE, UP
 from worker.blip.adapter_names import BIAS, places, words_name
+from worker.blip.config import text_config
 from worker.blip.hub import resolve
 from worker.blip.pack_card import Base, PackCard
 from worker.blip.random_checkpoint import made_up_tokenizer
@@ -45,13 +46,13 @@ def write_random_pack(
     cpu = torch.device("cpu")
     weights = Weights(base)
     state = weights.load(["text_decoder."], torch.float32, cpu)
-    layers = json.loads((base / "config.json").read_text())["text_config"]["num_hidden_layers"]
+    config = text_config(json.loads((base / "config.json").read_text(encoding="utf-8")))
 
     def normal(*size: int) -> Tensor:
         return torch.randn(size, generator=generator)
 
     tensors = {}
-    for layer in places("caption", layers):
+    for layer in places("caption", config):
         if re.fullmatch(shape.targets, layer):
             size_out, size_in = state[f"{layer}.weight"].shape
             spread = shape.strength * float(state[f"{layer}.weight"].std())
@@ -64,8 +65,8 @@ def write_random_pack(
         tensors[BIAS] = torch.zeros(shape.words)
         made_up_tokenizer(shape.words).save_pretrained(folder)
     save_file({PREFIX + n: t for n, t in tensors.items()}, folder / TENSOR_FILE)
-    config = {"peft_type": "LORA", "r": shape.rank, "lora_alpha": shape.rank}
-    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    settings = {"peft_type": "LORA", "r": shape.rank, "lora_alpha": shape.rank}
+    (folder / CONFIG_FILE).write_text(json.dumps(settings), encoding="utf-8")
     source = resolve(base)
     revision = source.revision or weights.digest()
     of = Base(source.model_id, revision, weights.digest_of(""))

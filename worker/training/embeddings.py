@@ -17,26 +17,39 @@ def initial_embeddings(
     of the old pieces that spell its text; where these are unknown to the old tokenizer, as all of
     Arabic is to an English one, as the mean of all.
 
-    Tokenizers are transformers' fast ones. V_old may exceed the old tokenizer's (padded
-    embeddings); what it does not name is left out of every mean.
+    Tokenizers are transformers' fast ones; special tokens are those of the same role, whatever they
+    are called, and [DEC] and [ENC]. V_old may exceed the old tokenizer's (padded embeddings); what
+    it does not name is in no mean.
 
     Raises:
         ValueError: the new tokenizer lacks a special token, or its ids are not 0 to V_new - 1.
     """
     old, new = old_tokenizer.get_vocab(), new_tokenizer.get_vocab()
-    missing = [token for token in SPECIAL if token not in new]
-    if missing:
-        raise ValueError(f"the tokenizer has no {', '.join(missing)}")
     if sorted(new.values()) != list(range(len(new))):
         raise ValueError("the tokenizer's ids have gaps: they must be 0 to its size - 1")
-    plain = [number for piece, number in old.items() if piece not in SPECIAL]
+    begun, kept = _special(old_tokenizer), _special(new_tokenizer)
+    missing = [token for token in SPECIAL if token not in kept]
+    if missing:
+        raise ValueError(f"the tokenizer has no {', '.join(missing)}")
+    ids = {number: [begun[token]] if token in begun else [] for token, number in kept.items()}
+    special = set(begun.values())
+    plain = [number for number in old.values() if number not in special]
     table = torch.cat((old_embeddings, old_bias[:, None]), dim=1)
     started = table[plain].mean(0).expand(len(new), -1).clone()
     for piece, number in new.items():
-        ids = [old[piece]] if piece in old else _spelt(piece, old_tokenizer)
-        if ids:
-            started[number] = table[ids].mean(0)
+        if number not in ids:
+            ids[number] = [old[piece]] if piece in old else _spelt(piece, old_tokenizer)
+        if ids[number]:
+            started[number] = table[ids[number]].mean(0)
     return started[:, :-1].contiguous(), started[:, -1].contiguous()
+
+
+def _special(tokenizer: Any) -> dict[str, int]:
+    """The ids of those special tokens that there are, under the names that BERT and BLIP use."""
+    known = tokenizer.get_vocab()
+    roles = {token: f"{token[1:-1].lower()}_token_id" for token in SPECIAL}
+    found = {token: known.get(token, getattr(tokenizer, roles[token], None)) for token in SPECIAL}
+    return {token: number for token, number in found.items() if number is not None}
 
 
 def _spelt(piece: str, tokenizer: Any) -> list[int]:

@@ -46,7 +46,7 @@ class PairTable:
         label: str | None = None,
     ) -> None:
         self._path = path
-        self._rows = opened(path)
+        self._rows = _opened(path)
         name, names = path.name, self._rows.schema.names
         self._columns = [
             chosen_column(name, names, image, GUESSES["reference"], "images", "--column"),
@@ -89,17 +89,11 @@ class PairTable:
             raise ValueError(f"{self._path} cannot be read: {exc}") from exc
 
 
-def opened(path: Path) -> Any:
-    """A .csv, .tsv, .jsonl or .parquet table as a pyarrow dataset; CSV's cells are texts.
-
-    Raises:
-        NotInstalled: without pyarrow.
-        ValueError: it is no such table.
-        OSError: it cannot be read.
-    """
+def _opened(path: Path) -> Any:
+    """The table as a pyarrow dataset."""
     kind = path.suffix.lower()
     if kind not in CSV and kind not in OTHERS:
-        raise ValueError(f"{path}: a table is one of {', '.join((*CSV, *OTHERS))}")
+        raise ValueError(f"{path}: a table of pairs is one of {', '.join((*CSV, *OTHERS))}")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
@@ -107,7 +101,7 @@ def opened(path: Path) -> Any:
         from pyarrow import csv, dataset
     except ModuleNotFoundError as exc:
         raise NotInstalled(
-            "Reading tables needs pyarrow: pip install 'captionq[calibrate]'"
+            "Reading tables of pairs needs pyarrow: pip install 'captionq[calibrate]'"
         ) from exc
     try:
         if kind not in CSV:
@@ -119,7 +113,7 @@ def opened(path: Path) -> Any:
         words = pyarrow.schema([(name, pyarrow.string()) for name in names])
         return dataset.dataset(path, format=rule, schema=words)
     except pyarrow.ArrowException as exc:
-        raise ValueError(f"{path} is no table: {exc}") from exc
+        raise ValueError(f"{path} is no table of pairs: {exc}") from exc
 
 
 def spelled(label: object) -> str:

@@ -3,32 +3,36 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from producer.manifest.sources import COMMAS, OBJECTS, PARQUET
 from producer.manifest.tables import GUESSES, chosen_column
-from worker.training.pairs import CSV, OTHERS, opened
-
-LANGUAGE = "language"
+from worker.training.finetune.rows import LANGUAGE
+from worker.training.finetune.tables import table_rows
 
 
 def read(path: Path, column: str | None = None, language: str | None = None) -> Iterator[str]:
-    """The texts of a file, in order; empty ones are left out.
+    """The texts of a file, in order; rows without one are left out.
 
-    column: of a table, by default one of the usual names. Where a table has a column `language`
-    and one is asked for, rows of others are left out.
+    column: of a manifest, by default one of the usual names. Of its rows that say their language,
+    those of another than the one asked for are left out.
 
     Raises:
-        NotInstalled: without pyarrow, for a table.
+        NotInstalled: it is Parquet, and there is no pyarrow.
         ValueError: it is no such table, lacks the column, or is not UTF-8.
         OSError: it cannot be read.
     """
-    if path.suffix.lower() not in CSV and path.suffix.lower() not in OTHERS:
+    if path.suffix.lower() not in OBJECTS | COMMAS | PARQUET:
         with path.open(encoding="utf-8-sig") as file:
             yield from filter(None, map(str.strip, file))
         return
-    rows = opened(path)
-    names = rows.schema.names
-    texts = chosen_column(path.name, names, column, GUESSES["caption"], "texts", "--column")
-    choosing = language is not None and LANGUAGE in names
-    for batch in rows.to_batches(columns=[texts, *([LANGUAGE] if choosing else [])]):
-        for row in batch.to_pylist():
-            if row[texts] and (not choosing or row[LANGUAGE] == language):
-                yield str(row[texts])
+    name = ""
+    for _, row in table_rows(path):
+        if isinstance(row, str):
+            continue
+        name = name or chosen_column(
+            path.name, list(row), column, GUESSES["caption"], "texts", "--column"
+        )
+        own = language is None or (row.get(LANGUAGE) or language).lower() == language.lower()
+        said = row.get(name)
+        if own:
+            given = said if isinstance(said, list) else [said]
+            yield from (text for text in given if isinstance(text, str) and text.strip())

@@ -46,9 +46,9 @@ def train(
 ) -> PreTrainedTokenizerFast:
     """A tokenizer whose vocabulary spells every text of `texts`.
 
-    `vocab_size` counts the pieces that are learned, single characters among them; the special
-    tokens come on top, as do later forms ("##un") of pieces that words both begin with and have
-    after punctuation. Fewer are learned where the texts have no more.
+    `vocab_size` counts the pieces that are learned, single characters among them; special tokens
+    come on top, as do later forms of characters, and of pieces that words have after punctuation
+    ("##un"). Fewer are learned where the texts have no more. Equal texts make equal tokenizers.
 
     Raises:
         ValueError: there is no text, or more different characters than `vocab_size`.
@@ -132,10 +132,12 @@ def _pieces(words: dict[str, int], vocab_size: int, alphabet: Sequence[str]) -> 
     learner.train_from_iterator(
         _batches(word for word, count in words.items() for _ in range(count)),
         trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
+            vocab_size=vocab_size + 1 + len(alphabet),
             initial_alphabet=list(alphabet),
             continuing_subword_prefix=CONTINUES,
-            special_tokens=["[UNK]"],
+            # Later characters in a fixed order: the trainer's own is another each time, and decides
+            # between pairs that come as often.
+            special_tokens=["[UNK]", *(CONTINUES + char for char in alphabet)],
             show_progress=False,
         ),
     )
