@@ -40,11 +40,12 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path) -> Iterator[House]:
-    """A house whose data lies in `folder`, until the block ends."""
+def open_house(folder: Path, **settings: str) -> Iterator[House]:
+    """A house whose data lies in `folder`, until the block ends. `settings` are further ones of the
+    worker, by their variables."""
     files, bucket = folder / "files", folder / "s3" / "photos"
     files.mkdir()
-    bucket.mkdir(parents=True)
+    bucket.mkdir(parents=True, exist_ok=True)
     routes = {
         "/ok.png": [Reply(200, PNG)],
         "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
@@ -65,6 +66,7 @@ def open_house(folder: Path) -> Iterator[House]:
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
+            **settings,
         }
         with (
             WorkerProcess(folder / "worker.log", environment) as worker,

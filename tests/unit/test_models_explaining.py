@@ -52,7 +52,7 @@ def picture() -> Image.Image:
 
 def answered(models: Models, job: ImageJob) -> Answer:
     image = picture()
-    key, items = models.items(job, [models.framing(job).frame(image)])
+    key, items = models.items(job, [models.plan(job).framing.frame(image)])
     facts = ImageFacts(format="PNG", width=WIDTH, height=HEIGHT, bytes=1, sha256="0" * 64)
     return models.answer(job, models.run(key, items), facts)
 
@@ -211,7 +211,7 @@ def test_given_a_layer_or_head_that_is_not_there_then_the_job_is_invalid(
 ) -> None:
     job = CaptionJob(image=IMAGE, explain=how)
     with pytest.raises(JobFailed, match=r"layers|heads") as failure:
-        models.framing(job)
+        models.plan(job)
     assert failure.value.code is ErrorCode.JOB_INVALID
 
 

@@ -127,6 +127,14 @@ class Engine:
         """What ITM reads its answer from where `match` is not told: see there."""
         return "cls" if self._tokenizer.enc_id is None else "enc"
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the checkpoint's tensors, by which packs know it; reads all, the first time.
+
+        Any thread may ask.
+        """
+        return self._pack_files.digest()
+
     def load_pack(self, folder: str | Path) -> Pack:
         """A language or a domain beside this checkpoint, for `packs` and `pack` of its calls.
 
