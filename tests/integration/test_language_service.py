@@ -23,9 +23,10 @@ from producer import (
     MatchJob,
 )
 from producer.exits import JOB_FAILED
-from tests.house import PNG, SCENE, House, open_house
+from tests.house import PNG, SCENE, House, open_house, picture
 from tests.packs import write_caption_pack, write_match_pack
 from worker.blip.pack_card import Base
+from worker.training.languages import caption as said_in
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,6 +152,26 @@ def test_given_texts_in_a_language_then_they_are_explained_in_it(house: House, i
     result = house.client.submit(job).result(60).raise_for_state()
     [explained] = result.explanations or ()
     assert [word.text for word in explained.words] == words.split()
+
+
+BUNDLED = sorted(path.name for path in (ROOT / "worker" / "checkpoints" / "packs").iterdir())
+
+
+@pytest.mark.parametrize("language", BUNDLED)
+def test_given_no_setting_then_the_bundled_packs_caption_scenes_in_their_languages(
+    house: House, language: str
+) -> None:
+    drawn = [picture(seed) for seed in range(60, 72)]
+    for number, (data, _) in enumerate(drawn):
+        (house.files / f"{number}.png").write_bytes(data)
+    images = tuple((house.files / f"{number}.png").as_uri() for number in range(len(drawn)))
+    adapter = f"scenes-{language}"  # packs of the test's own are named as their language
+    chunk = CaptionChunk(images=images, language=language, adapter=adapter)
+    result = house.client.submit(chunk).result(90).raise_for_state()
+    assert (result.pack and result.pack.language) == language
+    said = [item.captions[0].text for item in result.items or () if item.captions]
+    right = [said_in(scene, language) for _, scene in drawn]
+    assert sum(one == other for one, other in zip(said, right, strict=True)) >= 10
 
 
 def test_given_captions_that_nothing_can_weigh_then_the_filter_is_refused(

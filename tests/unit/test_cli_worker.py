@@ -376,7 +376,7 @@ def test_given_a_pack_then_texts_are_matched_and_words_explained_by_it(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--language", "fr"], "Nothing here captions in fr. Languages: en (without a pack), de."),
+        (["--language", "sw"], "Nothing here captions in sw. Languages: en (without a pack), "),
         (["--pack", "absent"], "No adapter is named absent."),
         (["--pack", "{packs}/shop"], "shop: it is for match"),
         (["--pack", "{packs}"], "is no pack"),
