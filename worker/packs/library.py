@@ -179,7 +179,7 @@ class Packs:
         return replace(found, why_not=why_not(found.card, self._served))
 
     def _load(self, found: Found) -> "Pack":
-        if found.task is None:
+        if found.task is None or found.opened is None:
             raise Unavailable(f"The pack {found.name} cannot be used: {found.why_not}.")
         with found.opened() as folder:
             return self._engines[found.task].load_pack(folder)
