@@ -157,13 +157,13 @@ class Counted(Protocol):
     """A caption, and how many samples say it; 1 of beams, which have no seed."""
 
     @property
-    def text(self) -> str: ...  # noqa: D102
+    def text(self) -> str: ...
 
     @property
-    def count(self) -> int: ...  # noqa: D102
+    def count(self) -> int: ...
 
     @property
-    def seed(self) -> int | None: ...  # noqa: D102
+    def seed(self) -> int | None: ...
 
 
 CaptionT = TypeVar("CaptionT", bound=Counted)
