@@ -62,10 +62,11 @@ class Weights:
         """SHA-256 over the tensors whose names start with `prefix`, as float32: equal for equal
         weights, however they are spread over files."""
         digest = hashlib.sha256()
-        tensors = self.load([prefix], torch.float32, torch.device("cpu"))
-        for name in sorted(tensors):
-            digest.update(f"{name} {tuple(tensors[name].shape)}\n".encode())
-            digest.update(tensors[name].contiguous().numpy().data)
+        for name in sorted(name for name in self.names if name.startswith(prefix)):
+            # One at a time: memory is what a large model has least to spare of.
+            tensor = self.load([name], torch.float32, torch.device("cpu"))[name]
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from worker.blip import Engine
+from worker.blip import Engine, Pack
 from worker.calibration import Calibration
 from worker.training.calibrate import fit
 from worker.training.calibrate import report as report_of_calibration
@@ -78,12 +78,12 @@ def _cropped(image: Image.Image, rng: random.Random) -> Image.Image:
     return image.resize(image.size, Image.Resampling.BICUBIC, box)
 
 
-def scored(engine: Engine, pictures: Iterator[Drawn]) -> Scores:
+def scored(engine: Engine, pictures: Iterator[Drawn], pack: Pack | None = None) -> Scores:
     """Each image's true caption and its false one, matched."""
     scoring = Scoring()
     for part in batched(pictures, BATCH):
         texts = [[one.caption, one.false] for one in part]
-        for matches in engine.match([one.image for one in part], texts):
+        for matches in engine.match([one.image for one in part], texts, pack=pack):
             scoring.add(matches, [True, False])
     return scoring.scores()
 

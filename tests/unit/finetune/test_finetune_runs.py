@@ -165,14 +165,15 @@ def test_being_killed_while_writing_leaves_what_was_there(
 
         return call_or_die
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         if moment == "torch.save":
             patch.setattr(run_folder.torch, "save", dying(torch.save))
         elif moment == "output":
             patch.setattr("worker.training.finetune.output.readme", dying(None))
         else:
             patch.setattr(Path, "replace", dying(Path.replace))
-        finetune(broken)
+        with pytest.raises(Killed):
+            finetune(broken)
     assert not broken.output.exists()
     finetune(broken)
 
