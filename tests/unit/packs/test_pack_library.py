@@ -207,6 +207,9 @@ def test_given_a_bucket_that_is_away_at_the_start_then_the_worker_starts_and_loo
             return super().listed()
 
     assert make(Place(tmp_path)).choose("caption", "de", None) is not None
+    asked.clear()
+    with pytest.raises(PacksMissing, match=r"no pack is named de; .*: s3_unavailable"):
+        make(Place(tmp_path), pinned=["de"])
 
 
 def test_given_a_pack_of_the_same_weights_by_another_name_then_it_can_be_used(
