@@ -45,13 +45,13 @@ def beside(parts: Sequence[LowRank]) -> LowRank:
 class AdaptedLinear(Linear):
     """A linear layer and its LoRA.
 
-    mask: [B, 1, R], the ranks that each row has; None where all have all.
+    others: bool [B, 1, R], the ranks that a row has not; None where all have all.
     """
 
-    def __init__(self, base: Linear, low_rank: LowRank, mask: Tensor | None = None) -> None:
+    def __init__(self, base: Linear, low_rank: LowRank, others: Tensor | None = None) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
-        self._base, self._mask = base, mask
+        self._base, self._others = base, others
         self.down, self.up = low_rank.down, low_rank.up
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -75,7 +75,8 @@ class AdaptedLinear(Linear):
 
     def _low(self, hidden: Tensor) -> Tensor:
         low = functional.linear(hidden, self.down)
-        return low if self._mask is None else low.mul_(self._mask)
+        # Filled, not multiplied: what another row's pack makes of this one may be infinite.
+        return low if self._others is None else low.masked_fill_(self._others, 0)
 
 
 def with_modules(module: ModuleT, others: Mapping[str, nn.Module]) -> ModuleT:

@@ -76,7 +76,8 @@ def mixed_decoder(
         ranks = tuple(0 if one is None else one.rank for one in own)
         together = beside([one for one in own if one is not None])
         if ranks not in masks:
-            masks[ranks] = _mask([rows for _, rows in by_pack], ranks, together.down)
+            device = together.down.device
+            masks[ranks] = _others([rows for _, rows in by_pack], ranks, device)
         modules[path] = AdaptedLinear(linear_at(base, path), together, masks[ranks])
     return with_modules(base, modules)
 
@@ -129,11 +130,12 @@ class _Words(nn.Module):
         return torch.cat([words(token_ids[rows]) for words, rows in self._parts])
 
 
-def _mask(parts: Sequence[slice], ranks: Sequence[int], like: Tensor) -> Tensor:
-    """[B, 1, R]: 1 where a rank is of a row's own pack; ranks follow each other as the parts do."""
-    mask = like.new_zeros(parts[-1].stop, 1, sum(ranks))
+def _others(parts: Sequence[slice], ranks: Sequence[int], device: torch.device) -> Tensor:
+    """bool [B, 1, R]: whether a rank is of another pack than a row's; ranks follow each other as
+    the parts do."""
+    others = torch.ones(parts[-1].stop, 1, sum(ranks), dtype=torch.bool, device=device)
     start = 0
     for rows, rank in zip(parts, ranks, strict=True):
-        mask[rows, :, start : start + rank] = 1
+        others[rows, :, start : start + rank] = False
         start += rank
-    return mask
+    return others
