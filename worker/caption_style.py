@@ -119,7 +119,7 @@ MANNERS: dict[str, Manners] = {
                 r"(?:显示了?|展示了?|描绘了?|是|有|，|：|,|:)",
             ),
         ),
-        never_last=_words("的 地 得 和 与 及 跟 或 以及"),
+        never_last=_words("的 得 和 与 及 或 以及"),  # not 地 and 跟: 草地, 鞋跟
         rarely_last=_words("在 有 着 是 把 被 从 对 于 向 一 一个 一只 一张 一条 一些 两个 几个"),
         spaced=False,
     ),
@@ -202,6 +202,7 @@ def _ended(text: str, manners: Manners, cut: bool) -> str:
 def _last(text: str, words: frozenset[str], spaced: bool) -> str:
     """The end of the text that is one of these words; empty without."""
     if spaced:
-        last = text.rsplit(maxsplit=1)[-1:]
-        return last[0] if last and last[0].casefold() in words else ""
+        last = "".join(text.rsplit(maxsplit=1)[-1:])
+        elided = re.split(r"(?<=\w['’])", last)[-1]  # "un" of "d'un"
+        return next((one for one in (last, elided) if one and one.casefold() in words), "")
     return max((word for word in words if text.endswith(word)), key=len, default="")

@@ -67,6 +67,10 @@ def test_an_alternative_text_does_not_say_that_it_is_a_picture_and_begins_with_a
         ("de", "ein Kreis und", False, "ein Kreis"),
         ("fr", "un cercle à gauche d'", True, "un cercle à gauche"),
         ("fr", "un cercle sur fond", True, "un cercle sur fond"),
+        ("fr", "un cercle rouge au-dessus d'un", True, "un cercle rouge au-dessus"),
+        ("fr", "un cercle rouge à côté d’une", False, "un cercle rouge à côté"),
+        ("fr", "un cercle et l'été", True, "un cercle et l'été"),
+        ("en", "a dog's", True, "a dog's"),
         ("ar", "دائرة حمراء على", True, "دائرة حمراء"),
         ("ar", "دائرة حمراء،", False, "دائرة حمراء"),
         (
@@ -76,6 +80,8 @@ def test_an_alternative_text_does_not_say_that_it_is_a_picture_and_begins_with_a
             "灰色背景上，一个小的黄色三角形在一颗大",
         ),
         ("zh", "灰色背景上，", True, "灰色背景上"),
+        ("zh", "一片绿色的草地", False, "一片绿色的草地"),
+        ("zh", "一双鞋的鞋跟", True, "一双鞋的鞋跟"),
         ("sw", "mbwa na -", True, "mbwa na"),
     ],
 )
