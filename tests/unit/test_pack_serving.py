@@ -153,6 +153,27 @@ def test_given_a_language_then_captions_are_weighed_by_its_match_pack_or_not_at_
     assert [one.itm_probability for one in domain.captions or ()] != [None]
 
 
+def test_given_captions_that_the_model_cannot_read_then_they_have_embeddings_beside_them(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """In pieces of the model's own the word takes more of them than it has positions."""
+    word = "o" * 70
+    write_caption_pack(tmp_path / "sw", "sw", "sw", article=word)
+    models, _ = serving(engine, tmp_path)
+    job = CaptionJob(image=IMAGE, embed="list")
+    rules = CaptionFilter(min_itm_probability=0)
+    jobs = [
+        job.model_copy(update={"language": "sw"}),
+        job,
+        CaptionJob(image=IMAGE, filter=rules),
+    ]
+    foreign, plain, weighed = answered(models, jobs)
+    assert text(foreign).startswith(word)
+    assert foreign.embeddings == plain.embeddings
+    assert foreign.embeddings is not None
+    assert [one.itm_probability is None for one in weighed.captions or ()] == [False]
+
+
 def test_given_texts_of_a_language_then_they_are_explained_by_its_tokens(models: Models) -> None:
     job = ExplainJob(image=IMAGE, texts=("ein red circle",), language="de")
     [answer] = answered(models, [job])
