@@ -98,6 +98,14 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "a card that is none": (file("pack.json", b"["), "pack.json cannot be read as JSON"),
     "a card without end": (file("pack.json", b"[" * 400_000), "cannot be read as JSON"),
     "a card of a megabyte": (file("pack.json", b" " * 1_000_001), "larger than 1000000 bytes"),
+    "scores that are none": (card(scores=["exact"]), r"scores are numbers by name, not \['exact'"),
+    "a score in words": (card(scores={"exact": "high"}), "scores are numbers by name"),
+    "a score without end": (card(scores={"exact": 10**400}), "scores are numbers by name"),
+    "a score that is no number": (card(scores={"exact": float("nan")}), "scores are numbers by"),
+    "a base without a name": (
+        card(base={"model_id": None, "revision": "1", "digest": "2"}),
+        "base's model_id, revision and digest are texts",
+    ),
     "another base": (
         card(base={"model_id": "cats", "revision": "1", "digest": "2"}),
         "trained on cats at revision 1, and cannot adapt",
