@@ -10,13 +10,15 @@ from typing import Any
 from producer.manifest.parquet import NotInstalled
 from worker.blip.checkpoint import Checkpoint
 from worker.blip.hub import resolve
+from worker.blip.memory import PeakMemory
 from worker.blip.pack_card import Base, PackCard
 from worker.training.finetune.captioning import Captioning, CaptionRows
 from worker.training.finetune.display import Display
 from worker.training.finetune.embedded import Embedded, Encoder, Live, check, keep
 from worker.training.finetune.folder import RunFolder, Standing
-from worker.training.finetune.loop import Batches, peak_bytes, train
+from worker.training.finetune.loop import Batches, train
 from worker.training.finetune.matching import Matching, MatchRows
+from worker.training.finetune.memory import give_back_freed_blocks
 from worker.training.finetune.model import Trained, load, recompute
 from worker.training.finetune.on_disk import open_dataset, read_dataset
 from worker.training.finetune.output import (
@@ -73,10 +75,12 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
     settings, output = request.settings, request.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is there already: name another output, or remove it")
+    give_back_freed_blocks()
     checkpoint = Checkpoint(resolve(request.model), [settings.task])
     base = Base(checkpoint.model_id, checkpoint.revision, checkpoint.weights.digest_of(""))
     PackCard(name=request.name, task=settings.task, base=base, language=request.language)
     accelerator = _accelerator(request)
+    memory = PeakMemory(accelerator.device)
     display = Display(hidden=not accelerator.is_main_process)
     complaints = Complaints(display.say, request.strict)
     read, held = _read(request, complaints)
@@ -105,10 +109,10 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
         recompute(trained.model)
     standing = train(
         accelerator, module, trained, batches, validation, settings, folder, display, interrupted,
-        request.save_every_s,
+        request.save_every_s, memory,
     )  # fmt: skip
 
-    standing.peak_bytes = max(standing.peak_bytes, peak_bytes(accelerator.device))
+    standing.peak_bytes = max(standing.peak_bytes, memory.peak_bytes())
     card = PackCard(
         name=request.name,
         task=settings.task,
