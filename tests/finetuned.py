@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.blip_checkpoints import noise_images
-from worker.training.finetune.run import Request
+from worker.training.finetune.request import Request
 from worker.training.finetune.settings import Settings
 
 WORDS = ["word1", "word2", "word3", "word4", "word5", "word6", "word7", "word8"]
