@@ -23,9 +23,9 @@ class Killed(BaseException):
     """As by kill -9: nothing that follows is run."""
 
 
-def killed_at(step: int) -> Callable[[], bool]:
-    """Ends a run at once, after `step` more steps, nothing saved."""
-    left = iter(range(step - 1))
+def killed_at(step: int, images: int = 12) -> Callable[[], bool]:
+    """Ends a run at once, after all of its images and `step` more steps, nothing saved."""
+    left = iter(range(images + step - 1))
 
     def ask() -> bool:
         if next(left, None) is None:
@@ -68,6 +68,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bits(
     for steps in (5, 2):
         with pytest.raises(Killed):
             finetune(broken, killed_at(steps))
+        assert losses(broken.output)
     finetune(broken)
 
     assert losses(broken.output) == losses(whole.output)
@@ -115,7 +116,7 @@ def test_a_signal_keeps_the_run_after_the_step_that_it_is_in(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
     asked = request(pairs, tmp_path / "run", tiny)
-    answers = iter([False, False, True])
+    answers = iter([*[False] * 12, False, False, True])  # to each image, to each step
 
     with pytest.raises(Interrupted):
         finetune(asked, lambda: next(answers))
@@ -129,24 +130,38 @@ def test_a_signal_keeps_the_run_after_the_step_that_it_is_in(
     }  # fmt: skip
 
 
+def test_a_signal_before_the_first_step_ends_the_run_at_an_image(
+    tiny: Path, pairs: Path, tmp_path: Path
+) -> None:
+    asked = request(pairs, tmp_path / "run", tiny)
+    answers = iter([False, True])
+
+    with pytest.raises(Interrupted):
+        finetune(asked, lambda: next(answers))
+
+    finetune(asked)
+    assert len(losses(asked.output)) == 12
+
+
+@pytest.mark.timeout(600)  # two processes begin, one after the other
 def test_kill_9_and_the_same_command_again_come_to_the_same_bits(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
-    whole = request(pairs, tmp_path / "whole", tiny, name="run", steps=60)
+    whole = request(pairs, tmp_path / "whole", tiny, name="run", steps=30)
     given = whole.settings
     command = [sys.executable, "-m", "worker", "finetune", str(pairs), "--model", str(tiny),
-               "--name", "run", "--steps", "60", "--batch", str(given.batch),
+               "--name", "run", "--steps", "30", "--batch", str(given.batch),
                "--rate", str(given.rate), "--rank", str(given.rank), "--save-every", "0.2", "--cpu",
                "-o", str(tmp_path / "broken")]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     log = tmp_path / "broken.training" / "losses.jsonl"
-    while not log.exists() or log.read_bytes().count(b"\n") < 20:
+    while not log.exists() or log.read_bytes().count(b"\n") < 10:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 20 <= log.read_bytes().count(b"\n") < 60
+    assert 10 <= log.read_bytes().count(b"\n") < 30
 
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     finetune(whole)
@@ -156,6 +171,7 @@ def test_kill_9_and_the_same_command_again_come_to_the_same_bits(
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_learn_from_the_rows_that_one_does(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +219,7 @@ def test_going_on_with_other_data_or_another_base_is_refused(tiny: Path, tmp_pat
     manifest = write_pairs(tmp_path / "data", texts)
     output = tmp_path / "run"
     with pytest.raises(Killed):
-        finetune(request(manifest, output, tiny), killed_at(2))
+        finetune(request(manifest, output, tiny), killed_at(2, images=6))
 
     write_pairs(tmp_path / "data", [*texts[:-1], "word8 word8"])
     with pytest.raises(ValueError, match="data was"):
