@@ -208,7 +208,7 @@ def test_going_on_with_other_settings_is_refused_with_what_differs(
 ) -> None:
     output = tmp_path / "run"
     with pytest.raises(Killed):
-        finetune(request(pairs, output, tiny), killed_at(2))
+        finetune(request(pairs, output, tiny, save_every_s=0.0), killed_at(2))
 
     with pytest.raises(ValueError, match=words):
         finetune(request(pairs, output, tiny, **given))
@@ -219,8 +219,19 @@ def test_going_on_with_other_data_or_another_base_is_refused(tiny: Path, tmp_pat
     manifest = write_pairs(tmp_path / "data", texts)
     output = tmp_path / "run"
     with pytest.raises(Killed):
-        finetune(request(manifest, output, tiny), killed_at(2, images=6))
+        finetune(request(manifest, output, tiny, save_every_s=0.0), killed_at(2, images=6))
 
     write_pairs(tmp_path / "data", [*texts[:-1], "word8 word8"])
     with pytest.raises(ValueError, match="data was"):
         finetune(request(manifest, output, tiny))
+
+
+def test_a_run_that_kept_no_state_yet_may_be_begun_otherwise(
+    tiny: Path, pairs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Killed):
+        finetune(request(pairs, tmp_path / "run", tiny), killed_at(2))
+
+    finetune(request(pairs, tmp_path / "run", tiny, steps=5))
+
+    assert [row["step"] for row in losses(tmp_path / "run")] == [1, 2, 3, 4, 5]
