@@ -27,7 +27,7 @@ from producer.filtering import CaptionFilter
 from producer.language import PackFacts, space_of
 from producer.queues import model_task
 from worker.caption_filter import Weight, reasons
-from worker.caption_style import styled
+from worker.caption_style import once, styled
 from worker.maps import Explained, maps_uri, words_explained
 from worker.packs.answering import NO_PACKS, Answering
 
@@ -166,16 +166,16 @@ class Interpreter:
             for number, (one, found) in enumerate(zip(said.captions, explanations, strict=True))
         ]
         if job.filter is None:
-            return tuple(
-                _caption(one, self._text(job, one), explanation=words)
-                for one, words in zip(said.captions, explained, strict=True)
+            plain = zip(said.captions, explained, strict=True)
+            return _distinct(
+                job, [_caption(one, self._text(job, one), explanation=why) for one, why in plain]
             )
         best_first = sorted(
             zip(said.captions, said.matches, explained, strict=True),
             key=lambda row: -row[1].itm_margin,
         )
         judged = [self._judged(one, found, job, words) for one, found, words in best_first]
-        return tuple(sorted(judged, key=lambda one: bool(one.rejected)))
+        return _distinct(job, sorted(judged, key=lambda one: bool(one.rejected)))
 
     def _judged(
         self, said: Any, found: Any, job: CaptionJob, explanation: WordsExplained | None
@@ -292,6 +292,16 @@ def _words(
     if found is None or placed is None:
         return None
     return words_explained(found, text, placed, maps_uri(job, number))
+
+
+def _distinct(job: CaptionJob, captions: Sequence[Caption]) -> tuple[Caption, ...]:
+    """Captions; those that a style has made equal once."""
+    if job.options.style is None:
+        return tuple(captions)
+    return tuple(
+        one if one.count == count else one.model_copy(update={"count": count})
+        for one, count in once(captions)
+    )
 
 
 def _caption(found: Any, text: str, **weighed: Any) -> Caption:

@@ -10,7 +10,7 @@ import typer
 from producer.framing import MAX_REGIONS, box_of
 from producer.options import STYLES, Style
 from worker import flags
-from worker.caption_style import styled
+from worker.caption_style import once, styled
 from worker.clear_errors import clear_errors
 from worker.image_files import ImageFiles
 from worker.packs.by_hand import language_of, pack_of
@@ -104,7 +104,9 @@ def caption(
             found = engine.caption(
                 framed, options, packs=answering, mode="native", resolution=resolution
             )
-            return [[_styled(one, style, spoken, options) for one in row] for row in found]
+            if style is None:
+                return found
+            return [_styled(row, style, spoken, options) for row in found]
 
         for image, found in files.answers(ask):
             if as_json:
@@ -133,10 +135,14 @@ def _lengths(style: Style | None, **given: int | None) -> dict[str, Any]:
 
 
 def _styled(
-    one: "Caption", style: Style | None, spoken: str, options: "CaptionOptions"
-) -> "Caption":
-    cut, prefixed = one.finish_reason == "length", bool(options.prefix)
-    return replace(one, text=styled(one.text, style, spoken, cut=cut, prefixed=prefixed))
+    captions: "list[Caption]", style: Style, spoken: str, options: "CaptionOptions"
+) -> "list[Caption]":
+    finished = []
+    for one in captions:
+        cut, prefixed = one.finish_reason == "length", bool(options.prefix)
+        text = styled(one.text, style, spoken, cut=cut, prefixed=prefixed)
+        finished.append(replace(one, text=text))
+    return [replace(one, count=count) for one, count in once(finished)]
 
 
 def _document(found: "list[Caption]", count: int) -> dict[str, Any]:

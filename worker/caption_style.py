@@ -8,11 +8,14 @@ says "Bild" before it).
 """
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from producer.options import Style
 
-__all__ = ["styled"]
+__all__ = ["once", "styled"]
 
 DANGLING_MARKS = " \t\n,;:-–—…([{«„،؛、，；："
 """Characters that end no text."""
@@ -148,6 +151,32 @@ def styled(
     if style == "alt_text" and len(text[:1].upper()) == 1:
         text = text[:1].upper() + text[1:]
     return text
+
+
+class Counted(Protocol):
+    """A caption, and how many samples say it; 1 of beams, which have no seed."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def seed(self) -> int | None: ...
+
+
+CaptionT = TypeVar("CaptionT", bound=Counted)
+
+
+def once(captions: Iterable[CaptionT]) -> list[tuple[CaptionT, int]]:
+    """Captions that a style has made equal as their first, with the count of all."""
+    first: dict[str, CaptionT] = {}
+    counts: Counter[str] = Counter()
+    for one in captions:
+        kept = first.setdefault(one.text, one)
+        counts[one.text] += one.count if kept is one or one.seed is not None else 0
+    return [(one, counts[text]) for text, one in first.items()]
 
 
 def _without_opening(text: str, manners: Manners) -> str:

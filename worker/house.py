@@ -303,7 +303,7 @@ def load_packs(settings: WorkerSettings, engines: "dict[str, Engine]") -> Packs:
     try:
         packs.start()
     except PacksMissing as exc:
-        raise SettingsError(f"CAPTIONQ_PACKS: {exc}") from exc
+        raise SettingsError(f"CAPTIONQ_PACKS, CAPTIONQ_PACKS_PINNED: {exc}") from exc
     return packs
 
 

@@ -1,5 +1,6 @@
 """What a style makes of a caption, and what it sets."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from producer.contract import CaptionOptions
-from worker.caption_style import DANGLING_MARKS, MANNERS, styled
+from worker.caption_style import DANGLING_MARKS, MANNERS, once, styled
 
 
 @pytest.mark.parametrize(
@@ -144,3 +145,17 @@ def test_a_style_sets_what_is_not_given(
 def test_a_style_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValidationError, match="'alt_text', 'short' or 'long'"):
         CaptionOptions(style="poem")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Said:
+    text: str
+    count: int = 1
+    seed: int | None = None
+
+
+def test_captions_that_become_equal_are_one_and_samples_are_counted() -> None:
+    beams = [Said("a dog"), Said("a cat"), Said("a dog")]
+    assert once(beams) == [(beams[0], 1), (beams[1], 1)]
+    samples = [Said("a dog", 3, 7), Said("a cat", 1, 7), Said("a dog", 2, 7)]
+    assert once(samples) == [(samples[0], 5), (samples[1], 1)]

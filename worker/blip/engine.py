@@ -305,6 +305,8 @@ class Engine:
         if any(isinstance(of_image, str) for of_image in captions):
             raise ValueError("captions is a list of captions, or of texts, for each image")
         seen = self._images.seen(images, mode, resolution)
+        if (count := sum(len(one.places) for one in seen)) != len(captions):
+            raise ValueError(f"{len(captions)} lists of texts to explain for {count} images")
         asked = rows_of(options, {}, len(captions))
         chosen = packs_of(packs, len(captions), decoder)
         rows = [
@@ -469,10 +471,7 @@ class Engine:
         members: Sequence[int] | None = None,
     ) -> list[list[Explanation]]:
         """Rows of images; of `members` alone, where they are named, the others' answers are []."""
-        images = sum(len(one.places) for one in seen)
-        if len(rows) != images:
-            raise ValueError(f"{len(rows)} lists of texts to explain for {images} images")
-        if members is not None and len(members) < images:
+        if members is not None and len(members) < len(rows):
             seen = [one.some(members) for one in seen]
         explainer = Explainer(reader, self._images.vision, tokenizer, way)
         with device_errors(self._device):

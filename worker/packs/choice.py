@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from worker.packs.found import Found
 
-__all__ = ["Unavailable", "agrees", "chosen", "lookup"]
+__all__ = ["MOST_NAMED", "Unavailable", "agrees", "chosen", "lookup"]
 
 MOST_NAMED = 40
 """Languages, and adapters, that a message names."""

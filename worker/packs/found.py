@@ -21,7 +21,7 @@ class Found:
     name: the card's; the folder's where there is no readable card. where: for people. stamp: others
     are other contents. bytes: of its files. why_not: why it cannot be used, None where it can.
     opened: gives the folder that it lies in, which stays as long as the context; raises Fault, or
-    OSError.
+    OSError. None where there is nothing of use.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Found:
     bytes: int
     card: "PackCard | None" = None
     why_not: str | None = None
-    opened: Callable[[], AbstractContextManager[Path]] = field(
-        default=lambda: _nowhere(), compare=False, repr=False
+    opened: Callable[[], AbstractContextManager[Path]] | None = field(
+        default=None, compare=False, repr=False
     )
 
     @property
@@ -66,7 +66,3 @@ def why_not(card: "PackCard", served: Mapping[str, Served]) -> str | None:
         f"it was trained on {own.model_id} at revision {own.revision}, and cannot adapt "
         f"{base.model_id} at revision {base.revision}"
     )
-
-
-def _nowhere() -> AbstractContextManager[Path]:
-    raise FileNotFoundError("this pack has no files")

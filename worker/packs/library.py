@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from producer.errors import JobFailed
 from worker.errors import Fault
-from worker.packs.choice import Unavailable, chosen
+from worker.packs.choice import MOST_NAMED, Unavailable, chosen
 from worker.packs.found import Found, Served, why_not
 from worker.packs.shelf import Shelf
 
@@ -100,6 +100,7 @@ class Packs:
             PacksMissing: a folder cannot be read, or a pinned pack cannot be had. A bucket that
                 does not answer is tried again later.
         """
+        away = []
         for place in self._places:
             try:
                 self._look_at(place)
@@ -107,7 +108,11 @@ class Packs:
                 raise PacksMissing(f"{place.where}: {exc.strerror or exc}") from exc
             except Fault as exc:
                 log.warning("the packs of %s are not known yet: %s", place.where, exc)
+                away.append(f"; {place.where} cannot be listed: {exc}")
         for name in self._pinned:
+            if name not in (there := [one.name for one in self.listed]):
+                names = ", ".join(there[:MOST_NAMED]) or "none"
+                raise PacksMissing(f"no pack is named {name}; there are: {names}{''.join(away)}")
             self._preload(name)
         if self._places:
             threading.Thread(target=self._watch, name="packs", daemon=True).start()
@@ -179,15 +184,13 @@ class Packs:
         return replace(found, why_not=why_not(found.card, self._served))
 
     def _load(self, found: Found) -> "Pack":
-        if found.task is None:
+        if found.task is None or found.opened is None:
             raise Unavailable(f"The pack {found.name} cannot be used: {found.why_not}.")
         with found.opened() as folder:
             return self._engines[found.task].load_pack(folder)
 
     def _preload(self, name: str) -> None:
         named = [one for one in self.listed if one.name == name]
-        if not named:
-            raise PacksMissing(f"no pack is named {name}")
         try:
             for task in dict.fromkeys(one.task for one in named):
                 if (

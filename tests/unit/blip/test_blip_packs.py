@@ -249,5 +249,7 @@ def test_given_a_pack_of_another_engine_or_task_then_it_is_refused(
         match_case.engine.caption(image, packs=match_case.pack)
     with pytest.raises(ValueError, match="of another engine, or task"):
         Engine.load(tiny).match(image, "a", pack=match_case.pack)
+    with pytest.raises(ValueError, match="0 lists of texts to explain for 1 images"):
+        match_case.engine.explain(image, [], packs=[])
     with pytest.raises(ValueError, match="2 packs for 1 images"):
         match_case.engine.caption(image, packs=[None, None])

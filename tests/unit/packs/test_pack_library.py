@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from producer.contract import ErrorCode
-from tests.packs import BASE, write_caption_pack, write_match_pack
+from tests.packs import BASE, base_card, write_caption_pack, write_match_pack
 from worker.blip import Engine
 from worker.blip.pack_card import Base
 from worker.errors import Fault
@@ -207,6 +207,18 @@ def test_given_a_bucket_that_is_away_at_the_start_then_the_worker_starts_and_loo
             return super().listed()
 
     assert make(Place(tmp_path)).choose("caption", "de", None) is not None
+    asked.clear()
+    with pytest.raises(PacksMissing, match=r"no pack is named de; .*: s3_unavailable"):
+        make(Place(tmp_path), pinned=["de"])
+
+
+def test_given_a_pack_of_the_same_weights_by_another_name_then_it_can_be_used(
+    make: Any, tmp_path: Path
+) -> None:
+    elsewhere = Base("hub/blip", "main-of-a-hub", base_card().digest)
+    write_caption_pack(tmp_path / "de", "de", "de", base=elsewhere)
+    packs = make(FolderPlace(tmp_path))
+    assert packs.take(packs.choose("caption", "de", None)).name == "de"
 
 
 def test_given_a_match_pack_where_nothing_matches_then_it_says_so(
