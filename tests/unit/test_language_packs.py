@@ -101,7 +101,7 @@ def test_given_figures_and_a_card_then_those_too_far_below_it_are_found(
 def test_given_figures_when_saved_then_both_cards_have_them_and_others_stay(tmp_path: Path) -> None:
     folder = shutil.copytree(PACKS / "de", tmp_path / "de")
     before = read_card(folder)
-    save(folder, {"bleu_4": 12.34567})
+    save(folder, {"bleu_4": 12.34567, "images": 40.0})
     assert read_card(folder) == replace(before, scores={**before.scores, "bleu_4": 12.3457})
     assert "bleu_4: 12.35" in (folder / "README.md").read_text()
 
