@@ -186,6 +186,8 @@ def finetune(
                     f"with it",
                     INTERRUPTED,
                 ) from None
+    if card is None:
+        return
     said = card.training
     print(
         f"captionq-worker: {said['steps']:,} steps in {said['seconds']:.0f} s, "

@@ -26,10 +26,17 @@ from tests.blip_packs import own_tokenizer
 from tests.finetuned import captions, losses, request, write_pairs
 from worker.blip import Engine
 from worker.blip.errors import CheckpointError
-from worker.blip.pack_card import read_card
+from worker.blip.pack_card import PackCard, read_card
 from worker.training.finetune import folder as run_folder
 from worker.training.finetune.loop import Interrupted
-from worker.training.finetune.run import finetune
+from worker.training.finetune.run import Request
+from worker.training.finetune.run import finetune as run
+
+
+def finetune(asked: Request, interrupted: Callable[[], bool] = lambda: False) -> PackCard:
+    card = run(asked, interrupted)
+    assert card is not None  # this is the only process
+    return card
 
 
 class Killed(BaseException):
@@ -228,6 +235,27 @@ def test_kill_9_and_the_same_command_again_come_to_the_same_bits(
         assert "MiB of memory" in ended.stderr
 
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+
+
+def test_two_processes_learn_from_the_rows_that_one_does(
+    tiny: Path, pairs: Path, tmp_path: Path
+) -> None:
+    shared = ["-m", "worker", "finetune", str(pairs), "--model", str(tiny), "--name", "run",
+              "--cpu", "--steps", "6", "--batch", "4", "--accumulate", "2", "--validation", "0.3",
+              "-o"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+              "2"]  # fmt: skip
+
+    two = subprocess.run([*launch, *shared, str(tmp_path / "two")], capture_output=True, text=True)
+    one = subprocess.run(
+        [sys.executable, *shared, str(tmp_path / "one")], capture_output=True, text=True
+    )
+
+    assert one.returncode == two.returncode == 0, two.stderr
+    assert two.stdout.splitlines() == [str(tmp_path / "two")]
+    assert read_card(tmp_path / "two").training["processes"] == 2
+    for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {

@@ -60,8 +60,8 @@ class Request:
     cpu: bool = False
 
 
-def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) -> PackCard:
-    """Train, and write the output; its card.
+def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) -> PackCard | None:
+    """Train, and write the output; its card, or None in all processes but the first.
 
     interrupted: asked after each step; the run is then kept, and Interrupted raised.
 
@@ -122,11 +122,13 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
         },
         training=_training(settings, standing, trained, accelerator),
     )
-    if accelerator.is_main_process:
+    first = accelerator.is_main_process
+    if first:
         trained.model.cpu()
         _write(output, checkpoint, trained, card, settings)
         folder.clear()
-    return card
+    accelerator.end_training()
+    return card if first else None
 
 
 def _accelerator(request: Request) -> Any:
