@@ -1,6 +1,7 @@
 """`captionq explain`: where the model looked for each word."""
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,8 +113,10 @@ def explain(
 
 
 def _folder(named: str) -> str:
-    uri = named if "://" in named else Path(named).absolute().as_uri()
-    return uri if uri.endswith("/") else f"{uri}/"
+    if "://" not in named:
+        absolute = Path(named).expanduser().absolute()
+        named = Path(os.path.normpath(absolute)).as_uri()  # workers go up by no ".."
+    return named if named.endswith("/") else f"{named}/"
 
 
 def table(found: WordsExplained) -> str:

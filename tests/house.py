@@ -28,11 +28,13 @@ PNG, SCENE = picture(1)
 
 @dataclass(frozen=True)
 class House:
-    """`files` is what the worker may read by file://, `bucket` the folder of s3://photos."""
+    """`files` is what the worker may read by file://, `bucket` the folder of s3://photos. It may
+    write to `maps` and s3://photos/maps/."""
 
     broker: RedisServer
     web: ScriptedHttp
     files: Path
+    maps: Path
     bucket: Path
     environment: dict[str, str]
     worker: WorkerProcess
@@ -43,8 +45,9 @@ class House:
 def open_house(folder: Path, **settings: str) -> Iterator[House]:
     """A house whose data lies in `folder`, until the block ends. `settings` are further ones of the
     worker, by their variables."""
-    files, bucket = folder / "files", folder / "s3" / "photos"
+    files, maps, bucket = folder / "files", folder / "maps", folder / "s3" / "photos"
     files.mkdir()
+    maps.mkdir()
     bucket.mkdir(parents=True, exist_ok=True)
     routes = {
         "/ok.png": [Reply(200, PNG)],
@@ -62,6 +65,7 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
             "CAPTIONQ_FILE_ROOT": str(files),
             "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
             "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
+            "CAPTIONQ_SINK_ALLOW": f"{maps.as_uri()}/,s3://photos/maps/",
             "CAPTIONQ_MAX_BATCH": "8",
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
@@ -72,4 +76,4 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
             WorkerProcess(folder / "worker.log", environment) as worker,
             Client(broker.url) as client,
         ):
-            yield House(broker, web, files, bucket, environment, worker, client)
+            yield House(broker, web, files, maps, bucket, environment, worker, client)

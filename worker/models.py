@@ -51,6 +51,12 @@ EXPLAINED_WEIGHT = {None: 1, "attention": 1, "gradcam": 2, "rollout": 3}
 """What an image costs that is explained by a method: rollout looks at it anew, and keeps what its
 encoder attends to."""
 
+RAW_OF_AN_IMAGE = 4_000_000
+"""Numbers of raw maps that take about the memory of one image (16 MB)."""
+
+MOST_RAW = 100_000_000
+"""Of one job: 0.4 GB until it is written."""
+
 LACKS = {
     "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
     "match": ErrorCode.MODEL_LACKS_MATCHING,
@@ -195,18 +201,21 @@ class Models:
                 key = BatchKey("caption", options.num_beams, samples, resolution, weighed)
                 key = key._replace(explain=_how(job.explain))
                 wanted = self._engine_options(options)
-                weight = _weight(job.explain)
-                return key, [Asked(pixels, wanted, weight) for pixels in images]
+                tokens = options.num_return_sequences * options.max_new_tokens
+                weight = self._weight(job, tokens)
+                one = Asked(None, wanted, weight, filtered=job.filter is not None)
+                return key, [one._replace(pixels=pixels) for pixels in images]
             case MatchJob():
                 key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
                 key = key._replace(explain=_how(job.explain))
-                parts = _parts(self._token_ids("match", job.texts, pack))
-                weight = _weight(job.explain)
+                texts = self._token_ids("match", job.texts, pack)
+                parts, weight = _parts(texts), self._weight(job, sum(map(len, texts)))
                 return key, [Asked(images[0], part, weight + _cost(part)) for part in parts]
             case ExplainJob(texts=texts):
-                self._token_ids("caption", texts, pack)  # there has to be room for them
+                read = self._token_ids("caption", texts, pack)  # there has to be room for them
                 key = BatchKey("explain", resolution=resolution, explain=_how(job.explain))
-                return key, [Asked(images[0], list(texts), _weight(job.explain))]
+                weight = self._weight(job, sum(map(len, read))) + _cost(read)
+                return key, [Asked(images[0], list(texts), weight)]
             case RankJob():
                 key = BatchKey(
                     "rank", resolution=resolution, position_zero=job.position_zero, k=job.k
@@ -295,14 +304,16 @@ class Models:
         self, key: BatchKey, images: Any, payloads: Sequence[Asked], captions: Sequence[Any]
     ) -> list[Looked]:
         """Captions with their matches: on the same pass of the vision encoder, where the two models
-        share it, else on another. Vectors are the checkpoint's own, whatever pack weighs."""
+        share it, else on another. Vectors are the checkpoint's own, whatever pack weighs; captions
+        that nothing filters have no matches."""
         matcher = self.engine("match")
         if not self._one_vision:
             own = self.engine("caption").image_size
             side = own[0] if own != matcher.image_size else None
             pixels = [one.pixels for one in payloads]
             images = matcher.encode(pixels, "native", key.resolution or side)
-        texts = [[one.text for one in row] for row in captions]
+        asked = zip(payloads, captions, strict=True)
+        texts = [[one.text for one in row] if item.filtered else [] for item, row in asked]
         matches = matcher.match(images, texts, **_one_pack(payloads[0].packs.weigher))
         vectors = matcher.embed(images).tolist()
         return [Looked(*row) for row in zip(captions, matches, vectors, strict=True)]
@@ -359,6 +370,17 @@ class Models:
     def _distinct(self) -> "list[Engine]":
         return list({id(engine): engine for engine in self._engines.values()}.values())
 
+    def _weight(self, job: CaptionJob | MatchJob | ExplainJob, tokens: int) -> int:
+        """What explaining so many tokens of an image costs, with the image."""
+        how = job.explain
+        weight = EXPLAINED_WEIGHT[None if how is None else how.method]
+        if how is None or not how.raw:
+            return weight
+        numbers = self.engine(job.task).raw_numbers(tokens, job.resolution)
+        if numbers > MOST_RAW:
+            raise _invalid(f"explain.raw: {numbers} numbers, a job has {MOST_RAW} at most")
+        return weight + numbers // RAW_OF_AN_IMAGE
+
     def _engine_options(self, options: CaptionOptions) -> Any:
         return self._make_options(**options.model_dump(exclude={"style"}))
 
@@ -376,10 +398,6 @@ def _packs_of(payloads: Sequence[Asked]) -> dict[str, Any]:
 
 def _one_pack(pack: "Pack | None") -> dict[str, Any]:
     return {} if pack is None else {"pack": pack}
-
-
-def _weight(explain: ExplainOptions | None) -> int:
-    return EXPLAINED_WEIGHT[None if explain is None else explain.method]
 
 
 def _how(given: ExplainOptions | None) -> ExplainOptions | None:

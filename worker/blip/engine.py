@@ -330,6 +330,12 @@ class Engine:
         way.layers_of(self._text.num_layers)
         way.heads_of(self._text.num_heads)
 
+    def raw_numbers(self, tokens: int, resolution: int | None = None) -> int:
+        """How many numbers `raw` is of so many tokens: for every layer, head and patch."""
+        seen = self.framing("stretch", resolution)
+        rows, columns = (side // seen.patch_size for side in seen.size)
+        return self._text.num_layers * self._text.num_heads * tokens * rows * columns
+
     def explain_match(
         self,
         images: Images | EncodedImages,
