@@ -12,6 +12,7 @@ IMAGES ?=
 BENCH  ?= --table
 LANGUAGE ?= de
 SCENES ?= 10000
+STEPS ?= 600
 
 # Threads of torch that wait by spinning starve each other where processes share cores.
 export OMP_WAIT_POLICY ?= passive
@@ -81,7 +82,7 @@ pack: $(READY)
 	$(BIN)/python -m worker.training.languages.manifest --language $(LANGUAGE) --scenes $(SCENES) -o $(PACK)
 	$(BIN)/captionq-worker train-tokenizer $(PACK)/manifest.jsonl --language $(LANGUAGE) -o $(PACK)/tokenizer
 	$(BIN)/captionq-worker finetune $(PACK)/manifest.jsonl --language $(LANGUAGE) \
-		--tokenizer $(PACK)/tokenizer --steps 600 --batch 64 --rate 2e-3 \
+		--tokenizer $(PACK)/tokenizer --steps $(STEPS) --batch 64 --rate 2e-3 \
 		--name scenes-$(LANGUAGE) -o $(PACK)/scenes-$(LANGUAGE)
 	$(BIN)/captionq-worker evaluate --language $(LANGUAGE) $(PACK)/scenes-$(LANGUAGE) --save
 
@@ -91,7 +92,9 @@ train-pack: pack ## Train a bundled language pack anew (LANGUAGE=de; five minute
 	cp -r $(PACK)/scenes-$(LANGUAGE) worker/checkpoints/packs/$(LANGUAGE)
 
 learning-curve: ## What a language pack is worth after 100, 1,000 and 10,000 pairs (LANGUAGE=de)
-	@for scenes in 100 1000 10000; do $(MAKE) --no-print-directory pack SCENES=$$scenes || exit; done
+	$(MAKE) pack SCENES=100 STEPS=150
+	$(MAKE) pack SCENES=1000 STEPS=300
+	$(MAKE) pack SCENES=10000 STEPS=600
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

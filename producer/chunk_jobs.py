@@ -17,6 +17,7 @@ from producer.jobs import (
     Text,
     Texts,
 )
+from producer.language import Language
 from producer.options import CaptionOptions
 from producer.queues import BULK, INTERACTIVE, Lane
 from producer.references import ImageRef, images_from, sink_folder
@@ -48,12 +49,23 @@ class CaptionChunk(_Chunk):
 
     task: Literal["caption_chunk"] = "caption_chunk"
     options: CaptionOptions = CaptionOptions()
+    languages: tuple[Language, ...] | None = Field(
+        None, description="For each image its own, in their order; null is language's"
+    )
     filter: CaptionFilter | None = Field(None, description="Of each image, as in a caption job")
     embed: CaptionEmbedding = None
+
+    @model_validator(mode="after")
+    def _a_language_each(self) -> Self:
+        if self.languages is not None and len(self.languages) != len(self.images):
+            raise ValueError("languages has one entry for each of the images")
+        return self
 
     def one(self, index: int) -> CaptionJob:
         """The job of one image, from what is valid already."""
         own = _of_one(self, index) | {"options": self.options, "regions": None, "explain": None}
+        if self.languages is not None and self.languages[index] is not None:
+            own["language"] = self.languages[index]
         return CaptionJob.model_construct(**own, filter=self.filter, embed=self.embed)
 
 
@@ -112,5 +124,8 @@ class RankChunk(_Chunk):
 
 
 def _of_one(chunk: _Chunk, index: int) -> dict[str, Any]:
-    names = ("job_id", "lane", "model", "mode", "resolution", "submitted_at", "expires_at")
+    names = (
+        "job_id", "lane", "model", "language", "adapter", "mode", "resolution", "submitted_at",
+        "expires_at",
+    )  # fmt: skip
     return {name: getattr(chunk, name) for name in names} | {"image": chunk.images[index]}

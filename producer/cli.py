@@ -16,10 +16,12 @@ from producer.errors import BrokerUnavailable, UnknownJob
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
 from producer.explain_command import EXPLAIN_EXAMPLES, explain
 from producer.flags import (
+    Adapter,
     AsJson,
     CaptionFlags,
     InLane,
     JobId,
+    Language,
     Mode,
     ModelId,
     Resolution,
@@ -75,6 +77,7 @@ def _captionq(
     "captionq submit street.jpg --region 0,0,640,480 --region 640,0,1280,480 --wait\n\n"
     "captionq submit cat.jpg --sample --seed 7 -n 5 --wait --json\n\n"
     "captionq submit cat.jpg --sample -n 5 --weigh --refuse 'stock photo' --wait\n\n"
+    "captionq submit cat.jpg --language de --style alt_text --wait\n\n"
     "captionq submit photos/*.jpg --lane bulk\n\n"
     "captionq submit cat.jpg --task match --text 'a cat' --text 'a dog' --wait --json\n\n"
     "captionq submit cat.jpg --task rank --text 'a cat' --text 'a dog' -k 1 --wait\n\n"
@@ -114,6 +117,8 @@ def submit(
         typer.Option(metavar="L,T,R,B", help="Caption this part alone; may be repeated."),
     ] = None,
     model: ModelId = None,
+    language: Language = None,
+    adapter: Adapter = None,
     lane: Annotated[
         InLane, typer.Option(help="bulk gives way to interactive jobs.")
     ] = InLane.INTERACTIVE,
@@ -131,6 +136,8 @@ def submit(
         boxes = tuple(box_of(given) for given in region) if region else None
         seen: dict[str, Any] = {
             "model": model,
+            "language": language,
+            "adapter": adapter,
             "lane": lane.value,
             "mode": mode.value,
             "resolution": resolution,

@@ -16,6 +16,7 @@ from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
 from producer.explaining import ExplainOptions, WordExplanation, WordsExplained
 from producer.filtering import CaptionFilter
 from producer.jobs import JOB_ID_PATTERN, CaptionJob, EmbedJob, ExplainJob, MatchJob, RankJob, Text
+from producer.language import PackFacts
 from producer.options import CaptionOptions
 from producer.queues import Lane
 from producer.references import ImageRef, images_shown, public_uri
@@ -69,6 +70,7 @@ __all__ = [
     "MatchChunk",
     "MatchJob",
     "ModelFacts",
+    "PackFacts",
     "RankChunk",
     "RankJob",
     "Ranked",

@@ -121,7 +121,7 @@ PUBLIC_TEXT: dict[ErrorCode, str] = {
     ErrorCode.JOB_POISONED: "The job was given up: its worker died each time it was tried.",
     ErrorCode.SINK_NOT_ALLOWED: "The sink, or its format, is not one this service writes.",
     ErrorCode.SINK_UNAVAILABLE: "The sink could not be written to.",
-    ErrorCode.LANGUAGE_UNAVAILABLE: "No language pack serves the language asked for.",
+    ErrorCode.LANGUAGE_UNAVAILABLE: "No pack here serves the language, or the adapter, asked for.",
     ErrorCode.MODEL_LACKS_CAPTIONING: "The worker's model cannot caption.",
     ErrorCode.MODEL_LACKS_MATCHING: "The worker's model cannot match images with texts.",
     ErrorCode.OUT_OF_MEMORY: "The device ran out of memory.",

@@ -1,6 +1,7 @@
 """`captionq explain`: where the model looked for each word."""
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,18 @@ from producer.contract import (
     WordsExplained,
 )
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
-from producer.flags import AsJson, CaptionFlags, Look, Mode, ModelId, Resolution, TimeoutS, View
+from producer.flags import (
+    Adapter,
+    AsJson,
+    CaptionFlags,
+    Language,
+    Look,
+    Mode,
+    ModelId,
+    Resolution,
+    TimeoutS,
+    View,
+)
 from producer.groups import with_groups
 from producer.terminal import outcome, show
 from producer.upload import uris
@@ -27,6 +39,7 @@ EXPLAIN_EXAMPLES = (
     "captionq explain street.jpg --text 'a red bicycle' --method gradcam --json\n\n"
     "captionq explain s3://photos/cat.jpg -o s3://maps/2026/ --raw\n\n"
     "captionq explain street.jpg -o looked/\n\n"
+    "captionq explain street.jpg --language de\n\n"
     "Each word has: its probability, given those before it; peak, the pixel of the original image "
     "(x,y) that the model looked at most; box, round the patches that hold half of its look "
     "(left,top,right,bottom); spread, from 0 for a single patch to 1 for everywhere alike. With "
@@ -64,6 +77,8 @@ def explain(
     mode: Mode = View.STRETCH,
     resolution: Resolution = None,
     model: ModelId = None,
+    language: Language = None,
+    adapter: Adapter = None,
     timeout_s: TimeoutS = 300,
     as_json: AsJson = False,
 ) -> None:
@@ -73,7 +88,13 @@ def explain(
         sink = None if output is None else _folder(output)
         how = ExplainOptions(method=method.value, sink=sink, raw=raw, pictures=sink is not None)
         [uri] = uris([image], settings)
-        seen: dict[str, Any] = {"mode": mode.value, "resolution": resolution, "model": model}
+        seen: dict[str, Any] = {
+            "mode": mode.value,
+            "resolution": resolution,
+            "model": model,
+            "language": language,
+            "adapter": adapter,
+        }
         job: CaptionJob | ExplainJob
         if text:
             job = ExplainJob(image=uri, texts=tuple(text), explain=how, **seen)
@@ -92,8 +113,10 @@ def explain(
 
 
 def _folder(named: str) -> str:
-    uri = named if "://" in named else Path(named).absolute().as_uri()
-    return uri if uri.endswith("/") else f"{uri}/"
+    if "://" not in named:
+        absolute = Path(named).expanduser().absolute()
+        named = Path(os.path.normpath(absolute)).as_uri()  # workers go up by no ".."
+    return named if named.endswith("/") else f"{named}/"
 
 
 def table(found: WordsExplained) -> str:

@@ -49,6 +49,14 @@ class Written(StrEnum):
     FLOAT16 = "float16"
 
 
+class Styled(StrEnum):
+    """The styles of captions."""
+
+    ALT_TEXT = "alt_text"
+    SHORT = "short"
+    LONG = "long"
+
+
 class Look(StrEnum):
     """Ways to find out where a model looked."""
 
@@ -76,12 +84,30 @@ SinkFormat = Annotated[ShardFormat, typer.Option(help="Of the shards.")]
 ModelId = Annotated[
     str | None, typer.Option(help="Only workers that serve this model take the jobs.")
 ]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TAG",
+        help="Of the words, as BCP 47: de, pt-BR. Workers answer by the nearest pack they have.",
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The pack that answers, by its name: of a domain, or such."),
+]
 
 
 @dataclass(frozen=True)
 class CaptionFlags:
     """How images are captioned, and whether captions are weighed."""
 
+    style: Annotated[
+        Styled | None,
+        typer.Option(
+            help="alt_text: at most 125 characters, without 'a picture of', ending cleanly; short; "
+            "long. Options given besides hold."
+        ),
+    ] = None
     beams: Annotated[
         int | None,
         typer.Option(min=1, max=10, help="1 is greedy search. By default 3, or 1 with --sample."),
@@ -102,7 +128,9 @@ class CaptionFlags:
     seed: Annotated[int | None, typer.Option(help="With --sample: determines what is drawn.")] = (
         None
     )
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of a caption.")] = 20
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of a caption. By default 20, or the style's.")
+    ] = None
     prompt: Annotated[str | None, typer.Option(help="Words that the caption continues.")] = None
     weigh: Annotated[
         bool,
@@ -130,15 +158,16 @@ class CaptionFlags:
         Raises:
             pydantic.ValidationError: the options do not go together.
         """
-        named: dict[str, Any] = {} if self.beams is None else {"num_beams": self.beams}
+        if_given = {"num_beams": self.beams, "max_new_tokens": self.max_tokens}
+        named: dict[str, Any] = {name: one for name, one in if_given.items() if one is not None}
         return CaptionOptions(
             **named,
+            style=None if self.style is None else self.style.value,
             num_return_sequences=self.count,
             do_sample=self.sample,
             top_p=self.top_p,
             temperature=self.temperature,
             seed=self.seed,
-            max_new_tokens=self.max_tokens,
             prompt=self.prompt,
         )
 

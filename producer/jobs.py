@@ -9,6 +9,7 @@ from producer.embedding import Encoding
 from producer.explaining import ExplainOptions
 from producer.filtering import CaptionFilter
 from producer.framing import MAX_REGIONS, Box, Mode, Resolution
+from producer.language import Adapter, Language
 from producer.options import CaptionOptions, Model
 from producer.queues import INTERACTIVE, Lane
 from producer.references import ImageRef, public_uri
@@ -53,6 +54,8 @@ class BaseJob(Model):
     model: str | None = Field(
         None, max_length=200, description="Only workers that serve this model id take the job"
     )
+    language: Language = None
+    adapter: Adapter = None
     lane: Lane = Field(
         INTERACTIVE, description="'interactive' overtakes 'bulk', in the queue and in workers"
     )

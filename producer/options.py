@@ -1,6 +1,7 @@
 """How a caption is to be decoded, as a job says it."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,13 +17,39 @@ _Phrase = Annotated[str, Field(min_length=1, max_length=64)]
 _Stop = Annotated[str, Field(min_length=1, max_length=32)]
 _ONLY_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 
+Style = Literal["alt_text", "short", "long"]
+
+STYLES: Mapping[Style | None, Mapping[str, Any]] = {
+    "alt_text": {"max_new_tokens": 40, "max_chars": 125},
+    "short": {"min_new_tokens": 3, "max_new_tokens": 10},
+    "long": {"min_new_tokens": 20, "max_new_tokens": 50, "no_repeat_ngram_size": 3},
+}
+"""What a style sets in place of the usual defaults. 125 characters is the length that guidelines
+give for alternative texts, for some screen readers pause there."""
+
+
+def default_of(name: str, usual: Any, style: Style | None) -> Any:
+    """What an option is where it is not given, in a style.
+
+    >>> default_of("max_new_tokens", 20, "short"), default_of("max_new_tokens", 20, None)
+    (10, 20)
+    """
+    return STYLES.get(style, {}).get(name, usual)
+
 
 class CaptionOptions(Model):
     """How to decode, by the names of transformers' GenerationConfig.
 
-    The default is the reference decoding of BLIP (3 beams, 5 to 20 tokens; caption_coco.yaml).
+    The default is the reference decoding of BLIP (3 beams, 5 to 20 tokens; caption_coco.yaml). A
+    style sets other defaults (STYLES); what is given besides holds.
     """
 
+    style: Style | None = Field(
+        None,
+        description="alt_text: for a screen reader: at most 125 characters, without 'a picture "
+        "of', its first letter a capital; short: 3 to 10 tokens; long: 20 to 50, no three of "
+        "which come twice. All end cleanly: no 'and', 'with a' or comma is left over",
+    )
     do_sample: bool = Field(False, description="Draw each token instead of searching")
     num_beams: int = Field(
         default_factory=lambda valid: 1 if valid["do_sample"] else 3,
@@ -37,15 +64,23 @@ class CaptionOptions(Model):
         description="Captions, at most num_beams; with do_sample the samples drawn, equal ones "
         "returned once",
     )
-    max_new_tokens: int = Field(20, ge=1, le=511)
+    max_new_tokens: int = Field(
+        default_factory=lambda valid: default_of("max_new_tokens", 20, valid["style"]),
+        ge=1,
+        le=511,
+        description="20, or the style's, when absent",
+    )
     min_new_tokens: int = Field(
-        default_factory=lambda valid: min(5, valid["max_new_tokens"]),
+        default_factory=lambda valid: min(
+            default_of("min_new_tokens", 5, valid["style"]), valid["max_new_tokens"]
+        ),
         ge=0,
         le=511,
-        description="5, or max_new_tokens where that is less, when absent",
+        description="5, or the style's, or max_new_tokens where that is less, when absent",
     )
-    max_chars: int | None = Field(
-        None, ge=1, le=10_000, description="The text ends with a whole word within as many"
+    max_chars: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default_factory=lambda valid: default_of("max_chars", None, valid["style"]),
+        description="The text ends with a whole word within as many; 125 for alt_text, when absent",
     )
     stop_strings: tuple[_Stop, ...] = Field(
         (), max_length=4, description="The text ends with the first of these to be generated"
@@ -62,7 +97,10 @@ class CaptionOptions(Model):
         1.0, ge=0.01, le=100, description="Of tokens seen, the prompt's included; 1 is none"
     )
     no_repeat_ngram_size: int = Field(
-        0, ge=0, le=511, description="No so many tokens come twice; 0 is off"
+        default_factory=lambda valid: default_of("no_repeat_ngram_size", 0, valid["style"]),
+        ge=0,
+        le=511,
+        description="No so many tokens come twice; 0 is off. 3 for long, else 0, when absent",
     )
     bad_words: tuple[_Phrase, ...] = Field(
         (), max_length=64, description="Words and phrases that are not in the caption"

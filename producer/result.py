@@ -11,6 +11,7 @@ from producer.errors import ErrorCode, JobFailed
 from producer.explaining import WordsExplained
 from producer.filtering import Reason
 from producer.framing import Box
+from producer.language import PackFacts, space_of
 from producer.options import Model
 
 SCHEMA_VERSION = 1
@@ -162,6 +163,8 @@ class ItemResult(Model):
     matches: tuple[Match, ...] | None = None
     embeddings: tuple[Embedding, ...] | None = Field(None, description="One: the image's")
     abstained: bool | None = Field(None, description="Whether a filter left no caption")
+    pack: PackFacts | None = Field(None, description="Which answered, if the model did not alone")
+    match_pack: PackFacts | None = Field(None, description="Which weighed the captions")
     error: JobError | None = None
     image: ImageFacts | None = None
 
@@ -210,8 +213,21 @@ class JobResult(Model):
     match_model: ModelFacts | None = Field(
         None, description="Which weights weighed or embedded what another model captioned"
     )
+    pack: PackFacts | None = Field(
+        None,
+        description="Which language or domain pack answered, if the model did not alone; of a "
+        "chunk, where all its items say the same",
+    )
+    match_pack: PackFacts | None = Field(None, description="Which pack weighed the captions")
     timings: Timings | None = None
     finished_at: datetime
+
+    @property
+    def space(self) -> tuple[str, str] | None:
+        """Of a match, rank or embed job: the model and revision that its embeddings state, or would
+        state."""
+        by = self.model
+        return None if by is None else (by.id, space_of(by.revision, self.pack))
 
     def raise_for_state(self) -> Self:
         """Return self when the job succeeded.

@@ -78,14 +78,11 @@ class Weighed(Matches):
         self, images: Sequence[str], result: JobResult
     ) -> Iterator[tuple[ItemResult | None, Row | None]]:
         """See `Rows.found`."""
-        model = result.model
-        if model is not None and (model.id, model.revision) != (
-            self._text.model,
-            self._text.revision,
-        ):
+        by = result.space
+        if by is not None and by != (self._text.model, self._text.revision):
             raise EmbeddingMismatch(
                 f"The shortlist is of {self._text.model} at {self._text.revision}, and was weighed "
-                f"by {model.id} at {model.revision}."
+                f"by {by[0]} at {by[1]}."
             )
         yield from super().found(images, result)
 

@@ -28,11 +28,13 @@ PNG, SCENE = picture(1)
 
 @dataclass(frozen=True)
 class House:
-    """`files` is what the worker may read by file://, `bucket` the folder of s3://photos."""
+    """`files` is what the worker may read by file://, `bucket` the folder of s3://photos. It may
+    write to `maps` and s3://photos/maps/."""
 
     broker: RedisServer
     web: ScriptedHttp
     files: Path
+    maps: Path
     bucket: Path
     environment: dict[str, str]
     worker: WorkerProcess
@@ -40,11 +42,13 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path) -> Iterator[House]:
-    """A house whose data lies in `folder`, until the block ends."""
-    files, bucket = folder / "files", folder / "s3" / "photos"
+def open_house(folder: Path, **settings: str) -> Iterator[House]:
+    """A house whose data lies in `folder`, until the block ends. `settings` are further ones of the
+    worker, by their variables."""
+    files, maps, bucket = folder / "files", folder / "maps", folder / "s3" / "photos"
     files.mkdir()
-    bucket.mkdir(parents=True)
+    maps.mkdir()
+    bucket.mkdir(parents=True, exist_ok=True)
     routes = {
         "/ok.png": [Reply(200, PNG)],
         "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
@@ -61,13 +65,15 @@ def open_house(folder: Path) -> Iterator[House]:
             "CAPTIONQ_FILE_ROOT": str(files),
             "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
             "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
+            "CAPTIONQ_SINK_ALLOW": f"{maps.as_uri()}/,s3://photos/maps/",
             "CAPTIONQ_MAX_BATCH": "8",
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
+            **settings,
         }
         with (
             WorkerProcess(folder / "worker.log", environment) as worker,
             Client(broker.url) as client,
         ):
-            yield House(broker, web, files, bucket, environment, worker, client)
+            yield House(broker, web, files, maps, bucket, environment, worker, client)

@@ -1,7 +1,7 @@
 """What the models said to one job, in the contract's words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,8 +24,12 @@ from producer.contract import (
     WordsExplained,
 )
 from producer.filtering import CaptionFilter
+from producer.language import PackFacts, space_of
+from producer.queues import model_task
 from worker.caption_filter import Weight, reasons
+from worker.caption_style import once, styled
 from worker.maps import Explained, maps_uri, words_explained
+from worker.packs.answering import NO_PACKS, Answering
 
 if TYPE_CHECKING:
     from worker.blip.placement import PlacedGrid
@@ -47,6 +51,8 @@ class Answer(BaseModel):
     ranking: tuple[Ranked, ...] | None = None
     embeddings: tuple[Embedding, ...] | None = None
     abstained: bool | None = None
+    pack: PackFacts | None = None
+    match_pack: PackFacts | None = None
     explanations: tuple[WordsExplained, ...] | None = None
     explained: Any = Field(None, exclude=True)
     """Explained, or None: what of it is for a file, not for a result."""
@@ -76,17 +82,30 @@ class Interpreter:
         matcher: which weights match and embed; None where none do.
         position_zero: what their ITM reads its answer from where a job does not say.
         calibration: of their scores, where there is one.
+        language: of the checkpoints, BCP 47.
+        packs: those that answer in their place.
     """
 
     matcher: ModelFacts | None = None
     position_zero: PositionZero = "enc"
     calibration: "Calibration | None" = None
+    language: str = "en"
+    packs: Answering = NO_PACKS
 
     @property
     def calibrated(self) -> bool:
         """Whether filters can ask for a calibrated probability."""
         calibration = self.calibration
         return calibration is not None and calibration.position_zero == self.position_zero
+
+    def adapted(self, task: str, packs: Answering) -> "Interpreter":
+        """For a job of this task that packs answered. The calibration is of the checkpoint: it says
+        nothing of a pack's matches."""
+        if packs is NO_PACKS:
+            return self
+        matching = packs.weigher if model_task(task) == "caption" else packs.pack
+        calibration = self.calibration if matching is None else None
+        return replace(self, packs=packs, calibration=calibration)
 
     def answer(
         self, job: ImageJob, said: Sequence[Any], placed: "PlacedGrid | None" = None
@@ -96,6 +115,9 @@ class Interpreter:
         placed: its image, for what is explained.
         """
         answer = self._answer(job, said, placed)
+        if self.packs is not NO_PACKS:
+            own = {"pack": self.packs.facts, "match_pack": self.packs.weigher_facts}
+            answer = answer.model_copy(update=own)
         explained = [one for part in said for one in getattr(part, "explanations", None) or ()]
         if placed is not None and explained:
             return answer.model_copy(update={"explained": Explained(explained, placed)})
@@ -144,31 +166,40 @@ class Interpreter:
             for number, (one, found) in enumerate(zip(said.captions, explanations, strict=True))
         ]
         if job.filter is None:
-            return tuple(
-                _caption(one, explanation=words)
-                for one, words in zip(said.captions, explained, strict=True)
+            plain = zip(said.captions, explained, strict=True)
+            return _distinct(
+                job, [_caption(one, self._text(job, one), explanation=why) for one, why in plain]
             )
         best_first = sorted(
             zip(said.captions, said.matches, explained, strict=True),
             key=lambda row: -row[1].itm_margin,
         )
-        judged = [self._judged(one, found, job.filter, words) for one, found, words in best_first]
-        return tuple(sorted(judged, key=lambda one: bool(one.rejected)))
+        judged = [self._judged(one, found, job, words) for one, found, words in best_first]
+        return _distinct(job, sorted(judged, key=lambda one: bool(one.rejected)))
 
     def _judged(
-        self, said: Any, found: Any, rules: CaptionFilter, explanation: WordsExplained | None
+        self, said: Any, found: Any, job: CaptionJob, explanation: WordsExplained | None
     ) -> Caption:
+        rules = job.filter or CaptionFilter()
         calibrated = self._calibrated(found, None).get("calibrated_probability")
         threshold = None if self.calibration is None else self.calibration.threshold
         why = reasons(said.text, Weight(found.itm_probability, calibrated), rules, threshold)
         return _caption(
             said,
+            self._text(job, said),
             itm_probability=found.itm_probability,
             calibrated_probability=calibrated,
             rejected=bool(why),
             reject_reasons=why,
             explanation=explanation,
         )
+
+    def _text(self, job: CaptionJob, said: Any) -> str:
+        """A caption's text in the style that was asked for."""
+        pack, options = self.packs.pack, job.options
+        language = (pack and pack.language) or self.language
+        cut, prefixed = said.finish_reason == "length", bool(options.prefix)
+        return styled(said.text, options.style, language, cut=cut, prefixed=prefixed)
 
     def _best_first(
         self, said: Sequence[Looked], job: MatchJob, placed: "PlacedGrid | None"
@@ -221,7 +252,15 @@ class Interpreter:
     def _embedding(self, vector: Sequence[float], encoding: Any) -> Embedding:
         if self.matcher is None:
             raise RuntimeError("a vector came from no model")
-        return Embedding.of(vector, encoding, self.matcher.id, self.matcher.revision)
+        return Embedding.of(vector, encoding, self.matcher.id, self._space)
+
+    @property
+    def _space(self) -> str:
+        """The revision of the space that vectors lie in: those beside captions are the
+        checkpoint's own."""
+        matching = self.packs.pack is not None and self.packs.pack.task == "match"
+        revision = self.matcher.revision if self.matcher else ""
+        return space_of(revision, self.packs.facts if matching else None)
 
 
 def ranking_of_images(chunk: RankChunk, items: Sequence[ItemResult]) -> tuple[Ranked, ...]:
@@ -255,9 +294,19 @@ def _words(
     return words_explained(found, text, placed, maps_uri(job, number))
 
 
-def _caption(found: Any, **weighed: Any) -> Caption:
+def _distinct(job: CaptionJob, captions: Sequence[Caption]) -> tuple[Caption, ...]:
+    """Captions; those that a style has made equal once."""
+    if job.options.style is None:
+        return tuple(captions)
+    return tuple(
+        one if one.count == count else one.model_copy(update={"count": count})
+        for one, count in once(captions)
+    )
+
+
+def _caption(found: Any, text: str, **weighed: Any) -> Caption:
     return Caption(
-        text=found.text,
+        text=text,
         tokens=tuple(found.tokens),
         token_logprobs=tuple(found.token_logprobs),
         processed_token_logprobs=tuple(found.processed_token_logprobs),

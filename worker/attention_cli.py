@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from worker.blip.explanation import Method
 
 
-def scenes(model: Path | str, count: int, as_json: bool) -> None:
+def scenes(model: Path | str, count: int, dtype: str, as_json: bool) -> None:
     """Print the figures of every method on scenes, as tables or as JSON."""
     from worker.training.attention import evaluate_attention, report
 
-    trust = evaluate_attention(model, count)
+    trust = evaluate_attention(model, count, dtype=dtype)
     print(json.dumps(asdict(trust)) if as_json else report(trust))
 
 
-def images(model: Path | str, words: Sequence[str], method: "Method | None", as_json: bool) -> None:
+def images(
+    model: Path | str, words: Sequence[str], method: "Method | None", dtype: str, as_json: bool
+) -> None:
     """Print the figures of a method, or of the default one, on image files that words stand for."""
     from worker.blip import Engine
     from worker.blip.explanation import DEFAULT_METHOD
     from worker.training.image_set import evaluate_images, report
 
-    engine = Engine.load(model, tasks=["caption"])
+    engine = Engine.load(model, dtype=dtype, tasks=["caption"])
     figures = evaluate_images(engine, _read(engine, list(_paths(words))), method or DEFAULT_METHOD)
     print(json.dumps(asdict(figures)) if as_json else report(figures))
 

@@ -1,22 +1,26 @@
 """`captionq-worker caption` and `match`: image files in, captions and scores out, no queue."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from producer.framing import MAX_REGIONS, box_of
+from producer.options import STYLES, Style
 from worker import flags
+from worker.caption_style import once, styled
 from worker.clear_errors import clear_errors
 from worker.image_files import ImageFiles
+from worker.packs.by_hand import language_of, pack_of
 from worker.settings import BUNDLED, model_path
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from worker.blip import Caption, Engine, Match
+    from worker.blip import Caption, CaptionOptions, Engine, Match
 
 UNREADABLE = 1  # exit status when an image file could not be read
 
@@ -24,12 +28,15 @@ UNREADABLE = 1  # exit status when an image file could not be read
 def caption(
     images: flags.Images,
     model: flags.Model = BUNDLED,
+    language: flags.Language = None,
+    pack: flags.Pack = None,
     dtype: flags.Dtype = "float32",
     device: flags.Device = "auto",
+    style: flags.Style = None,
     beams: flags.Beams = None,
     count: flags.Count = 1,
     min_tokens: flags.MinTokens = None,
-    max_tokens: flags.MaxTokens = 20,
+    max_tokens: flags.MaxTokens = None,
     max_chars: flags.MaxChars = None,
     stop: flags.Stop = None,
     prompt: flags.Prompt = None,
@@ -37,7 +44,7 @@ def caption(
     ban: flags.Ban = None,
     length_penalty: flags.LengthPenalty = 1.0,
     repetition_penalty: flags.RepetitionPenalty = 1.0,
-    no_repeat_ngram: flags.NoRepeatNgram = 0,
+    no_repeat_ngram: flags.NoRepeatNgram = None,
     sample: flags.Sample = False,
     temperature: flags.Temperature = 1.0,
     top_k: flags.TopK = 0,
@@ -64,16 +71,19 @@ def caption(
         options = CaptionOptions(
             num_beams=cast(int, beams),  # None: as the other options say
             num_return_sequences=count,
-            min_new_tokens=min_tokens,
-            max_new_tokens=max_tokens,
-            max_chars=max_chars,
+            **_lengths(
+                style,
+                min_new_tokens=min_tokens,
+                max_new_tokens=max_tokens,
+                max_chars=max_chars,
+                no_repeat_ngram_size=no_repeat_ngram,
+            ),
             stop_strings=stop or (),
             prompt=prompt,
             prefix=prefix,
             bad_words=ban or (),
             length_penalty=length_penalty,
             repetition_penalty=repetition_penalty,
-            no_repeat_ngram_size=no_repeat_ngram,
             do_sample=sample,
             temperature=temperature,
             top_k=top_k,
@@ -85,11 +95,18 @@ def caption(
         if len(boxes) > MAX_REGIONS:
             raise ValueError(f"at most {MAX_REGIONS} regions, not {len(boxes)}")
         engine = _engine(model, device, dtype, "caption")
+        answering = pack_of(engine, "caption", model, language, pack)
+        spoken = language_of(answering) if style else ""
         files = ImageFiles(images, engine.framing(mode, resolution), boxes)
 
         def ask(framed: "list[NDArray[np.uint8]]") -> "list[list[Caption]]":
             # Native mode leaves images as they are that any mode has framed.
-            return engine.caption(framed, options, mode="native", resolution=resolution)
+            found = engine.caption(
+                framed, options, packs=answering, mode="native", resolution=resolution
+            )
+            if style is None:
+                return found
+            return [_styled(row, style, spoken, options) for row in found]
 
         for image, found in files.answers(ask):
             if as_json:
@@ -108,6 +125,26 @@ def caption(
     _end(files)
 
 
+def _lengths(style: Style | None, **given: int | None) -> dict[str, Any]:
+    """Options as they are given, or as a style sets them, or not at all."""
+    of_style: Mapping[str, int] = STYLES.get(style, {})
+    named = {**of_style, **{name: one for name, one in given.items() if one is not None}}
+    if given["min_new_tokens"] is None and "min_new_tokens" in named:
+        named["min_new_tokens"] = min(named["min_new_tokens"], named["max_new_tokens"])
+    return named
+
+
+def _styled(
+    captions: "list[Caption]", style: Style, spoken: str, options: "CaptionOptions"
+) -> "list[Caption]":
+    finished = []
+    for one in captions:
+        cut, prefixed = one.finish_reason == "length", bool(options.prefix)
+        text = styled(one.text, style, spoken, cut=cut, prefixed=prefixed)
+        finished.append(replace(one, text=text))
+    return [replace(one, count=count) for one, count in once(finished)]
+
+
 def _document(found: "list[Caption]", count: int) -> dict[str, Any]:
     """The captions of an image, and where several were asked for, how much they differ."""
     from worker.blip import distinct_2
@@ -122,6 +159,8 @@ def match(
     images: flags.Images,
     text: Annotated[list[str], typer.Option(help="A text to match; repeat for more.")],
     model: flags.Model = BUNDLED,
+    language: flags.Language = None,
+    pack: flags.Pack = None,
     dtype: flags.Dtype = "float32",
     device: flags.Device = "auto",
     position_zero: Annotated[
@@ -139,11 +178,17 @@ def match(
     """
     with clear_errors():
         engine = _engine(model, device, dtype, "match")
+        answering = pack_of(engine, "match", model, language, pack)
         files = ImageFiles(images, engine.framing(mode, resolution))
 
         def ask(framed: "list[NDArray[np.uint8]]") -> "list[list[Match]]":
             return engine.match(
-                framed, text, position_zero=position_zero, mode="native", resolution=resolution
+                framed,
+                text,
+                position_zero,
+                pack=answering,
+                mode="native",
+                resolution=resolution,
             )
 
         for image, [found] in files.answers(ask):

@@ -23,6 +23,7 @@ from producer.contract import (
     public_uri,
     utcnow,
 )
+from producer.language import PackFacts
 from producer.store import Settled, Store, StoreUnavailable
 from worker.answer import ranking_of_images
 from worker.delivery import Delivery
@@ -210,6 +211,8 @@ class Chunks:
             counts=dict(Counter(item.outcome for item in items)),
             ranking=ranking_of_images(chunk, items) if isinstance(chunk, RankChunk) else None,
             **self._models.facts_of(chunk.one(0)),
+            pack=_one_of(item.pack for item in items if item.error is None),
+            match_pack=_one_of(item.match_pack for item in items if item.error is None),
             finished_at=utcnow(),
         )
 
@@ -225,3 +228,9 @@ class Chunks:
             if wait_s is None:
                 raise
             raise TryAgain(exc.code, wait_s, str(exc)) from exc
+
+
+def _one_of(packs: Iterable[PackFacts | None]) -> PackFacts | None:
+    """The pack that answered for all images of a chunk: between its attempts it may change."""
+    said = set(packs)
+    return said.pop() if len(said) == 1 else None

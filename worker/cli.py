@@ -23,6 +23,7 @@ from worker.explain_cli import explain
 from worker.finetune_cli import finetune
 from worker.flags import AsJson
 from worker.merge_cli import merge_pack
+from worker.packs_cli import packs
 from worker.take_over_cli import take_over
 from worker.train_tokenizer_cli import train_tokenizer
 
@@ -46,6 +47,7 @@ cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(explain)
 cli.command()(calibrate)
+cli.command()(packs)
 cli.command()(evaluate)
 cli.command()(finetune)
 cli.command("train-tokenizer")(train_tokenizer)

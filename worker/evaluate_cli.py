@@ -124,10 +124,10 @@ def evaluate(
             asked = language_cli.Asked(language, pack, data, scenes or 1_000, margin, save)
             raise typer.Exit(language_cli.evaluate(model, asked, dtype, as_json))
         if on:
-            attention_cli.images(model_path(model), on, method, as_json)
+            attention_cli.images(model_path(model), on, method, dtype, as_json)
             return
         if attention:
-            attention_cli.scenes(model_path(model), scenes or 1_000, as_json)
+            attention_cli.scenes(model_path(model), scenes or 1_000, dtype, as_json)
             return
         if calibration:
             from worker.training import degraded

@@ -15,6 +15,7 @@ from worker import flags
 from worker.by_hand import UNREADABLE
 from worker.clear_errors import clear_errors
 from worker.image_files import ImageFiles
+from worker.packs.by_hand import pack_of
 from worker.settings import BUNDLED, model_path
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def explain(
         typer.Option(help="How to explain; by default as jobs are. occlusion is slow."),
     ] = None,
     model: flags.Model = BUNDLED,
+    language: flags.Language = None,
+    pack: flags.Pack = None,
     dtype: flags.Dtype = "float32",
     device: flags.Device = "auto",
     beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 3,
@@ -81,6 +84,7 @@ def explain(
             prompt=prompt,
         )
         engine = Engine.load(model_path(model), device=device, dtype=dtype, tasks=("caption",))
+        answering = pack_of(engine, "caption", model, language, pack)
         framing = engine.framing(mode, resolution)
         files, names = ImageFiles(images, framing), _Names()
         for path, image in files.opened():
@@ -89,12 +93,15 @@ def explain(
             captions: Sequence[Sequence[Caption | str]] = (
                 [text]
                 if text
-                else engine.caption(framed, options, mode="native", resolution=resolution)
+                else engine.caption(
+                    framed, options, packs=answering, mode="native", resolution=resolution
+                )
             )
             [found] = engine.explain(
                 framed,
                 captions,
                 options,
+                packs=answering,
                 method=method or DEFAULT_METHOD,
                 mode="native",
                 resolution=resolution,

@@ -27,6 +27,25 @@ Resolution = Annotated[
     int | None,
     Option(metavar="PIXELS", help="Side of the square seen, for finer detail."),
 ]
+Language = Annotated[
+    str | None,
+    Option(
+        metavar="TAG",
+        help="Of the words, as BCP 47: de. A pack of CAPTIONQ_PACKS, or of the bundled checkpoint, "
+        "answers by RFC 4647: de for de-AT.",
+    ),
+]
+Pack = Annotated[
+    str | None,
+    Option(metavar="NAME|FOLDER", help="A language or domain pack, by its name or its folder."),
+]
+Style = Annotated[
+    Literal["alt_text", "short", "long"] | None,
+    Option(
+        help="alt_text: at most 125 characters, without 'a picture of', ending cleanly; short: 3 "
+        "to 10 tokens; long: 20 to 50. Options given besides hold."
+    ),
+]
 
 # How to decode; CaptionOptions says the rest.
 
@@ -35,9 +54,9 @@ Count = Annotated[
     int, Option("--count", "-n", help="Captions per image, of its beams, or samples drawn.")
 ]
 MinTokens = Annotated[
-    int | None, Option(help="Fewest new tokens; by default 5, or --max-tokens if less.")
+    int | None, Option(help="Fewest new tokens; by default 5, or the style's, or --max-tokens.")
 ]
-MaxTokens = Annotated[int, Option(help="Most new tokens.")]
+MaxTokens = Annotated[int | None, Option(help="Most new tokens; by default 20, or the style's.")]
 MaxChars = Annotated[
     int | None, Option(help="Most characters of the text, which ends with a whole word.")
 ]
@@ -53,7 +72,9 @@ LengthPenalty = Annotated[
 RepetitionPenalty = Annotated[
     float, Option(help="Above 1 makes tokens that have been seen less likely.")
 ]
-NoRepeatNgram = Annotated[int, Option(help="No so many tokens come twice; 0 is off.")]
+NoRepeatNgram = Annotated[
+    int | None, Option(help="No so many tokens come twice; 0 is off, the default but for long.")
+]
 Sample = Annotated[bool, Option("--sample", help="Draw each token instead of searching.")]
 Temperature = Annotated[float, Option(help="With --sample: logits are divided by it.")]
 TopK = Annotated[int, Option(help="With --sample: only the k likeliest tokens; 0 is off.")]

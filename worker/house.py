@@ -11,6 +11,7 @@ from producer.contract import ErrorCode
 from producer.ledger import Ledger
 from producer.queues import queues_served
 from producer.redis_store import RedisStore
+from worker.asked import BatchKey
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
@@ -27,7 +28,9 @@ from worker.gate import Gate
 from worker.image import ImageLimits
 from worker.intake import Intake, IntakeLimits
 from worker.leases import Leases
-from worker.models import BatchKey, Models
+from worker.models import Models
+from worker.packs.library import Packs, PacksMissing
+from worker.packs.places import places_of
 from worker.pipeline import Pipeline
 from worker.publish import Publisher
 from worker.reconciler import Reconciler, Send
@@ -64,7 +67,8 @@ class House:
 
         engines = load_engines(settings)
         calibration = load_calibration(settings, engines)
-        models = Models(engines, settings.models, CaptionOptions, calibration)
+        self._packs = load_packs(settings, engines)
+        models = Models(engines, settings.models, CaptionOptions, calibration, self._packs)
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
         self._settings, self._leases, self._max_batch = settings, leases, max_batch
@@ -158,6 +162,7 @@ class House:
             self._reconciler.close()
         self._batcher.close(timeout_s=10)
         self._chunks.close()
+        self._packs.close()
         self._fetcher.close()
         self._sandbox.close()
         self._dead.close()
@@ -279,6 +284,27 @@ def load_calibration(
     if found is not None:
         log.info("matches are calibrated on %d pairs", found.pairs)
     return found
+
+
+def load_packs(settings: WorkerSettings, engines: "dict[str, Engine]") -> Packs:
+    """The packs that adapt the engines, known by their cards, those that are pinned loaded.
+
+    Raises:
+        SettingsError: a folder cannot be read, or a pinned pack cannot be had.
+    """
+    packs = Packs(
+        engines,
+        places_of(settings, settings.models.values()),
+        room=settings.packs_loaded,
+        pinned=settings.pinned,
+        language=settings.base_language,
+        every_s=settings.packs_every_s,
+    )
+    try:
+        packs.start()
+    except PacksMissing as exc:
+        raise SettingsError(f"CAPTIONQ_PACKS, CAPTIONQ_PACKS_PINNED: {exc}") from exc
+    return packs
 
 
 def load_engines(settings: WorkerSettings) -> "dict[str, Engine]":

@@ -7,14 +7,14 @@ until the device has been at it: so few of them wait in memory, and a slow devic
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
 from producer.contract import ErrorCode, ImageJob, JobFailed, utcnow
 from producer.queues import BULK, INTERACTIVE
-from worker.blip.framing import Framing
+from worker.asked import Plan
 from worker.errors import Fault
 from worker.pipeline import Begun, Pipeline, Product
 
@@ -63,21 +63,21 @@ class Intake:
     def run(self, jobs: Iterable[ImageJob]) -> list[Product | BaseException]:
         """What became of each job, in order: its product, what its run raised, or Unbegun.
 
-        The jobs are alike but for their image, which is whole: without regions.
+        The jobs are alike but for their image, which is whole, without regions, and its language.
 
         Raises:
-            Fault, JobFailed: none of them can be run; as `Pipeline.framing`.
+            Fault, JobFailed: none of them can be run; as `Pipeline.plan`.
         """
         jobs = list(jobs)
         if not jobs:
             return []
-        framing, turn = self._pipeline.framing(jobs[0]), self._turns[jobs[0].lane]
+        plans, turn = self._plans(jobs), self._turns[jobs[0].lane]
         while not turn.acquire(timeout=TICK_S):
             if self._ending():
                 return [Unbegun() for _ in jobs]
         try:
             deadline_s = time.monotonic() + self._limits.timeout_s
-            flying = [self._handed_out(job, framing, deadline_s) for job in jobs]
+            flying = [self._handed_out(job, plans[job.language], deadline_s) for job in jobs]
         finally:
             turn.release()
         return [self._outcome(one, deadline_s) for one in flying]
@@ -86,21 +86,38 @@ class Intake:
         """After the last message."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _handed_out(self, job: ImageJob, framing: Framing, deadline_s: float) -> "Future[Begun]":
-        """An image in the hands of the threads, or one that has failed for want of a place."""
+    def _plans(self, jobs: Sequence[ImageJob]) -> dict[str | None, Plan | JobFailed]:
+        """How the jobs of each language are answered, or why they are not; raises if none is."""
+        plans: dict[str | None, Plan | JobFailed] = {}
+        for job in jobs:
+            if job.language not in plans:
+                try:
+                    plans[job.language] = self._pipeline.plan(job)
+                except JobFailed as exc:
+                    plans[job.language] = exc
+        refused = [plan for plan in plans.values() if isinstance(plan, JobFailed)]
+        if len(refused) == len(plans):
+            raise refused[0]
+        return plans
+
+    def _handed_out(
+        self, job: ImageJob, plan: Plan | JobFailed, deadline_s: float
+    ) -> "Future[Begun]":
+        """An image in the hands of the threads, or one that has failed for want of a place, or of
+        a plan."""
+        if isinstance(plan, JobFailed):
+            return _failed(plan)
         why: Exception = Unbegun()
         while not self._ending():
             left_s = deadline_s - time.monotonic()
             if self._places.acquire(timeout=max(0.0, min(TICK_S, left_s))):
-                return self._pool.submit(self._begun, job, framing, deadline_s)
+                return self._pool.submit(self._begun, job, plan, deadline_s)
             if left_s <= 0:
                 why = _too_late()
                 break
-        failed: Future[Begun] = Future()
-        failed.set_exception(why)
-        return failed
+        return _failed(why)
 
-    def _begun(self, job: ImageJob, framing: Framing, deadline_s: float) -> Begun:
+    def _begun(self, job: ImageJob, plan: Plan, deadline_s: float) -> Begun:
         """On one of the threads. Whatever happens, the place is given back once."""
         try:
             if self._ending():
@@ -109,7 +126,7 @@ class Intake:
                 raise _too_late()
             if job.expires_at is not None and utcnow() >= job.expires_at:
                 raise JobFailed(ErrorCode.JOB_EXPIRED)
-            begun = self._pipeline.begin(job, framing)
+            begun = self._pipeline.begin(job, plan)
         except BaseException:
             self._places.release()
             raise
@@ -128,6 +145,12 @@ class Intake:
             return _too_late()
         except BaseException as exc:  # noqa: BLE001 - it is of this image alone
             return exc
+
+
+def _failed(why: Exception) -> "Future[Begun]":
+    failed: Future[Begun] = Future()
+    failed.set_exception(why)
+    return failed
 
 
 def _too_late() -> Fault:

@@ -8,7 +8,7 @@ encoder; so do two checkpoints whose vision encoders are the same.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from producer.contract import (
     CaptionJob,
@@ -25,12 +25,17 @@ from producer.contract import (
 )
 from producer.errors import PUBLIC_TEXT, JobFailed
 from producer.queues import model_task
-from worker.answer import Answer, Interpreter, Looked, PositionZero
+from worker.answer import Answer, Interpreter, Looked
+from worker.asked import Asked, BatchKey, Plan
 from worker.errors import Fault
+from worker.packs.answering import NO_PACKS, Answering
+from worker.packs.choice import Unavailable
+from worker.packs.library import Packs
 
 if TYPE_CHECKING:
     from worker.blip import Engine
     from worker.blip.framing import Framing
+    from worker.blip.pack import Pack
     from worker.calibration import Calibration
 
 TOKENS_OF_AN_IMAGE = 500
@@ -46,47 +51,23 @@ EXPLAINED_WEIGHT = {None: 1, "attention": 1, "gradcam": 2, "rollout": 3}
 """What an image costs that is explained by a method: rollout looks at it anew, and keeps what its
 encoder attends to."""
 
+RAW_OF_AN_IMAGE = 4_000_000
+"""Numbers of raw maps that take about the memory of one image (16 MB)."""
+
+MOST_RAW = 100_000_000
+"""Of one job: 0.4 GB until it is written."""
+
 LACKS = {
     "caption": ErrorCode.MODEL_LACKS_CAPTIONING,
     "match": ErrorCode.MODEL_LACKS_MATCHING,
 }
 
 
-class BatchKey(NamedTuple):
-    """What changes the shape of the computation, and so separates batches.
-
-    task: caption, match, embed, embed_texts or rank. resolution: the square's side where it is not
-    the model's own. Modes share batches: their grids have about as many patches, and the engine
-    masks the difference. weighed: captions that the matching model looks at as well. position_zero,
-    k: of match and rank. explain: how it is to be found out where the model looked.
-    """
-
-    task: str
-    num_beams: int = 1
-    num_samples: int = 1
-    resolution: int | None = None
-    weighed: bool = False
-    position_zero: PositionZero | None = None
-    k: int = 0
-    explain: ExplainOptions | None = None
-
-
-class Asked(NamedTuple):
-    """One item of a batch: framed pixels, uint8 [H, W, 3], or None, and what is wanted of them.
-
-    weight: its cost on the device, in images.
-    """
-
-    pixels: Any
-    wanted: Any
-    weight: int = 1
-
-
 class Models:
     """Engines by task, and the names by which jobs and results know their checkpoints.
 
     `make_options` turns the contract's caption options into the engine's. `calibration` is of the
-    matching model.
+    matching model. `packs` adapt the engines to languages and domains; without any, there are none.
     """
 
     def __init__(
@@ -95,7 +76,9 @@ class Models:
         names: Mapping[str, str],
         make_options: Any,
         calibration: "Calibration | None" = None,
+        packs: Packs | None = None,
     ) -> None:
+        self._packs = packs or Packs({})
         self._engines = dict(engines)
         self._names = dict(names)
         self._make_options = make_options
@@ -104,9 +87,14 @@ class Models:
         self._one_vision = matcher is captioner or (
             matcher is not None and captioner is not None and matcher.share_vision(captioner)
         )
-        self._interpreter = Interpreter()
+        self._interpreter = Interpreter(language=self._packs.language)
         if matcher is not None:
-            self._interpreter = Interpreter(self.facts("match"), matcher.position_zero, calibration)
+            self._interpreter = replace(
+                self._interpreter,
+                matcher=self.facts("match"),
+                position_zero=matcher.position_zero,
+                calibration=calibration,
+            )
 
     @property
     def served(self) -> list[tuple[str, str]]:
@@ -143,18 +131,34 @@ class Models:
             facts["match_model"] = self.facts("match")
         return facts
 
-    def seen_by(self, job: ImageJob) -> list[Any]:
+    def seen_by(self, job: ImageJob, packs: Answering = NO_PACKS) -> list[Any]:
         """What decides, of this worker's models, how a job is answered: JSON."""
         facts = [facts.model_dump() for facts in self.facts_of(job).values()]
-        return [*facts, self._calibration and self._calibration.model_dump(mode="json")]
+        calibration = self._calibration and self._calibration.model_dump(mode="json")
+        return [*facts, calibration, packs.facts_json, self._packs.language]
 
-    def framing(self, job: ImageJob) -> "Framing":
-        """How a job's image, or each of its regions, becomes the model's pixels.
+    def plan(self, job: ImageJob) -> Plan:
+        """How a job is to be answered: what it asks for is known to be there, and not loaded yet.
 
         Raises:
             Fault: as `engine`.
-            JobFailed: job_invalid for what the models here cannot do.
+            JobFailed: language_unavailable; job_invalid for what the models here cannot do.
         """
+        framing = self._framing(job)
+        task = model_task(job.task)
+        chosen = self._packs.choose(task, job.language, job.adapter)
+        weighing = None
+        if isinstance(job, CaptionJob) and job.filter is not None:
+            spoken = job.language if chosen is None else chosen.language
+            try:
+                weighing = self._packs.choose("match", spoken, None)
+            except Unavailable as exc:
+                raise Unavailable(f"filter: {exc.message}") from exc
+            if weighing is not None and job.filter.min_calibrated_probability is not None:
+                raise _invalid("filter.min_calibrated_probability: a pack is not calibrated")
+        return Plan(framing, chosen, weighing, self._packs.take)
+
+    def _framing(self, job: ImageJob) -> "Framing":
         if _is_weighed(job):
             self.engine("match")
             self._check_calibrated(job)
@@ -168,12 +172,26 @@ class Models:
         except ValueError as exc:
             raise _invalid(str(exc)) from exc
 
-    def items(self, job: ImageJob, images: Sequence[Any]) -> tuple[BatchKey, list[Asked]]:
+    def items(
+        self, job: ImageJob, images: Sequence[Any], packs: Answering = NO_PACKS
+    ) -> tuple[BatchKey, list[Asked]]:
         """A job and its framed images, uint8 [H, W, 3], as the batcher takes them.
+
+        packs: of its plan.
 
         Raises:
             JobFailed: job_invalid for texts that the model has no room for.
         """
+        key, asked = self._items(job, images, packs.pack)
+        if key.task != "caption":
+            key = key._replace(pack=packs.key)
+        elif packs.weigher is not None:
+            key = key._replace(pack=packs.weigher_key)
+        return key, [one._replace(packs=packs) for one in asked]
+
+    def _items(
+        self, job: ImageJob, images: Sequence[Any], pack: "Pack | None"
+    ) -> tuple[BatchKey, list[Asked]]:
         size = self.engine(job.task).image_size
         resolution = None if size == (job.resolution, job.resolution) else job.resolution
         match job:
@@ -183,36 +201,41 @@ class Models:
                 key = BatchKey("caption", options.num_beams, samples, resolution, weighed)
                 key = key._replace(explain=_how(job.explain))
                 wanted = self._engine_options(options)
-                weight = _weight(job.explain)
-                return key, [Asked(pixels, wanted, weight) for pixels in images]
+                tokens = options.num_return_sequences * options.max_new_tokens
+                weight = self._weight(job, tokens)
+                one = Asked(None, wanted, weight, filtered=job.filter is not None)
+                return key, [one._replace(pixels=pixels) for pixels in images]
             case MatchJob():
                 key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
                 key = key._replace(explain=_how(job.explain))
-                parts = _parts(self._token_ids("match", job.texts))
-                weight = _weight(job.explain)
+                texts = self._token_ids("match", job.texts, pack)
+                parts, weight = _parts(texts), self._weight(job, sum(map(len, texts)))
                 return key, [Asked(images[0], part, weight + _cost(part)) for part in parts]
             case ExplainJob(texts=texts):
-                self._token_ids("caption", texts)  # there has to be room for them
+                read = self._token_ids("caption", texts, pack)  # there has to be room for them
                 key = BatchKey("explain", resolution=resolution, explain=_how(job.explain))
-                return key, [Asked(images[0], list(texts), _weight(job.explain))]
+                weight = self._weight(job, sum(map(len, read))) + _cost(read)
+                return key, [Asked(images[0], list(texts), weight)]
             case RankJob():
                 key = BatchKey(
                     "rank", resolution=resolution, position_zero=job.position_zero, k=job.k
                 )
-                return key, [self._ranked(job, images[0])]
+                return key, [self._ranked(job, images[0], pack)]
             case EmbedJob(texts=texts):
                 if texts is None:
                     key = BatchKey("embed", resolution=resolution)
                     return key, [Asked(pixels, None) for pixels in images]
-                parts = _parts(self._token_ids("match", texts))
+                parts = _parts(self._token_ids("match", texts, pack))
                 asked = [Asked(None, part, max(1, _cost(part))) for part in parts]
                 return BatchKey("embed_texts"), asked
 
     def run(self, key: BatchKey, payloads: Sequence[Asked]) -> Sequence[Any]:
         """Run one batch on the device: what the engines say of each payload; see `answer`."""
         wanted = [one.wanted for one in payloads]
+        one_pack = _one_pack(payloads[0].packs.pack)
         if key.task == "embed_texts":
-            vectors = self.engine("embed").embed(texts=[text for part in wanted for text in part])
+            texts = [text for part in wanted for text in part]
+            vectors = self.engine("embed").embed(texts=texts, **one_pack)
             rows = iter(vectors.tolist())
             return [[next(rows) for _ in part] for part in wanted]
         engine = self.engine(key.task)
@@ -221,39 +244,46 @@ class Models:
         images = engine.encode(pixels, "native", key.resolution)
         match key.task:
             case "caption":
-                captions = engine.caption(images, wanted)
+                captions = engine.caption(images, wanted, **_packs_of(payloads))
                 looked = [Looked(row) for row in captions]
                 if key.weighed:
-                    looked = self._weighed(key, images, pixels, captions)
+                    looked = self._weighed(key, images, payloads, captions)
                 if key.explain is None:
                     return looked
-                found = self._explained(key, images, pixels, captions, wanted)
+                found = self._explained(key, images, payloads, captions, wanted)
                 return _with(found, looked)
             case "match":
-                matches = engine.match(images, wanted, key.position_zero)
+                matches = engine.match(images, wanted, key.position_zero, **one_pack)
                 looked = [Looked((), row) for row in matches]
                 if key.explain is None:
                     return looked
-                return _with(self._explained(key, images, pixels, wanted), looked)
+                return _with(self._explained(key, images, payloads, wanted), looked)
             case "explain":
-                found = self._explained(key, images, pixels, wanted)
+                found = self._explained(key, images, payloads, wanted)
                 return [Looked((), explanations=row) for row in found]
             case "rank":
-                return engine.rank(images, wanted, key.k, key.position_zero)
+                return engine.rank(images, wanted, key.k, key.position_zero, **one_pack)
             case _:
-                return [[vector] for vector in engine.embed(images).tolist()]
+                return [[vector] for vector in engine.embed(images, **one_pack).tolist()]
 
-    def answer(self, job: ImageJob, said: Sequence[Any], image: ImageFacts | None = None) -> Answer:
+    def answer(
+        self,
+        job: ImageJob,
+        said: Sequence[Any],
+        image: ImageFacts | None = None,
+        packs: Answering = NO_PACKS,
+    ) -> Answer:
         """What `run` gave for each item of a job, in their order, in the contract's words.
 
-        image: the job's, which explanations are placed on.
+        image: the job's, which explanations are placed on. packs: those that answered.
         """
+        interpreter = self._interpreter.adapted(job.task, packs)
         if image is None or getattr(job, "explain", None) is None:
-            return self._interpreter.answer(job, said)
+            return interpreter.answer(job, said)
         from worker.blip.placement import placed
 
-        grid = placed(self.framing(job), image.width, image.height)
-        return self._interpreter.answer(job, said, grid)
+        grid = placed(self._framing(job), image.width, image.height)
+        return interpreter.answer(job, said, grid)
 
     def tell(self, progress: Callable[[], None]) -> None:
         """Call `progress` whenever a part of a long batch is done."""
@@ -271,16 +301,20 @@ class Models:
             engine.capture(max_batch)
 
     def _weighed(
-        self, key: BatchKey, images: Any, pixels: Sequence[Any], captions: Sequence[Any]
+        self, key: BatchKey, images: Any, payloads: Sequence[Asked], captions: Sequence[Any]
     ) -> list[Looked]:
         """Captions with their matches: on the same pass of the vision encoder, where the two models
-        share it, else on another."""
+        share it, else on another. Vectors are the checkpoint's own, whatever pack weighs; captions
+        that nothing filters have no matches."""
         matcher = self.engine("match")
         if not self._one_vision:
             own = self.engine("caption").image_size
             side = own[0] if own != matcher.image_size else None
+            pixels = [one.pixels for one in payloads]
             images = matcher.encode(pixels, "native", key.resolution or side)
-        matches = matcher.match(images, [[one.text for one in row] for row in captions])
+        asked = zip(payloads, captions, strict=True)
+        texts = [[one.text for one in row] if item.filtered else [] for item, row in asked]
+        matches = matcher.match(images, texts, **_one_pack(payloads[0].packs.weigher))
         vectors = matcher.embed(images).tolist()
         return [Looked(*row) for row in zip(captions, matches, vectors, strict=True)]
 
@@ -288,7 +322,7 @@ class Models:
         self,
         key: BatchKey,
         images: Any,
-        pixels: Sequence[Any],
+        payloads: Sequence[Asked],
         texts: Sequence[Any],
         options: Sequence[Any] | None = None,
     ) -> Sequence[Sequence[Any]]:
@@ -306,10 +340,11 @@ class Models:
             "mode": "native",
             "resolution": key.resolution,
         }
-        seen = pixels if from_pixels else images
+        seen = [one.pixels for one in payloads] if from_pixels else images
         if key.task == "match":
+            named |= _one_pack(payloads[0].packs.pack)
             return engine.explain_match(seen, texts, key.position_zero, **named)
-        return engine.explain(seen, texts, options, **named)
+        return engine.explain(seen, texts, options, **named | _packs_of(payloads))
 
     def _check_calibrated(self, job: ImageJob) -> None:
         rules = job.filter if isinstance(job, CaptionJob) else None
@@ -317,15 +352,17 @@ class Models:
         if asked and not self._interpreter.calibrated:
             raise _invalid("filter.min_calibrated_probability: the model here is not calibrated")
 
-    def _token_ids(self, task: str, texts: Sequence[str]) -> list[Sequence[int]]:
+    def _token_ids(
+        self, task: str, texts: Sequence[str], pack: "Pack | None"
+    ) -> list[Sequence[int]]:
         engine = self.engine(task)
         try:
-            return [engine.token_ids(text) for text in texts]
+            return [engine.token_ids(text, **_one_pack(pack)) for text in texts]
         except ValueError as exc:
             raise _invalid(str(exc)) from exc
 
-    def _ranked(self, job: RankJob, pixels: Any) -> Asked:
-        token_ids = self._token_ids("match", job.texts)
+    def _ranked(self, job: RankJob, pixels: Any, pack: "Pack | None") -> Asked:
+        token_ids = self._token_ids("match", job.texts, pack)
         if (tokens := sum(map(len, token_ids))) > MOST_RANKED_TOKENS:
             raise _invalid(f"texts: {tokens} tokens, a rank job has {MOST_RANKED_TOKENS} at most")
         return Asked(pixels, token_ids, 1 + _cost(token_ids))
@@ -333,8 +370,19 @@ class Models:
     def _distinct(self) -> "list[Engine]":
         return list({id(engine): engine for engine in self._engines.values()}.values())
 
+    def _weight(self, job: CaptionJob | MatchJob | ExplainJob, tokens: int) -> int:
+        """What explaining so many tokens of an image costs, with the image."""
+        how = job.explain
+        weight = EXPLAINED_WEIGHT[None if how is None else how.method]
+        if how is None or not how.raw:
+            return weight
+        numbers = self.engine(job.task).raw_numbers(tokens, job.resolution)
+        if numbers > MOST_RAW:
+            raise _invalid(f"explain.raw: {numbers} numbers, a job has {MOST_RAW} at most")
+        return weight + numbers // RAW_OF_AN_IMAGE
+
     def _engine_options(self, options: CaptionOptions) -> Any:
-        return self._make_options(**options.model_dump())
+        return self._make_options(**options.model_dump(exclude={"style"}))
 
 
 def _with(found: Sequence[Sequence[Any]], looked: Sequence[Looked]) -> list[Looked]:
@@ -342,8 +390,14 @@ def _with(found: Sequence[Sequence[Any]], looked: Sequence[Looked]) -> list[Look
     return [replace(one, explanations=row) for one, row in zip(looked, found, strict=True)]
 
 
-def _weight(explain: ExplainOptions | None) -> int:
-    return EXPLAINED_WEIGHT[None if explain is None else explain.method]
+def _packs_of(payloads: Sequence[Asked]) -> dict[str, Any]:
+    """The pack of each row, as the engine's calls take them; nothing where there are none."""
+    packs = [one.packs.pack for one in payloads]
+    return {} if all(pack is None for pack in packs) else {"packs": packs}
+
+
+def _one_pack(pack: "Pack | None") -> dict[str, Any]:
+    return {} if pack is None else {"pack": pack}
 
 
 def _how(given: ExplainOptions | None) -> ExplainOptions | None:

@@ -21,6 +21,7 @@ from producer.contract import (
 )
 from producer.queues import BULK
 from worker.answer import Answer
+from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher, BatcherClosed, QueueFull
 from worker.batching import BATCHES_IN_A_ROW
 from worker.blip.framing import Framing
@@ -28,7 +29,8 @@ from worker.blip.geometry import Box
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.lines import Done
-from worker.models import BatchKey, Models
+from worker.models import Models
+from worker.packs.answering import NO_PACKS, Answering
 from worker.pictures.ground import within
 from worker.result_cache import Kept, ResultCache
 
@@ -76,6 +78,8 @@ class Begun:
     """What the answer is to be kept under."""
     shown: Pixels | None = None
     """What pictures of the answer are drawn on."""
+    packs: Answering = NO_PACKS
+    """Those that answer it."""
 
     def cancel(self) -> None:
         """What waits is not waited for any more."""
@@ -122,26 +126,31 @@ class Pipeline:
             JobFailed: job_invalid, saying what the model or the image does not have room for;
                 job_expired, when its time ran out before the device was at it.
         """
-        return self.finish(self.begin(job, self.framing(job)))
+        return self.finish(self.begin(job, self.plan(job)))
 
-    def framing(self, job: ImageJob) -> Framing:
-        """How a job's image is seen. Raises as `run`."""
-        return self._models.framing(job)
+    def plan(self, job: ImageJob) -> Plan:
+        """How a job's image is seen, and which packs answer. Raises as `run`."""
+        return self._models.plan(job)
 
-    def begin(self, job: ImageJob, framing: Framing) -> Begun:
-        """The stages before the device, which does not keep this thread. Raises as `run`."""
+    def begin(self, job: ImageJob, plan: Plan) -> Begun:
+        """The stages before the device, which does not keep this thread. Raises as `run`.
+
+        Packs are loaded once the image is there: a slow host keeps none on the device.
+        """
         device_s = self._device_s(job)
         patience_s = max(0.0, min(device_s, _left_s(job)))
         try:
             with self._batcher.admit(job.lane) as admission:
                 if job.image is None:
-                    key, items = self._models.items(job, ())
+                    key, items = self._models.items(job, (), plan.packs)
                     admission.reserve(len(items), patience_s)
-                    return _waiting(job, admission.submit_all(key, items), device_s)
+                    waiting = _waiting(job, admission.submit_all(key, items), device_s)
+                    return replace(waiting, packs=plan.packs)
                 began_s = time.monotonic()
                 data = self._fetch(job.image, began_s + self._fetch_timeout_s)
                 fetched_s = time.monotonic()
-                kept_as = self._cache.key(job, data) if self._cache is not None else None
+                packs = plan.packs
+                kept_as = self._cache.key(job, data, packs) if self._cache is not None else None
                 if kept_as is not None and (known := self._known(kept_as)):
                     if _expired(job):
                         raise JobFailed(ErrorCode.JOB_EXPIRED)
@@ -151,13 +160,13 @@ class Pipeline:
                 patience_s = max(0.0, min(device_s, _left_s(job)))
                 admission.reserve(len(regions or [0]), patience_s)
                 room_s = time.monotonic()
-                image = self._decode(data, framing, regions)
+                image = self._decode(data, plan.framing, regions)
                 shown = self._shown(job, data, image.facts)
                 decoded_s = time.monotonic()
                 del data  # the file, which would be kept while its pixels wait
                 if _expired(job):
                     raise JobFailed(ErrorCode.JOB_EXPIRED)
-                futures = admission.submit_all(*self._models.items(job, image.images))
+                futures = admission.submit_all(*self._models.items(job, image.images, packs))
         except (BatcherClosed, QueueFull) as exc:
             if isinstance(exc, QueueFull) and patience_s < device_s:
                 raise JobFailed(ErrorCode.JOB_EXPIRED) from exc
@@ -169,6 +178,7 @@ class Pipeline:
             decoded_s=decoded_s - room_s,
             key=kept_as,
             shown=shown,
+            packs=packs,
         )
 
     def _shown(self, job: ImageJob, data: bytes, facts: ImageFacts) -> Pixels | None:
@@ -194,7 +204,8 @@ class Pipeline:
             timings = Timings(fetch_ms=_ms(begun.fetched_s), infer_ms=0.0)
             return Product(begun.known.answer, begun.image, timings)
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
-        answer = self._models.answer(begun.job, [one.value for one in done], begun.image)
+        said = [one.value for one in done]
+        answer = self._models.answer(begun.job, said, begun.image, begun.packs)
         if begun.shown is not None and answer.explained is not None:
             explained = replace(answer.explained, shown=begun.shown)
             answer = answer.model_copy(update={"explained": explained})

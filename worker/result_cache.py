@@ -1,8 +1,8 @@
 """What a model has said of an image, kept for when the same is asked again. Off by default.
 
-Two jobs are the same when the file (by its SHA-256), the weights (by model id and revision), and
-everything that was asked for are: then decoding and the device are spared. What is drawn at random
-without a seed is never kept.
+Two jobs are the same when the file (by its SHA-256), the weights (by model id and revision), the
+packs beside these, and everything that was asked for are: then decoding and the device are spared.
+What is drawn at random without a seed is never kept.
 
     captionq:cache:KEY      the answer, as JSON, for a while
     captionq:cache          hash: hits, misses, and the device's milliseconds that hits have saved
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from producer.contract import CaptionJob, ImageFacts, ImageJob
 from worker.answer import Answer
+from worker.packs.answering import NO_PACKS, Answering
 
 __all__ = ["Kept", "ResultCache", "read_counts"]
 
@@ -29,8 +30,10 @@ COUNTS_KEY = "captionq:cache"
 
 NOT_ASKED: set[str] = {
     "schema_version", "job_id", "model", "lane", "submitted_at", "expires_at", "signature", "image",
+    "language", "adapter",
 }  # fmt: skip
-"""The fields of a job that do not decide how it is answered."""
+"""The fields of a job that do not decide how it is answered. What language and adapter came to is
+the packs that answer."""
 
 
 class Kept(BaseModel):
@@ -54,10 +57,10 @@ class ResultCache:
 
     client: redis.Redis
     ttl_s: float
-    models_of: Callable[[ImageJob], Any]
+    models_of: Callable[[ImageJob, Answering], Any]
     seen_by: str = ""
 
-    def key(self, job: ImageJob, data: bytes) -> str | None:
+    def key(self, job: ImageJob, data: bytes, packs: Answering = NO_PACKS) -> str | None:
         """What the answer to a job about this file is kept under; None where it is not."""
         if isinstance(job, CaptionJob) and job.options.do_sample and job.options.seed is None:
             return None
@@ -66,7 +69,7 @@ class ResultCache:
             return None
         asked = job.model_dump(mode="json", exclude=NOT_ASKED)
         file = hashlib.sha256(data).hexdigest()
-        whole = [file, self.models_of(job), self.seen_by, asked]
+        whole = [file, self.models_of(job, packs), self.seen_by, asked]
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
         return f"{COUNTS_KEY}:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from producer.language import ADAPTER_PATTERN, LANGUAGE_PATTERN
 from producer.settings import ProducerSettings
 from producer.signing import MAX_AGE_S, Verifier
 from worker.draft import Draft
@@ -27,6 +28,11 @@ MIN_THREADS = 32
 
 EX_CONFIG = 78
 """Exit status (sysexits.h) of a process that cannot start as it is set up: trying again is vain."""
+
+
+def bundled_packs(model: str) -> Path | None:
+    """The folder of the packs that come with the package; None for another checkpoint than its."""
+    return Path(model_path(BUNDLED)).parent / "packs" if model == BUNDLED else None
 
 
 def model_path(model: str) -> str:
@@ -54,6 +60,31 @@ class WorkerSettings(ProducerSettings):
     )
     match_model_revision: str | None = Field(
         None, description="Hub revision of MATCH_MODEL: branch, tag or commit"
+    )
+    packs: str = Field(
+        "",
+        description="Where language and domain packs are: folders and s3://bucket/prefix/, "
+        "comma-separated; of packs of one name the first counts. Those of the bundled checkpoint "
+        "are found without",
+    )
+    packs_loaded: int = Field(
+        8, ge=1, le=4_096, description="Most packs kept on the device that no job waits for"
+    )
+    packs_pinned: str = Field(
+        "",
+        description="Names of packs that are loaded before any work is taken, and kept beside "
+        "those, comma-separated",
+    )
+    packs_every_s: float = Field(
+        60, ge=1, description="How often new packs are looked for, seconds"
+    )
+    pack_max_bytes: int = Field(
+        2**30, ge=1, description="Largest pack that is copied from S3, bytes"
+    )
+    base_language: str = Field(
+        "en",
+        pattern=LANGUAGE_PATTERN,
+        description="BCP 47: the language of the models themselves, which needs no pack",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:0"
@@ -276,6 +307,14 @@ class WorkerSettings(ProducerSettings):
         parse_formats(self.image_formats)
         for entry in self.sink_folders:
             check_folder(entry)
+        for entry in self.pack_places:
+            if "://" in entry and not re.fullmatch(
+                r"s3://[A-Za-z0-9][A-Za-z0-9._-]+/(.+/)?", entry
+            ):
+                raise ValueError(f"PACKS has folders and s3://bucket/prefix/, not {entry}")
+        for name in self.pinned:
+            if not re.fullmatch(ADAPTER_PATTERN, name):
+                raise ValueError(f"PACKS_PINNED has names of packs, not {name!r}")
         if self.fetch_proxy is not None:
             parse_proxy(self.fetch_proxy)
         return self
@@ -291,6 +330,16 @@ class WorkerSettings(ProducerSettings):
         stages_s = self.fetch_timeout_s + 2 * self.decode_timeout_s + self.infer_timeout_s
         sink_s = self.sink_timeout_s if self.sink_folders else 0
         return max(stages_s, sink_s) + self.store_patience_s
+
+    @property
+    def pack_places(self) -> list[str]:
+        """The entries of PACKS."""
+        return _listed(self.packs)
+
+    @property
+    def pinned(self) -> list[str]:
+        """The entries of PACKS_PINNED."""
+        return _listed(self.packs_pinned)
 
     @property
     def fetch_exceptions(self) -> list[str]:

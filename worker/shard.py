@@ -97,6 +97,7 @@ def _schema(pa: Any) -> Any:
         "vector": reals,
         "base64": text,
     }
+    pack = {"name": text, "language": text, "revision": text}
     facts = {"format": text, "width": number, "height": number, "bytes": number, "sha256": text}
     return pa.schema(
         {
@@ -108,6 +109,8 @@ def _schema(pa: Any) -> Any:
             "matches": pa.list_(pa.struct(match)),
             "embeddings": pa.list_(pa.struct(embedding)),
             "abstained": yes_or_no,
+            "pack": pa.struct(pack),
+            "match_pack": pa.struct(pack),
             "error": pa.struct({"code": text, "message": text}),
             "image": pa.struct(facts),
         }

@@ -1,4 +1,4 @@
-"""Shards as objects of the S3 service that the operator named."""
+"""Shards, maps and pictures as objects of the S3 service that the operator named."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,14 @@ from worker.errors import ErrorCode, Fault
 from worker.fetch.s3_client import S3Limits, refused, s3_client
 from worker.sink_place import Place
 
-MEDIA_TYPES = {"jsonl": "application/x-ndjson", "parquet": "application/vnd.apache.parquet"}
+MEDIA_TYPES = {
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "npz": "application/zip",
+    "png": "image/png",
+    "html": "text/html; charset=utf-8",
+}
+"""By a name's ending; a browser shows pages and pictures by these."""
 
 
 class S3Sink:
@@ -37,7 +44,7 @@ class S3Sink:
         """
         where = f"s3://{place.bucket}/{place.path}"
         what: dict[str, Any] = {"Bucket": place.bucket, "Key": place.path, "Body": data}
-        kind = MEDIA_TYPES[place.path.rpartition(".")[2]]
+        kind = MEDIA_TYPES.get(place.path.rpartition(".")[2], "application/octet-stream")
         try:
             with self._transport.until(deadline_s):
                 self._client.put_object(**what, ContentType=kind, **self._payer)

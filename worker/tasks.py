@@ -5,6 +5,7 @@ no Exception (SystemExit, KeyboardInterrupt) would leak the thread's slot and le
 unacknowledged for good.
 """
 
+import hashlib
 import logging
 import random
 import threading
@@ -255,7 +256,7 @@ class Shell:
             detail = "pictures need matplotlib: pip install 'captionq[report]'"
             raise Fault(ErrorCode.SINK_NOT_ALLOWED, detail)
         job_id = delivery.job_id
-        product = self.run(job.model_copy(update={"job_id": job_id}))
+        product = self.run(_repeatable(job.model_copy(update={"job_id": job_id}), job_id))
         if product.answer.explained is not None:
             for name, data in product.answer.explained.files(job_id):
                 self.sinks.put(sink, job_id, name.removeprefix(f"{job_id}."), data)
@@ -313,6 +314,15 @@ class Shell:
             if (delivery.job_id, delivery.attempt) in self._running:
                 self._uncount(delivery.job_id, delivery.attempt)
             raise Reject(repr(rejected), requeue=True) from rejected
+
+
+def _repeatable(job: Job, job_id: str) -> Any:
+    """A job that says the same in every attempt: samples that nobody has chosen a seed for are
+    drawn by its id's. Files of one attempt are then in place of those of another."""
+    if not isinstance(job, CaptionJob) or not job.options.do_sample or job.options.seed is not None:
+        return job
+    seed = int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:6])
+    return job.model_copy(update={"options": job.options.model_copy(update={"seed": seed})})
 
 
 def _without_result(kind: str, delivery: Delivery, failure: JobFailed, attempts: int) -> JobResult:

@@ -60,25 +60,27 @@ def embedded(client: Client, query: EmbedJob, timeout_s: float) -> Embedding:
 def reranked(
     client: Client,
     hits: Sequence[Hit],
-    text: str,
-    query: Embedding,
-    model: str | None,
+    query: EmbedJob,
+    found_by: Embedding,
     timeout_s: float,
 ) -> list[Found]:
     """The hits by the paper's score (ITM logit + ITC cosine). Workers fetch the images again; those
-    that cannot be had any more keep their places. `query` is what the hits were found by.
+    that cannot be had any more keep their places. `query` is of one text, and `found_by` what it
+    was embedded as.
 
     Raises:
         EmbeddingMismatch: workers of another model or revision weighed them.
         TimeoutError, JobFailed: as `embedded`.
     """
     expires_at = utcnow() + timedelta(seconds=timeout_s)
+    (text,) = query.texts or ()
     chunks = [
         RankChunk(
             images=tuple(hit.image_ref for hit in part),
             text=text,
             k=len(part),
-            model=model,
+            model=query.model,
+            adapter=query.adapter,
             expires_at=expires_at,
         )
         for part in (hits[at : at + MAX_CHUNK] for at in range(0, len(hits), MAX_CHUNK))
@@ -89,11 +91,11 @@ def reranked(
     codes: dict[int, ErrorCode] = {}
     for result in client.as_completed(handles, timeout_s):
         begin = first[result.job_id]
-        by = result.raise_for_state().model
-        if by is not None and (by.id, by.revision) != (query.model, query.revision):
+        by = result.raise_for_state().space
+        if by is not None and by != (found_by.model, found_by.revision):
             raise EmbeddingMismatch(
-                f"The hits are of {query.model} at {query.revision}, and were weighed by "
-                f"{by.id} at {by.revision}."
+                f"The hits are of {found_by.model} at {found_by.revision}, and were weighed by "
+                f"{by[0]} at {by[1]}."
             )
         ranked |= {begin + one.index: one for one in result.ranking or ()}
         codes |= {begin + index: code for index, code in _failures(result)}

@@ -13,7 +13,7 @@ from rich.text import Text
 from producer.client import Client
 from producer.contract import EmbedJob, JobFailed
 from producer.exits import EXIT_CODES, JOB_FAILED, exit_codes, read_settings
-from producer.flags import AsJson, ModelId
+from producer.flags import Adapter, AsJson, ModelId
 from producer.index.filters import where
 from producer.index.place import Place
 from producer.index.search import Found, embedded, reranked
@@ -84,6 +84,7 @@ def search(
     ] = False,
     index: IndexAt = None,
     model: ModelId = None,
+    adapter: Adapter = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0, metavar="SECONDS", help="Longest wait for workers.")
     ] = 60,
@@ -108,6 +109,7 @@ def search(
             texts=(text,) if text is not None else None,
             encoding="float32",
             model=model,
+            adapter=adapter,
         )
         with Client(settings=settings) as client, _job_failures():
             embedding = embedded(client, query, timeout_s)
@@ -115,7 +117,7 @@ def search(
             chosen = where(caption_contains or (), source)
             hits = table.nearest(embedding, most, chosen, exact)
             if rerank and text is not None and hits:
-                found = reranked(client, hits, text, embedding, model, timeout_s)[:k]
+                found = reranked(client, hits, query, embedding, timeout_s)[:k]
             else:
                 found = [Found(hit) for hit in hits]
         show(found, as_json)

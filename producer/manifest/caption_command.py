@@ -1,5 +1,6 @@
 """`captionq caption`: many images, from wherever they are listed."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from producer.groups import with_groups
 from producer.manifest.command import ROWS, RUN_EXIT_CODES, carry_out
 from producer.manifest.flags import (
     ANY_IMAGE,
+    LanguageColumn,
     Output,
     RunFlags,
     Sink,
@@ -22,8 +24,10 @@ EXAMPLES = (
     "Examples:\n\n"
     "captionq caption photos/ -o captions.jsonl\n\n"
     "captionq caption photos/ --beside --skip-existing\n\n"
+    "captionq caption photos/ --language de --style alt_text -o alt.csv\n\n"
     "captionq caption 'scans/**/page-*.png' more/*.jpg -o captions.csv --ordered\n\n"
     "captionq caption shop.csv --column picture -o captions.parquet\n\n"
+    "captionq caption shop.jsonl --language-column lang --style alt_text -o alt.csv\n\n"
     "captionq caption 'laion/*.parquet' --column URL -o captions.parquet --in-flight 256\n\n"
     "captionq caption s3://photos/2026/ -o captions.jsonl\n\n"
     "captionq caption urls.txt --sink s3://results/run-7/ --sink-format parquet -o shards.csv\n\n"
@@ -32,8 +36,10 @@ EXAMPLES = (
     "A run that was interrupted goes on with the same command and --resume: no image is captioned "
     "twice, none is left out.\n\n"
     "An image whose captions --weigh refuses altogether has succeeded, and has no caption.\n\n"
-    "Each row has: index, source (where the reference stands), image, state, caption, score, "
-    "mean_logprob, itm_probability (with --weigh), alternatives, " + ROWS + RUN_EXIT_CODES
+    "Each row has: index, source (where the reference stands), image, state, caption, language "
+    "(the one asked for), score, mean_logprob, itm_probability (with --weigh), alternatives, "
+    + ROWS
+    + RUN_EXIT_CODES
 )
 
 
@@ -49,6 +55,7 @@ def caption(
         bool, typer.Option("--skip-existing", help="With --beside: not where a text is already.")
     ] = False,
     captions: CaptionFlags,
+    language_column: LanguageColumn = None,
     sink: Sink = None,
     sink_format: SinkFormat = ShardFormat.JSONL,
     run: RunFlags,
@@ -70,6 +77,11 @@ def caption(
             **run.seen(),
         )
         request = run.request(
-            sources, chunk, file_named(output), beside=beside, skip_existing=skip_existing
+            sources,
+            chunk,
+            file_named(output),
+            columns=replace(run.columns, language=language_column),
+            beside=beside,
+            skip_existing=skip_existing,
         )
         carry_out(request, run)

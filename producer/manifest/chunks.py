@@ -24,6 +24,7 @@ class Chunk:
         told = blake2b(digest_size=DIGEST_BYTES)
         for one in self.references:
             text = f"{one.position}\0{one.given}\0{one.fault or ''}"
+            text += "" if one.language is None else f"\0\0{one.language}"
             text += "\n" if one.caption is None else f"\0{one.caption}\n"
             told.update(text.encode("utf-8", "surrogatepass"))
         return told.hexdigest()

@@ -83,8 +83,8 @@ def _embed_texts(texts: Sequence[str], encoding: Written, path: Path | None, run
         output.cut(0)
         with Client(settings=read_settings()) as client:
             # A few texts wait for no bulk work, of which there may be hours.
-            fields = {"model": run.model, "lane": INTERACTIVE}
-            rows = embedded(client, texts, encoding.value, **fields)
+            fields = {"model": run.model, "language": run.language, "adapter": run.adapter}
+            rows = embedded(client, texts, encoding.value, lane=INTERACTIVE, **fields)
         output.write(rows)
         output.commit()
     finally:

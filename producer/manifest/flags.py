@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from producer.contract import MAX_CHUNK
-from producer.flags import InLane, Mode, ModelId, Resolution, View
+from producer.flags import Adapter, InLane, Language, Mode, ModelId, Resolution, View
 from producer.manifest.request import Request
 from producer.manifest.tables import Columns
 
@@ -37,6 +37,14 @@ Sink = Annotated[
         metavar="FOLDER",
         help="s3://bucket/prefix/ or file:///folder/ that workers write the results to, a "
         "shard for each chunk. Rows here then say which shard has an image.",
+    ),
+]
+
+LanguageColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of tables with the language of each caption, as BCP 47; --language where it "
+        "is empty."
     ),
 ]
 
@@ -73,6 +81,8 @@ class FlowFlags:
     mode: Mode = View.STRETCH
     resolution: Resolution = None
     model: ModelId = None
+    language: Language = None
+    adapter: Adapter = None
     lane: Annotated[
         InLane, typer.Option(help="interactive overtakes all bulk work: for a few images.")
     ] = InLane.BULK
@@ -81,6 +91,11 @@ class FlowFlags:
         bool,
         typer.Option("--json", help="The summary as JSON: on stdout, or stderr where rows go."),
     ] = False
+
+    @property
+    def columns(self) -> Columns:
+        """What is read of tables."""
+        return Columns(self.column)
 
     @property
     def patience_s(self) -> float:
@@ -93,6 +108,8 @@ class FlowFlags:
             "mode": self.mode.value,
             "resolution": self.resolution,
             "model": self.model,
+            "language": self.language,
+            "adapter": self.adapter,
             "lane": self.lane.value,
         }
 
@@ -119,7 +136,7 @@ class RunFlags(FlowFlags):
     ) -> Request:
         """What a run is asked for. `others` are further fields of Request."""
         own = {
-            "columns": Columns(self.column),
+            "columns": self.columns,
             "base": self.base,
             "journal": self.journal,
             "resume": self.resume,

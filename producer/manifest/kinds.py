@@ -47,16 +47,28 @@ class _OfTemplate(Rows):
 
 
 class Captions(_OfTemplate):
-    """caption: the best; none where a filter refused all. score, mean_logprob, itm_probability: its
-    own, the last where captions are weighed. alternatives: the texts of further ones."""
+    """caption: the best; none where a filter refused all. language: the one that was asked for, if
+    any. score, mean_logprob, itm_probability: the caption's own, the last where captions are
+    weighed. alternatives: the texts of further ones."""
 
     own: Mapping[str, Holds] = {
         "caption": "string",
+        "language": "string",
         "score": "float64",
         "mean_logprob": "float64",
         "itm_probability": "float64",
         "alternatives": "strings",
     }
+
+    def given(self, reference: Reference) -> Row:
+        """See `Rows.given`."""
+        return {"language": reference.language or self._chunk.language}
+
+    def job(self, job_id: str, images: tuple[str, ...], references: Sequence[Reference]) -> Chunk:
+        """See `Rows.job`."""
+        chunk = super().job(job_id, images, references)
+        languages = tuple(one.language for one in references)
+        return chunk.model_copy(update={"languages": languages}) if any(languages) else chunk
 
     def cells(self, item: ItemResult) -> Row | None:
         """See `Rows.cells`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.manifest.reference import Reference
-from producer.manifest.tables import OPTIONS, Columns, reference
+from producer.manifest.tables import OPTIONS, Columns
 
 BATCH_ROWS = 1_024
 BUFFER_BYTES = 262_144
@@ -33,7 +33,7 @@ def pyarrow_parquet() -> Any:
 
 
 class ParquetTable:
-    """A Parquet file with a column of references, and maybe one of captions.
+    """A Parquet file with a column of references, and maybe one of captions or of languages.
 
     Raises:
         NotInstalled: without pyarrow.
@@ -45,14 +45,15 @@ class ParquetTable:
         self._name = name
         file = self._open()
         try:
+            self._read = columns
             self._columns = columns.chosen(name, file.schema_arrow.names)
-            for column, option in zip(self._columns, OPTIONS.values(), strict=False):
+            for column, what in zip(self._columns, columns.kinds, strict=True):
                 kind = file.schema_arrow.field(column).type
                 texts = kind.value_type if hasattr(kind, "index_type") else kind  # a dictionary's
                 if str(texts) not in ("string", "large_string"):
                     raise ValueError(
                         f"The column {column} of {name} holds {kind}, not texts: name one of "
-                        f"texts with {option}."
+                        f"texts with {OPTIONS[what]}."
                     )
             self.rows: int = file.metadata.num_rows
         finally:
@@ -82,7 +83,8 @@ class ParquetTable:
                 columns = [_texts(batch.column(name)) for name in self._columns]
                 for said in zip(*columns, strict=True):
                     number += 1
-                    yield reference(f"{self._name}:{number}", [one or "" for one in said], folder)
+                    texts = [one or "" for one in said]
+                    yield self._read.reference(f"{self._name}:{number}", texts, folder)
         except (pyarrow.ArrowException, OSError) as exc:
             words = " ".join(str(exc).split())
             raise ValueError(f"{self._name} cannot be read after row {number}: {words}") from exc

@@ -1,12 +1,14 @@
 """One image as a source names it, and where that is."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from producer.contract import ImageRef, Text
+from producer.language import LANGUAGE_PATTERN
 
 _URI = TypeAdapter(ImageRef)
 _TEXT = TypeAdapter(Text)
@@ -30,7 +32,8 @@ class Reference:
 
     `position` is where it is said ("photos.csv:17", a file's path, an object's URI). `given` is a
     URI, or a path, which is relative to `folder`. `fault` says why it can be neither. `caption` is
-    what the row says that the image shows, where that is asked for.
+    what the row says that the image shows, `language` the one that it is to be captioned in, where
+    these are asked for.
     """
 
     position: str
@@ -38,13 +41,14 @@ class Reference:
     folder: Path | None = None
     fault: str | None = None
     caption: str | None = None
+    language: str | None = None
 
     def locate(self) -> Located:
         """Find the image.
 
         Raises:
             BadReference: the row is empty or broken, names neither a URI nor a file here, or has
-                a caption that no job can ask for.
+                a caption or a language that no job can ask for.
         """
         if self.fault is not None:
             raise BadReference(self.fault)
@@ -52,6 +56,8 @@ class Reference:
             raise BadReference("The row names no image.")
         if self.caption is not None:
             _check_caption(self.caption)
+        if self.language is not None and not re.fullmatch(LANGUAGE_PATTERN, self.language):
+            raise BadReference(f"The language is no BCP 47 tag: {self.language[:40]!r}.")
         if "://" in self.given:
             return Located(_checked(self.given))
         path = (self.folder or Path()) / self.given

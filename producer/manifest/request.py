@@ -47,6 +47,7 @@ class Request:
             "sources": list(self.sources),
             "column": self.columns.image,
             **paired,
+            **({"language_column": self.columns.language} if self.columns.language else {}),
             "base": str(self.base) if self.base else None,
             "format": self.format,
             "beside": self.beside,

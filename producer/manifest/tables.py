@@ -16,16 +16,21 @@ from producer.manifest.reference import Reference
 MAX_LINE_BYTES = 1_048_576
 """A longer line is a bad row, whatever it holds."""
 
-What = Literal["reference", "caption"]
+What = Literal["reference", "caption", "language"]
 
 GUESSES: dict[What, tuple[str, ...]] = {
     "reference": ("image", "url", "image_url", "uri", "path", "file_name", "filename", "file"),
     "caption": ("caption", "text", "title", "description", "alt_text", "alt"),
+    "language": (),
 }
 """Names of the columns with the references, and with the captions of pairs, tried in this order
 when none is given."""
 
-OPTIONS: dict[What, str] = {"reference": "--column", "caption": "--caption-column"}
+OPTIONS: dict[What, str] = {
+    "reference": "--column",
+    "caption": "--caption-column",
+    "language": "--language-column",
+}
 
 TOO_LONG = f"The line is longer than {MAX_LINE_BYTES} bytes."
 BOM = b"\xef\xbb\xbf"
@@ -35,15 +40,33 @@ BOM = b"\xef\xbb\xbf"
 class Columns:
     """Which columns of a table are read; None for one that has a usual name.
 
-    `paired` rows have a caption beside the reference.
+    `paired` rows have a caption beside the reference. `language` is read where it is named.
     """
 
     image: str | None = None
     caption: str | None = None
     paired: bool = False
+    language: str | None = None
+
+    @property
+    def kinds(self) -> tuple[What, ...]:
+        """What is read, in this order."""
+        captions: tuple[What, ...] = ("caption",) if self.paired else ()
+        return ("reference", *captions, *(("language",) if self.language else ()))
+
+    def reference(self, position: str, said: Sequence[str], folder: Path) -> Reference:
+        """What a row says, of these kinds; an empty language is none."""
+        row = {kind: one.strip() for kind, one in zip(self.kinds, said, strict=True)}
+        return Reference(
+            position,
+            row["reference"],
+            folder,
+            caption=row.get("caption"),
+            language=row.get("language") or None,
+        )
 
     def chosen(self, name: str, names: Sequence[str], sparse: bool = False) -> tuple[str, ...]:
-        """Those to read, of those that a table has: the references', and the captions' if paired.
+        """Those to read, of those that a table has, in the order of `kinds`.
 
         Args:
             sparse: other rows may have other columns, so that one asked for need not be there.
@@ -51,9 +74,8 @@ class Columns:
         Raises:
             ValueError: see `chosen_column`.
         """
-        asked: list[tuple[str | None, What]] = [(self.image, "reference")]
-        if self.paired:
-            asked.append((self.caption, "caption"))
+        named = {"reference": self.image, "caption": self.caption, "language": self.language}
+        asked = [(named[what], what) for what in self.kinds]
         return tuple(
             column
             if sparse and column
@@ -123,7 +145,7 @@ def read_csv(
             row, fault = [], TOO_LONG
         position = f"{name}:{first_line}"
         if fault is None and len(row) > max(places):
-            yield reference(position, [row[place] for place in places], folder)
+            yield columns.reference(position, [row[place] for place in places], folder)
         elif fault is not None or row:  # else a blank line
             missing = _first(chosen, [place < len(row) for place in places])
             yield Reference(position, "", folder, fault or f"The row has no column {missing}.")
@@ -147,18 +169,14 @@ def read_jsonl(file: BinaryIO, name: str, folder: Path, columns: Columns) -> Ite
                 continue
             chosen = chosen or columns.chosen(name, list(row), sparse=True)
             given = [row.get(one) for one in chosen]
+            if columns.language and given[-1] is None:
+                given[-1] = ""
             texts = [one for one in given if isinstance(one, str)]
             if len(texts) == len(given):
-                yield reference(position, texts, folder)
+                yield columns.reference(position, texts, folder)
             else:
                 missing = _first(chosen, [isinstance(one, str) for one in given])
                 yield Reference(position, "", folder, f"The object has no text in {missing}.")
-
-
-def reference(position: str, said: Sequence[str], folder: Path) -> Reference:
-    """What a row says of an image, and of its caption if that is read as well."""
-    given, *caption = (one.strip() for one in said)
-    return Reference(position, given, folder, caption=caption[0] if caption else None)
 
 
 def _first(names: Sequence[str], there: Sequence[bool]) -> str:

@@ -30,7 +30,9 @@ class StandInEngine(BenchEngine):
         """All images are SIDE pixels square."""
         return Framing(mode, self.image_size, SIDE, 3, (0, 0, 0))
 
-    def caption(self, images: Sequence[Any], options: Sequence[Any]) -> list[list[Any]]:
+    def caption(
+        self, images: Sequence[Any], options: Sequence[Any], **_packs: object
+    ) -> list[list[Any]]:
         """One caption each. Raises: OutOfMemory."""
         for option in options:
             fate = Fate.of(option.prompt)

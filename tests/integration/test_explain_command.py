@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,14 +17,20 @@ def file(house: House) -> str:
     return str(path)
 
 
-def run(house: House, *words: str) -> "subprocess.CompletedProcess[str]":
+def run(house: House, *words: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "producer.cli", "explain", *words],
-        env={"CAPTIONQ_BROKER_URL": house.broker.url, "PATH": "/usr/bin:/bin", "HOME": "/nowhere"},
+        env={
+            "CAPTIONQ_BROKER_URL": house.broker.url,
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/nowhere",
+            "PYTHONPATH": str(Path.cwd()),
+        },
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
+        cwd=at,
     )
 
 
@@ -46,6 +53,22 @@ def test_given_texts_then_these_are_explained_as_json(house: House, file: str) -
     found = json.loads(ended.stdout)["explanations"]
     assert [one["text"] for one in found] == list(texts)
     assert [word["text"] for word in found[1]["words"]] == ["a", "star"]
+
+
+@pytest.mark.parametrize("output", ["../maps/of all", "s3://photos/maps/of%20all"])
+def test_given_a_folder_then_it_gets_the_maps_and_the_pictures(
+    house: House, file: str, output: str
+) -> None:
+    ended = run(house, file, "-o", output, "--json", at=house.files)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    result = json.loads(ended.stdout)
+    [found] = [caption["explanation"] for caption in result["captions"]]
+    folder = house.bucket / "maps" if "://" in output else house.maps
+    names = {path.name for path in (folder / "of all").iterdir()}
+    pictures = [f"word-{number:02}.png" for number in range(1, len(found["words"]) + 1)]
+    endings = ["npz", "html", "sheet.png", *pictures]
+    assert names == {f"{result['job_id']}.{ending}" for ending in endings}
+    assert found["maps"].endswith(f"/of%20all/{result['job_id']}.npz")
 
 
 @pytest.mark.parametrize(

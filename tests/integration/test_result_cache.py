@@ -23,10 +23,10 @@ from producer.contract import (
 from producer.embedded import RedisServer
 from worker import cli
 from worker.answer import Answer
+from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.image import Decoded
-from worker.models import BatchKey
 from worker.pipeline import Pipeline
 from worker.result_cache import ResultCache, read_counts
 
@@ -49,10 +49,10 @@ class Models:
     def __init__(self) -> None:
         self.asked = 0
 
-    def framing(self, _: Any) -> Framing:
-        return Framing("stretch", (2, 2), 1, 3, (0, 0, 0))
+    def plan(self, _: Any) -> Plan:
+        return Plan(Framing("stretch", (2, 2), 1, 3, (0, 0, 0)))
 
-    def items(self, job: Any, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
+    def items(self, job: Any, images: Sequence[Any], packs: Any) -> tuple[BatchKey, list[Any]]:
         return BatchKey(job.task), [job for _ in images]
 
     def run(self, _: BatchKey, jobs: Sequence[Any]) -> list[Any]:
@@ -60,7 +60,7 @@ class Models:
         self.asked += len(jobs)
         return list(jobs)
 
-    def answer(self, job: Any, _: Sequence[Any], image: Any) -> Answer:
+    def answer(self, job: Any, _: Sequence[Any], image: Any, packs: Any) -> Answer:
         if job.task == "match":
             return Answer(
                 matches=tuple(
@@ -82,7 +82,7 @@ class World:
         self.decoded = 0
         self.client: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
         facts = ModelFacts(id="blip", revision=revision, dtype="float32")
-        self.cache = ResultCache(self.client, ttl_s, lambda _: facts.model_dump(), seen_by)
+        self.cache = ResultCache(self.client, ttl_s, lambda *_: facts.model_dump(), seen_by)
         self.batcher: Batcher[BatchKey] = Batcher(self.models.run, max_batch=8, max_wait_s=0)
         self.pipeline = Pipeline(
             lambda uri, _: FILES[uri],

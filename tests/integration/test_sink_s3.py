@@ -59,6 +59,28 @@ def test_given_a_shard_then_it_is_one_put_with_all_its_bytes_and_its_media_type(
     assert "expect" not in seen.headers
 
 
+@pytest.mark.parametrize(
+    ("suffix", "media_type"),
+    [
+        ("npz", "application/zip"),
+        ("caption-2.npz", "application/zip"),
+        ("word-01.png", "image/png"),
+        ("html", "text/html; charset=utf-8"),
+        ("what", "application/octet-stream"),
+    ],
+)
+def test_given_a_file_of_an_explanation_then_it_is_written_with_its_media_type(
+    suffix: str, media_type: str
+) -> None:
+    with ScriptedHttp({f"/bucket/shards/a.{suffix}": [Reply(200)]}) as web:
+        sinks = Sinks(["s3://bucket/shards/"], 5, S3Sink(5, web.url("")))
+        with closing(sinks):
+            uri = sinks.put("s3://bucket/shards/", "a", suffix, b"bytes")
+    (seen,) = web.requests
+    assert uri == f"s3://bucket/shards/a.{suffix}"
+    assert (seen.body, seen.headers["content-type"]) == (b"bytes", media_type)
+
+
 def test_given_a_server_that_stumbles_once_then_the_whole_body_is_sent_again() -> None:
     with ScriptedHttp({"/bucket/shards/a.jsonl": [Reply(503), Reply(200)]}) as web:
         write(web.url(""))

@@ -216,6 +216,9 @@ def test_given_a_folder_when_evaluated_on_then_its_images_are_and_broken_ones_ar
         (["--attention", "--method", "gradcam"], "--on"),
         (["--attention", "--modes"], "--calibration"),
         (["--attention", "--on", "nowhere"], "nowhere"),
+        (["--attention", "--scenes", "1"], "2 at least"),
+        (["--attention", "--dtype", "float8"], "float8"),
+        (["--attention", "--on", ".", "--dtype", "float8"], "float8"),
     ],
 )
 def test_given_flags_that_do_not_go_together_then_the_command_line_says_so(

@@ -18,6 +18,7 @@ from producer.contract import (
     JobResult,
     JobState,
     ModelFacts,
+    PackFacts,
     Timings,
     utcnow,
 )
@@ -117,6 +118,27 @@ def test_given_images_that_all_end_at_once_then_the_result_is_in_order() -> None
     assert result.counts == {"succeeded": 2, "http_4xx": 1}
     assert (result.state, result.task, result.shard) == (JobState.SUCCEEDED, "caption_chunk", None)
     assert house.store.settle("a").items == {}
+
+
+GERMAN, FRENCH = (PackFacts(name=n, language=n, revision="0" * 12) for n in ("de", "fr"))
+
+
+@pytest.mark.parametrize(
+    ("packs", "whole"),
+    [
+        ([GERMAN, GERMAN], GERMAN),
+        ([GERMAN, FRENCH], None),  # between two attempts
+        ([None, None], None),
+        ([GERMAN, None], None),
+    ],
+)
+def test_given_packs_of_its_images_then_a_chunk_says_the_one_that_answered_for_all(
+    packs: list[PackFacts | None], whole: PackFacts | None
+) -> None:
+    outcomes = [[Product(Answer(pack=pack), FACTS, Timings())] for pack in packs]
+    result = House(*outcomes, [GONE]).deliver()
+    assert [item.pack for item in result.items or ()] == [*packs, None]
+    assert result.pack == whole
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 
 from producer.contract import CaptionJob, ErrorCode, JobFailed, utcnow
 from tests.unit.test_pipeline import FACTS, PIXELS, FakeModels, NoMemoryError
+from worker.asked import BatchKey
 from worker.batcher import Batcher
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.intake import Intake, IntakeLimits, Unbegun
-from worker.models import BatchKey
 from worker.pipeline import Pipeline, Product
 
 Fetch = Callable[[str, float], bytes]
@@ -114,7 +114,7 @@ def test_given_an_engine_that_fails_at_one_image_then_the_others_are_fine(
 
 def test_given_a_task_that_is_not_served_then_nothing_is_begun(make: Callable[..., Intake]) -> None:
     class Lacking(FakeModels):
-        def framing(self, job: Any) -> Any:
+        def plan(self, job: Any) -> Any:
             raise Fault(ErrorCode.MODEL_LACKS_CAPTIONING)
 
     intake = make()
@@ -265,3 +265,32 @@ def test_given_a_time_that_has_run_out_then_nothing_is_fetched(make: Callable[..
     outcomes = make(fetch).run(jobs(2, expires_at=past))
     assert [type(one) for one in outcomes] == [JobFailed] * 2
     assert told(outcomes) == [ErrorCode.JOB_EXPIRED] * 2
+
+
+class Linguists(FakeModels):
+    """Models that know a few languages; each is planned once for all images in it."""
+
+    def __init__(self, known: set[str | None]) -> None:
+        self.known, self.planned = known, list[Any]()
+
+    def plan(self, job: Any) -> Any:
+        self.planned.append(job.language)
+        if job.language not in self.known:
+            raise JobFailed(ErrorCode.LANGUAGE_UNAVAILABLE)
+        return super().plan(job)
+
+
+def test_given_images_in_several_languages_then_those_that_nobody_speaks_fail_alone(
+    make: Callable[..., Intake],
+) -> None:
+    intake = make()
+    intake._pipeline._models = models = Linguists({"de", None})  # type: ignore[assignment]
+    asked = [
+        job.model_copy(update={"language": language})
+        for job, language in zip(jobs(5), ["de", "fr", None, "de", "fr"], strict=True)
+    ]
+    unknown = ErrorCode.LANGUAGE_UNAVAILABLE
+    assert told(intake.run(asked)) == [0, unknown, 2, 3, unknown]
+    assert models.planned == ["de", "fr", None]
+    with pytest.raises(JobFailed):
+        intake.run([asked[1], asked[4]])

@@ -1,6 +1,7 @@
 """`captionq-worker caption` and `match`: what they print, as they go, and how they end."""
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
+from tests.packs import write_caption_pack, write_match_pack
 from worker import cli
 from worker.blip import CaptionOptions, Engine, crop, distinct_2
 from worker.blip.bench.peak import Peak
+from worker.training import scenes
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +322,111 @@ def test_given_regions_when_printed_for_people_then_each_line_names_its_box(
         [str(images[0]), "0,0,9,9"],
         [str(images[0]), "3,4,50,60"],
     ]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scene") / "scene.png"
+    scenes.draw(scenes.sample(random.Random(3), shapes=1), side=96).save(path)
+    return path
+
+
+@pytest.fixture
+def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_caption_pack(tmp_path / "german", "de", "de", article="ein")
+    write_match_pack(tmp_path / "shop", "shop")
+    monkeypatch.setenv("CAPTIONQ_PACKS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "beginning"),
+    [
+        ([], "a "),
+        (["--language", "de-AT"], "ein "),
+        (["--language", "en"], "a "),
+        (["--pack", "de"], "ein "),
+        (["--pack", "{packs}/german", "--language", "de"], "ein "),
+        (["--language", "de", "--style", "alt_text"], "Ein "),
+    ],
+)
+def test_given_a_language_a_pack_or_a_style_then_captions_by_hand_are_in_it(
+    packs: Path, scene: Path, words: list[str], beginning: str
+) -> None:
+    named = [word.format(packs=packs) for word in words]
+    result = captionq_worker("caption", scene, "--json", *named)
+    assert result.exit_code == 0, result.output
+    [caption] = documents(result)[0]["captions"]
+    assert caption["text"].startswith(beginning)
+
+
+def test_given_a_pack_then_texts_are_matched_and_words_explained_by_it(
+    packs: Path, scene: Path
+) -> None:
+    text = "a red circle"
+    [plain], [adapted] = (
+        documents(captionq_worker("match", scene, "--text", text, "--json", *pack))[0]["matches"]
+        for pack in ([], ["--pack", "shop"])
+    )
+    assert adapted["itc_cosine"] == pytest.approx(-plain["itc_cosine"], abs=1e-4)
+    explained = documents(captionq_worker("explain", scene, "--language", "de", "--json"))
+    assert explained[0]["captions"][0]["words"][0]["text"] == "ein"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--language", "sw"], "Nothing here captions in sw. Languages: en (without a pack), "),
+        (["--pack", "absent"], "No adapter is named absent."),
+        (["--pack", "{packs}/shop"], "shop: it is for match"),
+        (["--pack", "{packs}"], "is no pack"),
+        (["--pack", "{packs}/german", "--language", "fr"], "de is of de, not of fr"),
+    ],
+)
+def test_given_a_pack_that_there_is_not_then_one_sentence_says_so(
+    packs: Path, scene: Path, words: list[str], sentence: str
+) -> None:
+    result = captionq_worker("caption", scene, *(word.format(packs=packs) for word in words))
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "fewest"),
+    [
+        (["--style", "short"], 10, 3),
+        (["--style", "short", "--max-tokens", "6"], 6, 3),
+        (["--style", "long", "--max-tokens", "12"], 12, 12),
+        (["--style", "long", "--min-tokens", "2", "--max-tokens", "12"], 12, 2),
+    ],
+)
+def test_given_a_style_by_hand_then_it_sets_the_lengths_that_are_not_given(
+    scene: Path, words: list[str], most: int, fewest: int
+) -> None:
+    [caption] = documents(captionq_worker("caption", scene, "--json", *words))[0]["captions"]
+    assert fewest <= len(caption["tokens"]) <= most
+
+
+def test_given_packs_then_they_are_listed_as_a_table_and_as_json(
+    packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task in ("CAPTION", "MATCH"):
+        monkeypatch.setenv(f"CAPTIONQ_{task}_MODEL", "bundled")
+    monkeypatch.setenv("COLUMNS", "200")
+    (packs / "broken").mkdir()
+    (packs / "broken" / "pack.json").write_text("{")
+    rows = {row["name"]: row for row in documents(captionq_worker("packs", "--json"))}
+    assert (rows["de"]["language"], rows["de"]["usable"], rows["de"]["why_not"]) == (
+        "de",
+        True,
+        None,
+    )
+    assert rows["shop"]["task"] == "match"
+    assert "cannot be read as JSON" in rows["broken"]["why_not"]
+    table = captionq_worker("packs")
+    assert table.exit_code == 0
+    assert "shop" in table.stdout
+    monkeypatch.setenv("CAPTIONQ_PACKS", str(packs / "none"))
+    missing = captionq_worker("packs", "--json")
+    assert missing.exit_code == 1
+    assert "cannot be listed" in missing.stderr

@@ -26,7 +26,7 @@ from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkp
 from worker.answer import Answer
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
-from worker.models import Models
+from worker.models import TOKENS_OF_AN_IMAGE, Models
 
 IMAGE = "https://example.com/a.png"
 WIDTH, HEIGHT = 150, 60
@@ -52,7 +52,7 @@ def picture() -> Image.Image:
 
 def answered(models: Models, job: ImageJob) -> Answer:
     image = picture()
-    key, items = models.items(job, [models.framing(job).frame(image)])
+    key, items = models.items(job, [models.plan(job).framing.frame(image)])
     facts = ImageFacts(format="PNG", width=WIDTH, height=HEIGHT, bytes=1, sha256="0" * 64)
     return models.answer(job, models.run(key, items), facts)
 
@@ -211,7 +211,7 @@ def test_given_a_layer_or_head_that_is_not_there_then_the_job_is_invalid(
 ) -> None:
     job = CaptionJob(image=IMAGE, explain=how)
     with pytest.raises(JobFailed, match=r"layers|heads") as failure:
-        models.framing(job)
+        models.plan(job)
     assert failure.value.code is ErrorCode.JOB_INVALID
 
 
@@ -235,3 +235,40 @@ def test_given_a_method_that_costs_more_then_it_takes_more_of_a_batch(
     ):
         [item] = models.items(job, [0])[1]
         assert item.weight == weight
+
+
+def test_given_long_texts_then_an_explain_job_takes_more_of_a_batch(models: Models) -> None:
+    job = ExplainJob(image=IMAGE, texts=("a " * 30,) * 16)
+    tokens = 16 * 32  # with [CLS] and [SEP]
+    [item] = models.items(job, [0])[1]
+    assert item.weight == 1 + tokens // TOKENS_OF_AN_IMAGE == 2
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        lambda how: CaptionJob(
+            image=IMAGE,
+            options=CaptionOptions(num_beams=2, num_return_sequences=2, max_new_tokens=8),
+            explain=how,
+        ),
+        lambda how: MatchJob(image=IMAGE, texts=("a " * 6, "a " * 6), explain=how),
+        lambda how: ExplainJob(image=IMAGE, texts=("a " * 6, "a " * 6), explain=how),
+    ],
+)
+def test_given_raw_maps_then_they_count_in_a_batch_and_very_large_ones_are_refused(
+    models: Models, monkeypatch: pytest.MonkeyPatch, job: Any
+) -> None:
+    asked = job(ExplainOptions(raw=True, sink="file:///maps/"))
+    layers, heads, tokens, patches = 2, 4, 16, 16
+    numbers = layers * heads * tokens * patches
+    monkeypatch.setattr("worker.models.RAW_OF_AN_IMAGE", numbers // 3)
+    monkeypatch.setattr("worker.models.MOST_RAW", numbers)
+    [item] = models.items(asked, [0])[1]
+    assert item.weight == 1 + 3
+    [item] = models.items(job(ExplainOptions()), [0])[1]
+    assert item.weight == 1
+    monkeypatch.setattr("worker.models.MOST_RAW", numbers - 1)
+    with pytest.raises(JobFailed, match="raw") as failure:
+        models.items(asked, [0])
+    assert failure.value.code is ErrorCode.JOB_INVALID

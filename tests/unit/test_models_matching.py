@@ -20,11 +20,12 @@ from producer.contract import (
 )
 from tests.blip_checkpoints import BOTH, TINY, noise_images, write_random_checkpoint
 from worker.answer import Answer
+from worker.asked import Asked, BatchKey
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
 from worker.calibration import Calibration, Figures, Platt
 from worker.errors import Fault
-from worker.models import Asked, BatchKey, Models
+from worker.models import Models
 
 IMAGE = "https://example.com/a.png"
 FIGURES = Figures(roc_auc=1, average_precision=1, calibration_error=0, log_loss=0)
@@ -76,7 +77,9 @@ def answered(models: Models, *jobs: ImageJob) -> list[Answer]:
     images = noise_images(len(jobs), 5, (150, 100))
     key, items, owners = None, [], []
     for number, (job, image) in enumerate(zip(jobs, images, strict=True)):
-        framed = [] if getattr(job, "image", None) is None else [models.framing(job).frame(image)]
+        framed = (
+            [] if getattr(job, "image", None) is None else [models.plan(job).framing.frame(image)]
+        )
         key, own = models.items(job, framed)
         items += own
         owners += [number] * len(own)
@@ -246,7 +249,7 @@ def test_given_no_matching_model_then_what_needs_one_fails_as_model_lacks_matchi
     ]
     for job in jobs:
         with pytest.raises(Fault) as fault:
-            models.framing(job)
+            models.plan(job)
         assert fault.value.code is ErrorCode.MODEL_LACKS_MATCHING
 
 
@@ -255,7 +258,7 @@ def test_given_a_model_without_calibration_then_a_filter_that_needs_one_is_inval
 ) -> None:
     job = filtered(min_calibrated_probability="threshold")
     with pytest.raises(JobFailed, match="not calibrated") as failure:
-        models.framing(job)
+        models.plan(job)
     assert failure.value.code is ErrorCode.JOB_INVALID
     calibrated = serving(engine, engine, CALIBRATION)
     [answer] = answered(calibrated, job)
@@ -338,5 +341,28 @@ def test_given_a_tokenizer_without_enc_then_a_job_that_asks_for_it_is_invalid(
     assert answered(models, kind(image=IMAGE, texts=("a b",)))
     assert answered(models, kind(image=IMAGE, texts=("a b",), position_zero="cls"))
     with pytest.raises(JobFailed, match=r"has no \[ENC\]") as caught:
-        models.framing(kind(image=IMAGE, texts=("a b",), position_zero="enc"))
+        models.plan(kind(image=IMAGE, texts=("a b",), position_zero="enc"))
     assert caught.value.code is ErrorCode.JOB_INVALID
+
+
+def test_given_captions_that_are_embedded_alone_then_their_texts_are_not_weighed(
+    models: Models, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighed: list[list[list[str]]] = []
+    match = Engine.match
+
+    def counted(self: Engine, images: Any, texts: Any, *rest: Any, **named: Any) -> Any:
+        weighed.append(texts)
+        return match(self, images, texts, *rest, **named)
+
+    monkeypatch.setattr(Engine, "match", counted)
+    embedded = CaptionJob(image=IMAGE, embed="list")
+    both = filtered(min_itm_probability=None).model_copy(update={"options": CaptionOptions()})
+    answers = answered(models, embedded, both, embedded)
+    [texts] = weighed
+    assert [len(row) for row in texts] == [0, 1, 0]
+    assert [len(answer.embeddings or ()) for answer in answers] == [1, 0, 1]
+    [caption] = answers[1].captions or ()
+    assert caption.itm_probability is not None
+    answered(models, embedded)
+    assert weighed[1] == [[]]

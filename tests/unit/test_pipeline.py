@@ -22,11 +22,11 @@ from producer.contract import (
     utcnow,
 )
 from worker.answer import Interpreter, Looked
+from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.errors import Fault
 from worker.image import Decoded
-from worker.models import BatchKey
 from worker.pipeline import Pipeline
 
 FACTS = ImageFacts(format="PNG", width=4, height=3, bytes=3, sha256="0" * 64)
@@ -42,15 +42,15 @@ class NoMemoryError(Exception):
 class FakeModels:
     """Serves captions alone; its engine wants 2 x 2 pixels."""
 
-    def framing(self, job: Job) -> Framing:
+    def plan(self, job: Job) -> Plan:
         if job.task != "caption":
             raise Fault(ErrorCode.MODEL_LACKS_MATCHING)
-        return FRAMING
+        return Plan(FRAMING)
 
-    def items(self, job: Job, images: Sequence[Any]) -> tuple[BatchKey, list[Any]]:
+    def items(self, job: Job, images: Sequence[Any], packs: Any) -> tuple[BatchKey, list[Any]]:
         return BatchKey(job.task), [job.image for _ in images]
 
-    def answer(self, job: Any, said: Sequence[Any], image: Any) -> Any:
+    def answer(self, job: Any, said: Sequence[Any], image: Any, packs: Any) -> Any:
         assert threading.current_thread().name != "device"
         looked = [Looked(one) for one in said]
         return Interpreter().answer(job, looked) if job.regions else said[0]
@@ -310,13 +310,13 @@ def test_given_no_room_for_as_long_as_the_device_is_waited_for_then_the_job_fail
 
     pipeline = make(run, infer_timeout_s=0.2, max_queue=1)
     job = CAPTION
-    pipeline.begin(job, FRAMING)
+    pipeline.begin(job, Plan(FRAMING))
     assert taken.wait(5)
-    pipeline.begin(job, FRAMING)
+    pipeline.begin(job, Plan(FRAMING))
     if expires_in_s:
         job = job.model_copy(update={"expires_at": utcnow() + timedelta(seconds=expires_in_s)})
     with pytest.raises((Fault, JobFailed)) as told:
-        pipeline.begin(job, FRAMING)
+        pipeline.begin(job, Plan(FRAMING))
     assert told.value.code is code
     gate.set()
 

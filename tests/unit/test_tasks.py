@@ -6,7 +6,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +37,7 @@ from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault
 from worker.pipeline import Product
 from worker.publish import Publisher
+from worker.sink import Sinks
 from worker.tasks import Shell
 
 IMAGE = "https://example.com/cat.jpg"
@@ -125,6 +128,37 @@ class House:
     def deliver(self, task: FakeTask | None = None, **fields: Any) -> Any:
         job = {"image": IMAGE, "texts": ["a cat"]} | fields
         return self.shell.execute(task or FakeTask(), "match", (), {"job": job})  # type: ignore[arg-type]
+
+
+def test_given_samples_whose_maps_are_written_then_another_try_draws_the_same(
+    tmp_path: Path,
+) -> None:
+    sink = f"{tmp_path.as_uri()}/"
+    seeds: list[int | None] = []
+
+    def run(job: Any) -> Product:
+        seeds.append(job.options.seed)
+        if len(seeds) == 1:
+            raise Fault(ErrorCode.SINK_UNAVAILABLE, "full")
+        return Product(Answer(captions=()), FACTS, Timings())
+
+    def deliver(task: FakeTask, job_id: str, **options: Any) -> None:
+        asked = {"do_sample": True, "num_beams": 1, **options}
+        job = {"job_id": job_id, "image": IMAGE, "options": asked, "explain": {"sink": sink}}
+        shell.execute(task, "caption", (), {"job": job})  # type: ignore[arg-type]
+
+    models = FakeModels()
+    models.served = (("caption", "tiny"),)
+    shell = replace(House().shell, models=models, run=run, sinks=Sinks([sink], 5))  # type: ignore[arg-type]
+    first = FakeTask()
+    with pytest.raises(Retry):
+        deliver(first, "a")
+    deliver(first.again(), "a")
+    deliver(FakeTask(), "b")
+    deliver(FakeTask(), "c", seed=7)
+    assert seeds[0] == seeds[1]
+    assert len({None, *seeds[1:]}) == 4
+    assert seeds[3] == 7
 
 
 def test_given_a_job_without_an_id_when_it_runs_it_takes_celerys() -> None:

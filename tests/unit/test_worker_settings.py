@@ -48,6 +48,13 @@ from worker.settings import SettingsError, WorkerSettings, load_settings
             "SINK_TIMEOUT_S, if longer",
             id="no time for a last shard",
         ),
+        pytest.param({"PACKS": "packs/,s3://bucket/prefix"}, "not s3://bucket/prefix", id="key"),
+        pytest.param(
+            {"PACKS": "https://example.com/"}, "PACKS has folders", id="no place of packs"
+        ),
+        pytest.param({"PACKS_PINNED": "de,../x"}, "PACKS_PINNED", id="no name of a pack"),
+        pytest.param({"PACKS_LOADED": "0"}, "PACKS_LOADED", id="no room for packs"),
+        pytest.param({"BASE_LANGUAGE": "English language"}, "BASE_LANGUAGE", id="no language tag"),
         pytest.param({"VISIBILITY_TIMEOUT_S": "1"}, "VISIBILITY_TIMEOUT_S", id="a hasty lease"),
     ],
 )

@@ -20,10 +20,11 @@ import numpy as np
 from producer.contract import ImageFacts
 from worker import app as composed
 from worker import house
+from worker.asked import BatchKey
 from worker.bench.engine import StandInEngine
 from worker.blip.framing import PUBLISHED
 from worker.image import Decoded
-from worker.models import BatchKey, Models
+from worker.models import Models
 
 __all__ = ["ENGINES", "app"]
 

@@ -20,7 +20,9 @@ class StandInEngine:
 
     device = "cpu"
     dtype = "float32"
+    model_id = "stand-in"
     revision = "stand-in"
+    digest = ""
     image_size = PUBLISHED.size
 
     def __init__(self, per_batch_ms: float = 0, per_image_ms: float = 0) -> None:
@@ -39,8 +41,10 @@ class StandInEngine:
         """The images."""
         return images
 
-    def caption(self, images: Sequence[Any], _options: Sequence[Any]) -> list[list[Any]]:
-        """The same caption for each."""
+    def caption(
+        self, images: Sequence[Any], _options: Sequence[Any], **_packs: object
+    ) -> list[list[Any]]:
+        """The same caption for each, whatever pack is to say it."""
         if took_s := self.batch_s(len(images)):
             time.sleep(took_s)
         return [[_CAPTION] for _ in images]

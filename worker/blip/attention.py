@@ -168,10 +168,10 @@ class Explainer:
         for images in seen:
             for part in parts([rows[place] for place in images.places]):
                 some = images.part(part)
-                asked = [rows[place] for place in some.places]
-                if any(asked):
-                    for place, answers in zip(some.places, self._part(some, asked), strict=True):
-                        found[place] = answers
+                for asked in portions([rows[place] for place in some.places]):
+                    answers = self._part(some, asked)
+                    for place, of_image in zip(some.places, answers, strict=True):
+                        found[place] += of_image
         return found
 
     @torch.no_grad()
@@ -253,12 +253,27 @@ class Explainer:
 
 
 def parts(rows: Sequence[Sequence[Row]]) -> Iterator[slice]:
-    """Images in parts, each of which is replayed as one rectangle of no more than _MOST_TOKENS
-    tokens, if it is of several images."""
+    """Images in parts, whose texts make one rectangle of no more than _MOST_TOKENS tokens each, if
+    they are of several images."""
     start = 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or _tokens(rows[start : end + 1]) > _MOST_TOKENS:
             yield slice(start, end)
+            start = end
+
+
+def portions(rows: Sequence[Sequence[Row]]) -> Iterator[list[Sequence[Row]]]:
+    """The texts of a part as they are replayed: together, or, where those of one image are more
+    than _MOST_TOKENS tokens, some after others. Nothing where there are none."""
+    if len(rows) != 1:
+        if any(rows):
+            yield list(rows)
+        return
+    [of_image] = rows
+    start = 0
+    for end in range(1, len(of_image) + 1):
+        if end == len(of_image) or _tokens([of_image[start : end + 1]]) > _MOST_TOKENS:
+            yield [of_image[start:end]]
             start = end
 
 

@@ -127,6 +127,14 @@ class Engine:
         """What ITM reads its answer from where `match` is not told: see there."""
         return "cls" if self._tokenizer.enc_id is None else "enc"
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the checkpoint's tensors, by which packs know it; reads all, the first time.
+
+        Any thread may ask.
+        """
+        return self._pack_files.digest()
+
     def load_pack(self, folder: str | Path) -> Pack:
         """A language or a domain beside this checkpoint, for `packs` and `pack` of its calls.
 
@@ -297,6 +305,8 @@ class Engine:
         if any(isinstance(of_image, str) for of_image in captions):
             raise ValueError("captions is a list of captions, or of texts, for each image")
         seen = self._images.seen(images, mode, resolution)
+        if (count := sum(len(one.places) for one in seen)) != len(captions):
+            raise ValueError(f"{len(captions)} lists of texts to explain for {count} images")
         asked = rows_of(options, {}, len(captions))
         chosen = packs_of(packs, len(captions), decoder)
         rows = [
@@ -319,6 +329,12 @@ class Engine:
         way = Way(layers=layers, heads=heads)
         way.layers_of(self._text.num_layers)
         way.heads_of(self._text.num_heads)
+
+    def raw_numbers(self, tokens: int, resolution: int | None = None) -> int:
+        """How many numbers `raw` is of so many tokens: for every layer, head and patch."""
+        seen = self.framing("stretch", resolution)
+        rows, columns = (side // seen.patch_size for side in seen.size)
+        return self._text.num_layers * self._text.num_heads * tokens * rows * columns
 
     def explain_match(
         self,
@@ -461,10 +477,7 @@ class Engine:
         members: Sequence[int] | None = None,
     ) -> list[list[Explanation]]:
         """Rows of images; of `members` alone, where they are named, the others' answers are []."""
-        images = sum(len(one.places) for one in seen)
-        if len(rows) != images:
-            raise ValueError(f"{len(rows)} lists of texts to explain for {images} images")
-        if members is not None and len(members) < images:
+        if members is not None and len(members) < len(rows):
             seen = [one.some(members) for one in seen]
         explainer = Explainer(reader, self._images.vision, tokenizer, way)
         with device_errors(self._device):

@@ -85,13 +85,14 @@ class PackFiles:
             raise PackError(f"{card.name}: {exc}") from exc
 
     def _check_base(self, card: PackCard) -> None:
-        if card.base.revision != self._revision and card.base.digest != self._digest():
+        if card.base.revision != self._revision and card.base.digest != self.digest():
             raise PackError(
                 f"it was trained on {card.base.model_id} at revision {card.base.revision}, and "
                 f"cannot adapt {self._model_id} at revision {self._revision}"
             )
 
-    def _digest(self) -> str:
+    def digest(self) -> str:
+        """SHA-256 over the checkpoint's tensors; reads all, the first time."""
         with self._lock:  # that two threads do not read the checkpoint at once
             return self._digest_of_all
 

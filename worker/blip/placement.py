@@ -7,6 +7,7 @@ pixel.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, floor
 
 import numpy as np
@@ -77,8 +78,7 @@ class PlacedGrid:
         """
         if shares.shape != self.grid:
             raise ValueError(f"a map of {shares.shape} is none of the grid {self.grid}")
-        extents = self.extents()
-        on_image = np.array([extent is not None for extent in extents])
+        extents, on_image = self._cells
         mass = np.where(on_image, shares.ravel().astype(np.float64), 0)
         if not mass.any():
             mass = on_image.astype(np.float64)
@@ -94,6 +94,12 @@ class PlacedGrid:
             entropy=max(0.0, -float((some * np.log(some)).sum())),
             coverage=(box[2] - box[0]) * (box[3] - box[1]) / (self.width * self.height),
         )
+
+    @cached_property
+    def _cells(self) -> tuple[list[Extent | None], NDArray[np.bool_]]:
+        """The extents, and which of them there are: the same for every word."""
+        extents = self.extents()
+        return extents, np.array([extent is not None for extent in extents])
 
     @property
     def _cut(self) -> Box:

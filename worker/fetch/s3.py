@@ -34,7 +34,7 @@ from worker.fetch.s3_client import S3Limits, refused, s3_client
 from worker.fetch.s3_transport import CHUNK_BYTES
 from worker.fetch.s3_uri import check_place, parse_s3_uri
 
-__all__ = ["S3Limits", "S3Source", "parse_s3_uri"]
+__all__ = ["S3Limits", "S3Source", "as_fault", "parse_s3_uri"]
 
 # The first row an error is an instance of holds.
 _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
@@ -126,18 +126,23 @@ class S3Source:
                 with closing(answer["Body"]) as body:
                     check_length(answer.get("ContentLength"), self._limits.max_bytes)
                     return collect(body.iter_chunks(CHUNK_BYTES), self._limits.max_bytes)
-        except Fault:
-            raise
-        except ClientError as exc:
-            status, said = refused(exc)
-            raise Fault(_refusal(status), f"{where}: {said}") from None
         except Exception as exc:  # noqa: BLE001 - none of them is to leave without a code
-            # botocore's parsers, its credential helpers and what those call raise more than its
-            # own errors; their texts may quote an answer or a credential.
-            code = next((code for kind, code in _CODES if isinstance(exc, kind)), None)
-            raise Fault(
-                code or ErrorCode.S3_UNAVAILABLE, f"{where}: {type(exc).__name__}"
-            ) from None
+            raise as_fault(exc, where) from None
+
+
+def as_fault(exc: Exception, where: str) -> Fault:
+    """What boto3 raised as a Fault, a Fault as it is.
+
+    botocore's parsers, its credential helpers and what those call raise more than its own errors;
+    their texts may quote an answer or a credential.
+    """
+    if isinstance(exc, Fault):
+        return exc
+    if isinstance(exc, ClientError):
+        status, said = refused(exc)
+        return Fault(_refusal(status), f"{where}: {said}")
+    code = next((code for kind, code in _CODES if isinstance(exc, kind)), None)
+    return Fault(code or ErrorCode.S3_UNAVAILABLE, f"{where}: {type(exc).__name__}")
 
 
 def _refusal(status: int) -> ErrorCode:

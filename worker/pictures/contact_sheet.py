@@ -1,4 +1,4 @@
-"""All words of a caption on one picture: the image under the map of each."""
+"""The words of a caption on one picture: the image under the map of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from worker.blip.placement import PlacedGrid
 from worker.pictures.ground import Ground, ground
 from worker.pictures.lettering import Lettering
 from worker.pictures.mapping import mapping
-from worker.pictures.overlay import check, png, tinted
+from worker.pictures.overlay import MOST_WORDS, check, png, tinted
 from worker.pictures.saying import probability
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def layout(words: int, width: int, height: int) -> Layout:
 def contact_sheet(image: Ground, explanation: Explanation, placed: PlacedGrid) -> bytes:
     """A PNG, WIDTH pixels wide: the caption, then a tile for each word, with its probability.
 
+    Of more than MOST_WORDS words, the first have tiles, and the sheet says so.
+
     Raises:
         ValueError: for an image of another size than `placed` is for, or maps of another grid.
         NotInstalled: without matplotlib.
@@ -61,17 +63,22 @@ def contact_sheet(image: Ground, explanation: Explanation, placed: PlacedGrid) -
 
     check(image, explanation.maps, placed)
     title, label, small = Lettering(22, bold=True), Lettering(16), Lettering(14)
-    plan = layout(len(explanation.words), placed.width, placed.height)
+    shown_words = explanation.words[:MOST_WORDS]
+    cut = len(shown_words) < len(explanation.words)
+    said = [f"The first {MOST_WORDS} of {len(explanation.words)} words"] if cut else []
+    plan = layout(len(shown_words), placed.width, placed.height)
     heading = title.lines(explanation.text, WIDTH - 2 * MARGIN, _TITLE_LINES)
-    names = [label.lines(word.text, plan.cell, _LABEL_LINES) for word in explanation.words]
+    names = [label.lines(word.text, plan.cell, _LABEL_LINES) for word in shown_words]
     under = label.line * max(map(len, names), default=0) + small.line
     step = plan.tile[1] + 6 + under + MARGIN
-    top = MARGIN + title.line * len(heading) + MARGIN // 2
+    under_title = MARGIN + title.line * len(heading)
+    top = under_title + small.line * len(said) + MARGIN // 2
     sheet = Image.new("RGB", (WIDTH, top + step * plan.rows + MARGIN // 2), _PAPER)
     draw = ImageDraw.Draw(sheet)
     _write(draw, title, heading, (WIDTH / 2, MARGIN), _INK)
+    _write(draw, small, said, (WIDTH / 2, under_title), _QUIET)
     shown, lies = ground(image, plan.tile), mapping(placed)
-    words = zip(explanation.words, explanation.maps, names, strict=True)
+    words = zip(shown_words, explanation.maps[:MOST_WORDS], names, strict=True)
     for number, (word, shares, name) in enumerate(words):
         row, column = divmod(number, plan.columns)
         left, y = MARGIN + column * (plan.cell + MARGIN), top + row * step

@@ -1,7 +1,7 @@
 """Words on pictures, in whatever script, with the fonts that there are."""
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from worker.pictures.colours import NotInstalled
@@ -111,7 +111,7 @@ def _letters(path: str) -> frozenset[int]:
         return frozenset()
 
 
-@cache
+@lru_cache(maxsize=128)  # texts that are measured have ever new sets of letters
 def _font_with(letters: frozenset[int]) -> str | None:
     """A font of this machine that has all these letters; the one that has a sign for each
     script in place of its letters is none."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LONGEST = 800
 MOST_LONGEST = 1_200
 """Pixels of an overlay's longer side: by default, and at most."""
+MOST_WORDS = 50
+"""Of a caption, that there are pictures of: texts may have hundreds."""
 DIMMED = 0.35
 """What is left of the light of what the model was not shown."""
 

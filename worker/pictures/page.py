@@ -25,15 +25,14 @@ from worker.blip.placement import Located, PlacedGrid
 from worker.pictures.colours import OPACITY, colours
 from worker.pictures.ground import Ground, ground, within
 from worker.pictures.mapping import Mapping, mapping
-from worker.pictures.overlay import DIMMED, check
+from worker.pictures.overlay import DIMMED, MOST_WORDS, check
 from worker.pictures.saying import METHODS_SAID, probability, said
 
 MOST_BYTES = 1_000_000
 """Of the page, whatever the image and however many its words."""
 MOST_HYPOTHESES = 10
-MOST_WORDS = 50
 MOST_CHARACTERS = 40
-"""Of what is shown: captions, words of each, and characters of a word."""
+"""Of what is shown: captions, and characters of a word."""
 _MOST_OF_TEXT = 400
 """Characters of a whole caption, or of the image's name."""
 _MAPS_BYTES, _IMAGE_BYTES, _SPARE_BYTES = 300_000, 500_000, 1_000
@@ -54,7 +53,7 @@ class _Shown:
 def page(
     image: Ground, explanations: Sequence[Explanation], placed: PlacedGrid, name: str
 ) -> bytes:
-    """The page, UTF-8, under MOST_BYTES: of one image and each of its explanations, the best first.
+    """The page, UTF-8, under MOST_BYTES: of one image and each of its explanations.
 
     Long captions are cut, and maps are made coarser, where they would not fit. name: of the image,
     as readers know it.
@@ -181,7 +180,9 @@ def _choice(every: Sequence[_Shown]) -> str:
         "</span></label>\n"
         for place, one in enumerate(every)
     )
-    return f"<fieldset><legend>Captions, the best first</legend>\n{rows}</fieldset>\n"
+    matched = any(word.logprob is None for one in every for word in one.words)
+    legend = "Texts" if matched else "Captions"
+    return f"<fieldset><legend>{legend}</legend>\n{rows}</fieldset>\n"
 
 
 def _section(place: int, one: _Shown, size: tuple[int, int]) -> str:

@@ -12,7 +12,7 @@ _PLACES = (
 )
 
 METHODS_SAID: dict[Method, str] = {
-    "attention": "cross-attention of the decoder",
+    "attention": "cross-attention of the text",
     "rollout": "cross-attention, followed through the image encoder to the patches",
     "gradcam": "cross-attention, weighted by its gradient",
     "occlusion": "what is lost where the image is hidden",

@@ -3,7 +3,7 @@
 Of the image NAME, the best caption has
 
     NAME.npz            its maps, and how they lie on the image
-    NAME.word-01.png    its first word's map over the image, and so on
+    NAME.word-01.png    its first word's map over the image, and so on, up to MOST_WORDS
     NAME.sheet.png      all of them
     NAME.html           a page of all captions
 
@@ -38,7 +38,7 @@ from worker.blip.placement import PlacedGrid
 from worker.pictures.contact_sheet import contact_sheet
 from worker.pictures.ground import Ground
 from worker.pictures.mapping import mapping
-from worker.pictures.overlay import LONGEST, overlay
+from worker.pictures.overlay import LONGEST, MOST_WORDS, overlay
 from worker.pictures.page import page
 
 Kind = Literal["arrays", "overlays", "sheet", "page"]
@@ -93,7 +93,7 @@ def files(
         if "arrays" in kinds:
             yield f"{stem}.npz", arrays(explanation, placed)
         if "overlays" in kinds:
-            for number, shares in enumerate(explanation.maps, start=1):
+            for number, shares in enumerate(explanation.maps[:MOST_WORDS], start=1):
                 yield f"{stem}.word-{number:02}.png", overlay(image, shares, placed, longest)
         if "sheet" in kinds:
             yield f"{stem}.sheet.png", contact_sheet(image, explanation, placed)

@@ -24,7 +24,7 @@ from worker.training.scenes import Scene, draw, sample
 
 SEED = "attention"
 FAITHFUL = 5
-"""Deletion and insertion, and all of occlusion, are measured on every 5th scene."""
+"""Deletion and insertion, and all of occlusion, are measured on a 5th of the scenes, the first."""
 VARIED: tuple[Method, ...] = ("attention", "gradcam")
 """Methods whose layers and positions are tried one by one."""
 BARS = {"one_shape": 0.9, "two_shapes": 0.8, "swapped": 0.25, "deletion_p": 0.01}
@@ -86,14 +86,20 @@ class Trust:
 
 
 def evaluate_attention(
-    directory: Path | str, scenes: int = 1000, seed: str = SEED, methods: Sequence[Method] = METHODS
+    directory: Path | str,
+    scenes: int = 1000,
+    seed: str = SEED,
+    methods: Sequence[Method] = METHODS,
+    dtype: str = "float32",
 ) -> Trust:
-    """The figures of a model folder with both tasks, run by the engine in float32 on the CPU.
+    """The figures of a model folder with both tasks, run by the engine on the CPU.
 
     Half of the scenes have one shape, half two; none was in training. What is explained is each
     scene's caption, word for word what the model says of all but a few.
     """
-    engine = Engine.load(directory)
+    if scenes < 2:
+        raise ValueError("scenes have one shape and two in turn: there have to be 2 at least")
+    engine = Engine.load(directory, dtype=dtype)
     rng = random.Random(seed)
     drawn = [sample(rng, 1 + number % 2) for number in range(scenes)]
     few = drawn[: max(2, scenes // FAITHFUL)]

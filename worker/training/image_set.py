@@ -59,7 +59,9 @@ def evaluate_images(
     Raises ValueError where there are none.
     """
     rng = random.Random(SEED)
-    maps, deletion, insertion = [], [], []
+    looked: NDArray[np.float64] = np.zeros(1)
+    entropies, words = 0.0, 0  # sums: of maps there may be millions
+    deletion, insertion = [], []
     for part in _parts(images):
         pixels = engine.normalised(part)
         encoded = engine.encode(pixels)
@@ -69,8 +71,11 @@ def evaluate_images(
         named = [number for number, row in enumerate(rows) for one in row if one.words]
         if not explained:
             continue
-        maps += [one.maps for one in explained]
-        patches = range(explained[0].maps[0].size)
+        maps = np.concatenate([one.maps for one in explained]).astype(np.float64)
+        looked = looked + maps.sum(axis=0)
+        entropies -= float((maps * np.log(np.where(maps > 0, maps, 1))).sum())
+        words += len(maps)
+        patches = range(maps[0].size)
         by_chance = [np.array(rng.sample(patches, len(patches))) for _ in explained]
         texts, grid = [one.text for one in explained], explained[0].grid
         areas = [
@@ -79,20 +84,18 @@ def evaluate_images(
         ]
         deletion.append([area.deletion for area in areas])  # in the map's order, in a random one
         insertion.append([area.insertion for area in areas])
-    if not maps:
+    if not words:
         raise ValueError("there are no images to explain")
-    every = np.concatenate(maps)
-    mean = every.mean(axis=0)
+    mean = (looked / words).astype(np.float32)
     deleted, inserted = np.concatenate(deletion, axis=1), np.concatenate(insertion, axis=1)
-    logs = np.log(np.where(every > 0, every, 1))
     return SetFigures(
         method=method,
-        images=len(maps),
-        words=len(every),
+        images=deleted.shape[1],
+        words=words,
         mean_map=mean.tolist(),
         centre=mass_in(mean, CENTRE),
         border=1 - mass_in(mean, INNER),
-        entropy=float(-(every * logs).sum(axis=(1, 2)).mean()),
+        entropy=entropies / words,
         deletion=float(deleted[0].mean()),
         insertion=float(inserted[0].mean()),
         random_deletion=float(deleted[1].mean()),

@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from worker.blip import Engine
-from worker.blip.bench import Result, command, explain, main, match, timing
+from worker.blip.bench import Result, command, explain, languages, main, match, timing
 from worker.blip.bench.compare import Stage
 from worker.blip.bench.explain import measure_explain
+from worker.blip.bench.languages import measure_languages
 from worker.blip.bench.match import MatchResult, different_texts, measure_match
 from worker.blip.bench.peak import Peak, caption_peak
 from worker.blip.bench.report import HEADER, row
 from worker.blip.bench.timing import medians
 from worker.blip.hardware import Hardware, hardware
 from worker.blip.options import CaptionOptions
+from worker.blip.random_pack import PackShape, write_random_pack
 
 WITHOUT_PILLOW = """
 import sys; sys.modules["PIL"] = None
@@ -165,6 +167,35 @@ def test_given_a_checkpoint_when_explaining_is_measured_then_each_method_is_besi
         "greedy captions 40 ms",
         f"explained by attention 61 ms: {result.times['attention']:.2f} times (at most 2)",
     ]
+
+
+def test_given_packs_when_languages_are_measured_then_shares_are_of_one_packs_throughput(
+    tiny: Path, tmp_path: Path
+) -> None:
+    shape = PackShape(rank=2, words=150)
+    engine = Engine.load(tiny, tasks=["caption"])
+    packs = [
+        engine.load_pack(write_random_pack(tmp_path / f"{seed}", tiny, "p", shape, seed))
+        for seed in range(2)
+    ]
+    result = measure_languages("tiny", engine, packs, shape, batch=3, beams=1, tokens=3, repeats=2)
+    assert result.mixed_share == pytest.approx(result.single_ms / result.mixed_ms)
+    assert result.grouped_share == pytest.approx(result.single_ms / result.grouped_ms)
+    told = languages.lines(replace(result, plain_ms=40.4, mixed_ms=60.6, mixed_share=0.876))
+    assert told.splitlines()[2:4] == [
+        f"no pack 40 ms, one pack {result.single_ms:.0f} ms",
+        "2 packs in one batch 61 ms: 88% of the throughput (at least 85%)",
+    ]
+
+
+def test_given_the_command_when_languages_are_measured_then_json_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = "--size bundled --batch 3 --tokens 2 --repeats 1 --targets query-value --json"
+    assert languages.main([*words.split(), "--device", "cpu"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["packs"], told["targets"]) == (3, r".*\.(query|value)")
+    assert told["mixed_ms"] > 0
 
 
 def test_given_the_command_when_explaining_is_measured_then_json_is_printed(

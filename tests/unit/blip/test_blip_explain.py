@@ -15,7 +15,14 @@ from torch import Tensor
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval
 
 from tests.blip_checkpoints import load_quietly, noise_images
-from worker.blip import CaptionOptions, CheckpointError, EncodedImages, Engine, InputError
+from worker.blip import (
+    CaptionOptions,
+    CheckpointError,
+    EncodedImages,
+    Engine,
+    InputError,
+    attention,
+)
 from worker.blip.explanation import METHODS, Method
 from worker.blip.occlusion import MOST_WINDOWS, windows
 from worker.blip.rollout import rollout
@@ -262,6 +269,31 @@ def test_given_several_hypotheses_then_each_is_explained_as_if_it_were_alone(
             assert explanation.grid == alone.grid == explanation.maps.shape[1:]
             assert (explanation.maps >= 0).all()
             assert explanation.maps.sum(axis=(1, 2)) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["attention", "rollout", "gradcam"])
+def test_given_many_long_texts_of_one_image_then_few_tokens_are_replayed_at_a_time(
+    tiny_engine: Engine, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = noise_images(3)
+    texts = [["a b"], [" ".join("abcdefghij"[n:] * 3) for n in range(9)], ["c", "d e f"]]
+    whole = tiny_engine.explain(images, texts, method=method)
+    sizes = []
+
+    def read(*given: Any, **named: Any) -> Any:
+        sizes.append(given[2].token_ids.numel())
+        return attention_read(*given, **named)
+
+    attention_read = attention.read
+    monkeypatch.setattr(attention, "_MOST_TOKENS", 40)
+    monkeypatch.setattr(attention, "read", read)
+    parted = tiny_engine.explain(images, texts, method=method)
+    assert len(sizes) >= 9
+    assert max(sizes) <= 40
+    assert [[one.text for one in row] for row in parted] == texts
+    for ours, theirs in zip(parted, whole, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.maps == pytest.approx(other.maps, abs=1e-5)
 
 
 def test_given_encoded_images_then_explanations_are_those_of_the_images(

@@ -13,6 +13,7 @@ from worker.blip import Caption, CaptionOptions, Engine, Pack
 from worker.blip import captioning as captioning_module
 from worker.blip.mixing import Lexicon, in_order, runs
 from worker.blip.random_pack import PackShape, write_random_pack
+from worker.blip.steps import Steps
 
 SHAPES = {
     "own words": PackShape(words=150, rank=4),
@@ -118,6 +119,25 @@ def test_given_one_pack_or_none_then_nothing_is_mixed(
     assert len(packs.engine.caption(IMAGES[:3], packs=packs.known[1])) == 3
     with pytest.raises(AssertionError, match="no mixture"):
         packs.engine.caption(IMAGES[:2], packs=packs.known[:2])
+
+
+def test_given_static_shapes_as_on_a_gpu_then_batches_with_packs_take_their_steps_as_they_come(
+    packs: Packs, tiny: Any, tmp_path: Any
+) -> None:
+    engine = Engine.load(tiny, tasks=["caption"])
+    decoder = engine._modules.decoder
+    assert decoder is not None
+    engine._steps = Steps(decoder, static=True, capture=False)
+    shape = next(iter(SHAPES.values()))
+    pack = engine.load_pack(write_random_pack(tmp_path / "pack", tiny, "p", shape, seed=0))
+    for chosen in ([pack, pack, pack], [pack, None, pack]):
+        found = engine.caption(IMAGES[:3], packs=chosen)
+        for row, image, one in zip(found, IMAGES, chosen, strict=False):
+            [alone] = packs.engine.caption(image, packs=one and packs.known[1])
+            assert row[0].token_ids == alone[0].token_ids
+        assert not engine._steps._kept
+    engine.caption(IMAGES[:3])
+    assert len(engine._steps._kept) == 1
 
 
 def test_given_packs_then_the_checkpoints_own_weights_are_held_once_and_stay_as_they_are(

@@ -57,18 +57,14 @@ def bundled() -> Engine:
     return Engine.load(BUNDLED)
 
 
-@pytest.fixture(scope="module", params=["random", "bundled"])
-def base(request: pytest.FixtureRequest, tiny: Path, tiny_engine: Engine) -> tuple[Path, Engine]:
-    if request.param == "random":
-        return tiny, tiny_engine
-    return BUNDLED, request.getfixturevalue("bundled")
-
-
-@pytest.fixture(scope="module", params=MADE.values(), ids=MADE)
-def case(request: pytest.FixtureRequest, base: tuple[Path, Engine], tmp_path_factory: Any) -> Case:
+@pytest.fixture(scope="module", params=[*MADE, "bundled checkpoint"])
+def case(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: Any) -> Case:
     folder = tmp_path_factory.mktemp("case")
     (folder / "pack").mkdir()
-    return case_of(base[0], request.param, folder, base[1])
+    if request.param in MADE:
+        engine = request.getfixturevalue("tiny_engine")
+        return case_of(tiny, MADE[request.param], folder, engine)
+    return case_of(BUNDLED, Made(words=150), folder, request.getfixturevalue("bundled"))
 
 
 @torch.inference_mode()
@@ -157,9 +153,10 @@ def test_given_packs_when_explained_then_maps_are_those_of_each_ones_merged_chec
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_given_coarser_numbers_then_a_pack_still_says_about_the_same(
-    case: Case, base: tuple[Path, Engine], dtype: str
+    case: Case, tiny: Path, dtype: str
 ) -> None:
-    engine = Engine.load(base[0], dtype=dtype, tasks=["caption"])
+    base = tiny if case.engine.model_id == tiny.name else BUNDLED
+    engine = Engine.load(base, dtype=dtype, tasks=["caption"])
     pack = engine.load_pack(case.merged_folder.parent / "pack")
     images = noise_images(3)
     ids = torch.randint(0, pack.tokenizer.vocab_size, (3, 9)).tolist()
@@ -232,6 +229,18 @@ def test_given_the_same_text_with_a_pack_and_without_then_no_vector_is_taken_for
     assert (engine.text_cache.hits, engine.text_cache.misses) == (1, 1)
 
 
+def test_given_a_pack_that_is_gone_then_so_is_what_was_kept_of_its_texts(
+    match_case: Case,
+) -> None:
+    engine = match_case.engine
+    pack = engine.load_pack(match_case.merged_folder.parent / "pack")
+    engine.embed(texts=["a b"], pack=pack)
+    assert engine._scorers is not None
+    kept = len(engine._scorers._by_pack)
+    del pack
+    assert len(engine._scorers._by_pack) == kept - 1
+
+
 def test_given_a_pack_of_another_engine_or_task_then_it_is_refused(
     match_case: Case, tiny: Path
 ) -> None:
@@ -240,5 +249,7 @@ def test_given_a_pack_of_another_engine_or_task_then_it_is_refused(
         match_case.engine.caption(image, packs=match_case.pack)
     with pytest.raises(ValueError, match="of another engine, or task"):
         Engine.load(tiny).match(image, "a", pack=match_case.pack)
+    with pytest.raises(ValueError, match="0 lists of texts to explain for 1 images"):
+        match_case.engine.explain(image, [], packs=[])
     with pytest.raises(ValueError, match="2 packs for 1 images"):
         match_case.engine.caption(image, packs=[None, None])

@@ -62,7 +62,7 @@ def broken(index: int) -> ItemResult:
     [
         (
             CaptionChunk(images=IMAGES),
-            ["caption", "score", "mean_logprob", "itm_probability", "alternatives"],
+            ["caption", "language", "score", "mean_logprob", "itm_probability", "alternatives"],
         ),
         (EmbedChunk(images=IMAGES), ["embedding", "encoding", "model", "revision"]),
         (

@@ -313,6 +313,7 @@ def test_given_bad_rows_then_each_is_an_output_row_with_its_place_and_reason(
         "image": uri(0),
         "state": "succeeded",
         "caption": f"a picture of {uri(0)}",
+        "language": None,
         "score": -0.5,
         "mean_logprob": -0.5,
         "itm_probability": None,
@@ -764,8 +765,8 @@ def test_given_csv_then_it_has_one_head_and_alternatives_as_json(tmp_path: Path)
     run(asked(listed(tmp_path, 9, {0: ""}), output=output))
 
     text = output.read_text()
-    head = "index,source,image,state,caption,score,mean_logprob,itm_probability,alternatives,"
-    assert text.startswith(head)
+    own = "caption,language,score,mean_logprob,itm_probability,alternatives,"
+    assert text.startswith(f"index,source,image,state,{own}")
     assert text.count("index,source") == 1
     assert json.loads(rows(output)[1]["alternatives"]) == []
 

@@ -10,6 +10,7 @@ from tests.explained import explained, gray, grid_on
 from worker.pictures import lettering
 from worker.pictures.contact_sheet import MARGIN, WIDTH, contact_sheet, layout
 from worker.pictures.lettering import ABSENT, Lettering
+from worker.pictures.overlay import MOST_WORDS
 
 ARABIC = "قطة تجلس على الكرسي الأحمر"
 HEBREW = "חתול יושב על כיסא"
@@ -100,6 +101,17 @@ def test_given_any_script_then_a_sheet_is_drawn_without_a_warning(text: str) -> 
     assert Image.open(BytesIO(sheet)).width == WIDTH
 
 
+def test_given_more_words_than_have_tiles_then_the_sheet_is_a_line_higher_that_says_so() -> None:
+    on = grid_on(320, 240)
+
+    full, cut = (
+        Image.open(BytesIO(contact_sheet(gray(on), explained(["a"] * words, on.grid), on)))
+        for words in (MOST_WORDS, MOST_WORDS + 1)
+    )
+
+    assert cut.height == full.height + Lettering(14).line
+
+
 def test_given_a_matched_text_then_no_probability_is_made_up() -> None:
     on = grid_on(320, 240)
     words = ["red"]
@@ -137,6 +149,17 @@ def test_given_letters_of_no_font_then_a_box_stands_for_each(
     monkeypatch.setattr(lettering, "_font_with", lambda letters: None)
 
     assert Lettering(16)._font("a猫b")[1] == f"a{ABSENT}b"
+
+
+def test_given_ever_new_texts_then_what_is_kept_of_them_is_bounded() -> None:
+    letters = Lettering(22)
+
+    for first in range(0x4E00, 0x9E00, 0x100):
+        letters.lines("".join(map(chr, range(first, first + 0x100))), 300, 4)
+
+    kept = lettering._font_with.cache_info()
+    assert kept.misses > 400
+    assert kept.currsize <= 128
 
 
 def test_given_rare_letters_then_the_font_of_signs_for_scripts_is_not_taken_for_theirs() -> None:

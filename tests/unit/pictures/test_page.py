@@ -17,7 +17,8 @@ from PIL import Image
 from tests.explained import MODES, explained, gray, grid_on
 from worker.blip.geometry import Mode
 from worker.pictures.mapping import mapping
-from worker.pictures.page import MOST_BYTES, MOST_HYPOTHESES, MOST_WORDS, page
+from worker.pictures.overlay import MOST_WORDS
+from worker.pictures.page import MOST_BYTES, MOST_HYPOTHESES, page
 
 NASTY = (
     "<script>alert(1)</script>",
@@ -101,6 +102,13 @@ def test_given_any_captions_and_names_then_the_page_has_no_element_and_no_attrib
         differ = {key for key in one[1] if one[1][key] != other[1][key]}
         assert differ <= {"data-said"}
     assert found.text["script"][0] == plain.text["script"][0]  # numbers alone
+
+
+@pytest.mark.parametrize(("matched", "called"), [(False, "Captions"), (True, "Texts")])
+def test_given_several_then_the_choice_says_whether_they_are_captions_or_texts(
+    matched: bool, called: str
+) -> None:
+    assert of(["a", "cat"], ["a", "dog"], matched=matched).text["legend"] == [called]
 
 
 @pytest.mark.parametrize("nasty", NASTY)

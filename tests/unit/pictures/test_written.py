@@ -11,6 +11,7 @@ import pytest
 
 from tests.explained import MODES, explained, gray, grid_on
 from worker.blip.geometry import Mode
+from worker.pictures.overlay import MOST_WORDS
 from worker.pictures.written import KINDS, Kind, arrays, write
 
 
@@ -31,6 +32,19 @@ def test_given_two_captions_then_each_has_its_files_and_the_page_is_of_both(tmp_
         "photo.html",
     ]
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == sorted(names)
+
+
+def test_given_a_text_of_hundreds_of_words_then_all_are_numbers_and_the_first_are_pictures() -> (
+    None
+):
+    on = grid_on(60, 40)
+    handed: dict[str, bytes] = {}
+
+    write([explained(["a"] * 300, on.grid)], gray(on), on, handed.__setitem__, name="x")
+
+    overlays = [f"x.word-{number:02}.png" for number in range(1, MOST_WORDS + 1)]
+    assert list(handed) == ["x.npz", *overlays, "x.sheet.png", "x.html"]
+    assert len(np.load(BytesIO(handed["x.npz"]))["maps"]) == 300
 
 
 def test_given_a_callable_then_it_is_handed_what_a_folder_would_hold(tmp_path: Path) -> None:

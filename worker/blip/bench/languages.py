@@ -34,8 +34,9 @@ TARGETS = {"all": ".*", "query-value": r".*\.(query|value)"}
 class LanguagesResult:
     """Medians of a batch, pixels to captions, in milliseconds.
 
-    plain_ms: without packs. single_ms: all rows of one pack. mixed_ms: rows of all packs in turns,
-    in one call. grouped_ms: the same rows, encoded at once, then a call for each pack.
+    encoded: decoding alone, which is all that packs change. plain_ms: without packs. single_ms: all
+    rows of one pack. mixed_ms: rows of all packs in turns, in one call. grouped_ms: the same rows,
+    encoded at once, then a call for each pack.
     mixed_share, grouped_share: throughput over that of single_ms.
     """
 
@@ -49,6 +50,7 @@ class LanguagesResult:
     rank: int
     targets: str
     repeats: int
+    encoded: bool
     plain_ms: float
     single_ms: float
     mixed_ms: float
@@ -67,20 +69,24 @@ def measure_languages(
     beams: int = 3,
     tokens: int = 12,
     repeats: int = 5,
+    encoded: bool = False,
 ) -> LanguagesResult:
-    """Measure, after one call of each side to warm up; the sides take turns in going first.
+    """Measure, from images or, with `encoded`, from what the ViT makes of them.
+
+    After one call of each side to warm up; the sides take turns in going first.
 
     Raises OutOfMemory, ValueError.
     """
-    images = coarse_noise(batch, engine.image_size)
+    pixels = coarse_noise(batch, engine.image_size)
+    images = engine.encode(pixels) if encoded else pixels
     options = CaptionOptions(num_beams=beams, min_new_tokens=tokens, max_new_tokens=tokens)
     in_turns = [packs[row % len(packs)] for row in range(batch)]
 
     def grouped() -> Any:
-        encoded = engine.encode(images)
+        seen = engine.encode(images)
         for start, pack in enumerate(packs):
             rows = list(range(start, batch, len(packs)))
-            engine.caption(encoded.some(rows), options, pack)
+            engine.caption(seen.some(rows), options, pack)
 
     sides = {
         "plain": lambda: engine.caption(images, options),
@@ -103,6 +109,7 @@ def measure_languages(
         rank=shape.rank,
         targets=shape.targets,
         repeats=repeats,
+        encoded=encoded,
         **{f"{side}_ms": 1e3 * seconds for side, seconds in took.items()},
         mixed_share=took["single"] / took["mixed"],
         grouped_share=took["single"] / took["grouped"],
@@ -113,6 +120,7 @@ def measure_languages(
 def lines(result: LanguagesResult) -> str:
     """A result in a few lines."""
     search = "greedy" if result.beams == 1 else f"{result.beams} beams"
+    search += ", decoding alone" if result.encoded else ""
     return (
         f"{result.model}, {result.dtype} on {result.device}: {result.batch} images, {search}, "
         f"{result.tokens} tokens each, {result.packs} packs of rank {result.rank} on "
@@ -146,6 +154,9 @@ def main(
     parser.add_argument("--rank", type=count, default=16, help="of each layer's LoRA")
     parser.add_argument("--targets", choices=TARGETS, default="all", help="layers that have LoRA")
     parser.add_argument("--words", type=count, help="tokens of a pack; by default the model's")
+    parser.add_argument(
+        "--encoded", action="store_true", help="decoding alone, which is all that packs change"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
     parser.add_argument("--repeats", type=count, default=5, help="of which the medians are taken")
@@ -166,7 +177,15 @@ def main(
             for n in range(args.packs)
         ]
         result = measure_languages(
-            name, engine, packs, shape, args.batch, args.beams, args.tokens, args.repeats
+            name,
+            engine,
+            packs,
+            shape,
+            args.batch,
+            args.beams,
+            args.tokens,
+            args.repeats,
+            args.encoded,
         )
     print(json.dumps(asdict(result)) if args.json else lines(result))
     return 0
