@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -225,3 +226,20 @@ def test_bfloat16_and_gradient_checkpointing_train_as_well(
     ends = [losses(run.output)[-1]["loss"] for run in (plain, lean)]
     assert ends[0] != ends[1]
     assert ends[1] == pytest.approx(ends[0], rel=0.2)
+
+
+def test_a_datasets_folder_is_trained_on_and_its_validation_split_validated_on(
+    tiny: Path, tmp_path: Path
+) -> None:
+    made = datasets.Dataset.from_dict(
+        {"image": noise_images(6), "text": captions(6)},
+        features=datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")}),
+    )
+    splits = {"train": made.select(range(4)), "validation": made.select(range(4, 6))}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "set"))
+
+    card = finetune(request(tmp_path / "set", tmp_path / "pack", tiny))
+
+    assert (card.data["rows"], card.data["validation_rows"]) == (4, 2)
+    assert card.training["validation_loss"] > 0
+    assert (tmp_path / "pack" / "adapter_model.safetensors").exists()
