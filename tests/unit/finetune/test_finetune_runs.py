@@ -3,7 +3,6 @@
 import json
 import random
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +132,8 @@ def test_an_early_stop_keeps_the_best_and_says_when_it_was(
     assert card.training["steps"] == best + 6 < 80
     assert card.training["best_step"] == best
     assert card.training["validation_loss"] == figures[best]
-
-    again = replace(asked, output=tmp_path / "again", settings=replace(
-        asked.settings, steps=best, patience=0, validate_every=best))  # fmt: skip
-    assert again.settings.warmup == 0.0
-    assert card.training["validation_loss"] <= min(figures.values())
+    assert card.training["validation_loss"] == min(figures.values())
+    assert card.training["seconds"] > 0
 
 
 def test_a_run_of_its_own_tokenizer_trains_its_words_and_the_engine_writes_them(

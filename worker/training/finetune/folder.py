@@ -84,7 +84,7 @@ class RunFolder:
         path = self.path / STATE
         if not path.exists():
             return None
-        kept = torch.load(path, weights_only=True)
+        kept = torch.load(path, map_location="cpu", weights_only=True)
         return Standing(**kept["standing"]), kept["tensors"], kept["optimizer"]
 
     def keep_best(self, step: int, tensors: Mapping[str, Tensor]) -> None:

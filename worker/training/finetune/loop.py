@@ -74,6 +74,7 @@ def train(
             f"--batch is over all processes: {settings.batch} rows are too few for "
             f"{accelerator.num_processes}"
         )
+    module.to(accelerator.device)  # before the optimizer is made: its state goes where weights are
     parameters = trained.parameters()
     optimizer = torch.optim.AdamW(_groups(parameters, settings), betas=BETAS, fused=True)
     standing = Standing()
@@ -141,12 +142,13 @@ def train(
                 validated()
             now_s = time.monotonic()
             stop = _any(accelerator, interrupted())
-            if stop or now_s >= saved_s + save_every_s or standing.step == steps:
+            ended = standing.step == steps or _stale(standing, settings)
+            if stop or ended or now_s >= saved_s + save_every_s:
                 standing.seconds += now_s - since_s
                 since_s = saved_s = now_s
                 save()
                 saved_s = time.monotonic()
-            if stop and standing.step < steps:
+            if stop and not ended:
                 raise Interrupted
     finally:
         display.end()
