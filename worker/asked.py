@@ -42,14 +42,14 @@ class Asked(NamedTuple):
     """One item of a batch: framed pixels, uint8 [H, W, 3], or None, and what is wanted of them.
 
     weight: its cost on the device, in images. packs: those that answer it, held until they have.
-    matched: whether its captions are to be matched, where the matching model looks at it.
+    filtered: whether its captions are to be matched with it.
     """
 
     pixels: Any
     wanted: Any
     weight: int = 1
     packs: Answering = NO_PACKS
-    matched: bool = False
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
