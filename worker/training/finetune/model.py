@@ -138,6 +138,9 @@ def recompute(model: Any) -> None:
     """Gradient checkpointing: layers are run again backwards instead of kept."""
     newer = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
     (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    # For the reentrant kind transformers has embeddings require gradients, which frozen ones that
+    # are added to in place cannot.
+    model.disable_input_require_grads()
 
 
 def take_words(model: Any, old: Path, new: Path) -> Tokenizer:
