@@ -1,6 +1,7 @@
 """What is trained on: rows of an image, a caption, its language and whether they match."""
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -177,7 +178,15 @@ def _texts(said: object) -> list[str]:
         raise BadReference("The row has no caption.")
     if not all(texts):
         raise BadReference("The caption has no words.")
-    return texts
+    if not all(map(is_unicode, texts)):
+        raise BadReference("The caption is no Unicode text: it has half of a surrogate pair.")
+    # As tokenizers write it: captions that look alike are equal.
+    return [unicodedata.normalize("NFC", text) for text in texts]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether tokenizers can read it: JSON may hold halves of surrogate pairs."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _language(said: object) -> str | None:
