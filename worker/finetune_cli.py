@@ -179,8 +179,8 @@ def finetune(
         )
         with Interrupt() as interrupt:
             try:
-                card = run(request, lambda: interrupt.came)
-            except Interrupted:
+                card = run(request, lambda: interrupt.came, interrupt.waiting)
+            except (Interrupted, KeyboardInterrupt):
                 raise fail(
                     f"stopped; the run is kept in {output}.training: the same command goes on "
                     f"with it",

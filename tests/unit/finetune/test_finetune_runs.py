@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import BlipForConditionalGeneration
 
+from producer.manifest.interrupt import Interrupt
 from tests.blip_checkpoints import load_quietly, noise_images, pixel_values
 from tests.blip_packs import own_tokenizer
 from tests.finetuned import captions, losses, request, write_pairs
@@ -28,6 +29,7 @@ from worker.blip import Engine
 from worker.blip.errors import CheckpointError
 from worker.blip.pack_card import PackCard, read_card
 from worker.training.finetune import folder as run_folder
+from worker.training.finetune import pictures as run_pictures
 from worker.training.finetune.loop import Interrupted
 from worker.training.finetune.run import Request
 from worker.training.finetune.run import finetune as run
@@ -258,6 +260,42 @@ def test_two_processes_learn_from_the_rows_that_one_does(
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+def test_two_processes_never_train_the_same_run(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    asked = request(pairs, tmp_path / "run", tiny)
+    refused: list[str] = []
+
+    def meanwhile() -> bool:
+        if not refused:
+            with pytest.raises(ValueError, match="another process trains") as raised:
+                finetune(asked)
+            refused.append(str(raised.value))
+        return False
+
+    finetune(asked, meanwhile)
+
+    assert refused
+    assert [row["step"] for row in losses(asked.output)] == list(range(1, 13))
+
+
+def test_a_signal_before_the_first_step_ends_the_run_at_once(
+    tiny: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(pairs, tmp_path / "run", tiny)
+    read = run_pictures.FilePicture.read
+
+    def signalled(picture: Any) -> bytes:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(picture)
+
+    with monkeypatch.context() as patch, Interrupt() as interrupt:
+        patch.setattr(run_pictures.FilePicture, "read", signalled)
+        with pytest.raises(KeyboardInterrupt):
+            run(asked, lambda: interrupt.came, interrupt.waiting)
+
+    finetune(asked)
+    assert asked.output.exists()
+
+
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "another rank": ({"rank": 8}, "--rank was 4 and is 8"),
     "another seed": ({"seed": 3}, "--seed was 0 and is 3"),
@@ -394,6 +432,7 @@ def test_an_early_stop_keeps_the_best_and_says_when_it_was(
                if "validation_loss" in row}  # fmt: skip
     best = min(figures, key=figures.__getitem__)
     assert card.training["steps"] == best + 6 < 80
+    assert card.training["seconds"] > 0
     assert card.training["best_step"] == best
     assert card.training["validation_loss"] == figures[best]
 

@@ -99,6 +99,7 @@ def train(
         bare.eval()
         found = validation.figures(bare, device, settings.batch) if validation is not None else {}
         bare.train()
+        found = _of_first(found)
         if losses:
             losses.add(standing.step, **{f"validation_{n}": value for n, value in found.items()})
         display.say(
@@ -140,12 +141,13 @@ def train(
                 validated()
             now_s = time.monotonic()
             stop = _any(accelerator, interrupted())
-            if stop or now_s >= saved_s + save_every_s or standing.step == steps:
+            over = standing.step == steps or _stale(standing, settings)
+            if stop or over or now_s >= saved_s + save_every_s:
                 standing.seconds += now_s - since_s
                 since_s = saved_s = now_s
                 save()
                 saved_s = time.monotonic()
-            if stop and standing.step < steps:
+            if stop and not over:
                 raise Interrupted
     finally:
         display.end()
@@ -193,6 +195,15 @@ def _put(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> Non
 
 def _stale(standing: Standing, settings: Settings) -> bool:
     return bool(settings.patience) and standing.stale >= settings.patience
+
+
+def _of_first(figures: dict[str, float]) -> dict[str, float]:
+    """The first process's figures: all decide by the same ones which state is best, and when to
+    end, also where devices round differently."""
+    from accelerate.utils import broadcast_object_list
+
+    found: list[dict[str, float]] = broadcast_object_list([figures])
+    return found[0]
 
 
 def _any(accelerator: Any, flag: bool) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from worker.training.finetune.texts import captions, texts_to_match
 UNKNOWN_WARNING, UNKNOWN_ERROR = 0.05, 0.9
 """Shares of tokens that the tokenizer has no word for."""
 
+Waiting = Callable[[], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -60,16 +63,28 @@ class Request:
     cpu: bool = False
 
 
-def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) -> PackCard | None:
+def finetune(
+    request: Request,
+    interrupted: Callable[[], bool] = lambda: False,
+    waiting: Waiting = nullcontext,
+) -> PackCard | None:
     """Train, and write the output; its card, or None in all processes but the first.
 
-    interrupted: asked after each step; the run is then kept, and Interrupted raised.
+    interrupted: asked after each step; the run is then kept, and Interrupted raised. waiting: a
+    block round what comes before the first step, and may be left at any moment.
 
     Raises:
         ValueError, OSError: the data, the settings or the output cannot be used.
         BlipError: the checkpoint or the tokenizer cannot be.
         Interrupted: go on with the same request.
     """
+    with ExitStack() as held:
+        return _finetune(request, interrupted, waiting, held)
+
+
+def _finetune(
+    request: Request, interrupted: Callable[[], bool], waiting: Waiting, held: ExitStack
+) -> PackCard | None:
     settings, output = request.settings, request.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is there already: name another output, or remove it")
@@ -79,17 +94,20 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
     accelerator = _accelerator(request)
     display = Display(hidden=not accelerator.is_main_process)
     complaints = Complaints(display.say, request.strict)
-    read, held = _read(request, complaints)
-    rows, held_rows = _divided(read, held, request)
+    with waiting():
+        read, other = _read(request, complaints)
+        rows, held_rows = _divided(read, other, request)
     run = _described(request, base, read.language, rows, held_rows)
     folder = RunFolder(output)
     if accelerator.is_main_process:
+        held.callback(folder.end)
         folder.begin(run)
     accelerator.wait_for_everyone()
 
     encoder = Encoder(checkpoint, accelerator.device)
     pictures = list(dict.fromkeys(row.picture for row in [*rows, *held_rows]))
-    embedded, unreadable = _embedded(encoder, pictures, settings, complaints, display)
+    with waiting():
+        embedded, unreadable = _embedded(encoder, pictures, settings, complaints, display)
     del encoder
     rows, held_rows = (
         [row for row in some if row.picture not in unreadable] for some in (rows, held_rows)
@@ -123,6 +141,7 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
         training=_training(settings, standing, trained, accelerator),
     )
     first = accelerator.is_main_process
+    accelerator.wait_for_everyone()  # all have read the best state, which is cleared away
     if first:
         trained.model.cpu()
         _write(output, checkpoint, trained, card, settings)
