@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from worker.blip.checkpoint import Checkpoint
+from worker.blip.checkpoint import PARTS, Checkpoint
 from worker.blip.pack_card import PackCard
 from worker.blip.weights import SAFETENSORS
 from worker.training.finetune.card import readme
@@ -59,9 +59,10 @@ def write_checkpoint(
     folder: Path, base: Checkpoint, trained: Trained, card: PackCard, tokenizer: Path | None
 ) -> None:
     """A checkpoint in the published layout: the base's tensors, those that were trained in their
-    place."""
+    place. With another tokenizer it has no matching, which reads the base's words."""
     cpu = torch.device("cpu")
-    state = base.weights.load([""], torch.float32, cpu) | trained.tensors()
+    kept = [""] if tokenizer is None else [f"{part}." for part in PARTS["caption"]]
+    state = base.weights.load(kept, torch.float32, cpu) | trained.tensors()
     tied = (".cls.predictions.decoder.", "position_ids")
     save_file(
         _plain({name: t for name, t in state.items() if not any(part in name for part in tied)}),
