@@ -10,8 +10,10 @@ from transformers import BlipForConditionalGeneration
 
 from tests.blip_checkpoints import load_quietly
 from tests.finetuned import captions
+from tests.tokenizer_stand_ins import xlm_roberta
 from worker.blip.checkpoint import Checkpoint
 from worker.blip.hub import resolve
+from worker.blip.tokenizer import Tokenizer
 from worker.training.finetune import texts
 from worker.training.finetune.captioning import Captioning, CaptionRows
 from worker.training.finetune.matching import Matching, MatchRows, _hard
@@ -138,11 +140,15 @@ def test_a_caption_that_is_cut_is_not_taught_to_end(captioning: Any, tiny: Path)
     assert matched.cut == 1
 
 
-def test_words_that_the_tokenizer_does_not_know_are_counted(tiny: Path) -> None:
+def test_words_that_the_tokenizer_does_not_know_are_counted(tiny: Path, tmp_path: Path) -> None:
     tokenizer = Checkpoint(resolve(tiny), ["caption"]).tokenizer
+    taken_over = xlm_roberta()
+    taken_over.save_pretrained(tmp_path)
+    other = Tokenizer(tmp_path, {"vocab_size": len(taken_over)})
 
     assert texts.captions(tokenizer, ["红 色"], 40).unknown > 0.6
     assert texts.captions(tokenizer, ["word1"], 40).unknown == 0
+    assert texts.captions(other, ["ж щ"], 40).unknown > 0.3
 
 
 def test_a_hard_negative_is_never_right_and_is_mostly_what_looks_most_alike() -> None:
