@@ -89,6 +89,7 @@ def test_given_a_prompt_in_chinese_then_the_caption_goes_on_without_a_space(engi
         ({"cider_d": 9.8}, {"cider_d": 10.0}, {"cider_d": 10.0}),
         ({"exact": 0.1}, {"scenes_exact": 0.9}, {}),
         ({"exact": 1.0}, {"exact": 0.9}, {}),
+        ({"exact": 0.9, "images": 30.0}, {"exact": 0.9, "images": 40.0}, {}),
     ],
 )
 def test_given_figures_and_a_card_then_those_too_far_below_it_are_found(

@@ -88,6 +88,18 @@ def test_captions_that_look_alike_are_equal(tmp_path: Path) -> None:
     assert [row.caption for row in rows] == ["gr\u00fcn"] * 2
 
 
+def test_a_label_that_is_not_read_is_told_of(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    said: list[str] = []
+    row = {"image": "a.png", "caption": "one", "label": 0}
+
+    rows = read(write(tmp_path / "m.jsonl", [row, row]), Complaints(said.append))
+
+    assert [row.match for row in rows] == [True, True]
+    assert len(said) == 1
+    assert "a column named match" in said[0]
+
+
 def test_fields_beyond_the_last_column_say_nothing(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     (tmp_path / "m.csv").write_text("image,caption\na.png,one,two,three\na.png,four\n")
@@ -176,6 +188,7 @@ LANGUAGES = {
     "some that do not say": (("de", None), None, (2, "de")),
     "the one asked for": (("de", "fr", "de"), "de", (2, "de")),
     "whatever its case": (("pt-br", "fr"), "pt-BR", (1, "pt-BR")),
+    "one, in two cases": (("de", "DE"), None, (2, "de")),
 }
 
 

@@ -119,6 +119,11 @@ def read_rows(
             caption = chosen_column(
                 name, names, columns.caption, GUESSES["caption"], "captions", "--caption-column"
             )
+            if MATCH not in names and "label" in names:
+                complaints.say(
+                    f"the column label of {name} is not read: wrong pairs are said by a column "
+                    f"named {MATCH}"
+                )
         try:
             where = picture(position, said.get(image))
             language, match = _language(said.get(LANGUAGE)), _match(said.get(MATCH))
@@ -141,7 +146,7 @@ def of_language(rows: Iterable[Row], wanted: str | None) -> Rows:
     every = list(rows)
     found = Counter(row.language for row in every if row.language)
     there = ", ".join(f"{tag} ({count:,})" for tag, count in found.most_common())
-    if wanted is None and len(found) > 1:
+    if wanted is None and len({tag.lower() for tag in found}) > 1:
         raise ValueError(f"the data has several languages, {there}: say which with --language")
     language = wanted or next(iter(found), None)
     if wanted is not None and not is_language(wanted):

@@ -25,6 +25,8 @@ SCALES = {"bleu_4": 100.0, "cider_d": 10.0}
 """The best that a figure can be; 1 for shares."""
 MARGIN = 0.01
 """How much of its scale a figure may be below the card's."""
+COUNT = "images"
+"""No figure of quality: how many there were."""
 DIGITS = 4
 """After the point, in cards."""
 PACKS = Path(__file__).parents[2] / "checkpoints" / "packs"
@@ -86,7 +88,7 @@ def evaluate_manifest(
         good = {p: pixels for p, pixels in part if not isinstance(pixels, Unreadable)}
         said |= zip(good, _said(engine, pack, list(good.values()), beams), strict=True)
     judged = quality(list(said.values()), [references[one] for one in said], language)
-    return {**asdict(judged), "images": float(len(said))}
+    return {**asdict(judged), COUNT: float(len(said))}
 
 
 def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) -> dict[str, float]:
@@ -95,6 +97,7 @@ def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) 
         name: stated
         for name, stated in card.items()
         if name in found
+        and name != COUNT
         and round(found[name], DIGITS) < stated - margin * SCALES.get(_plain(name), 1.0)
     }
 
