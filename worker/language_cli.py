@@ -28,6 +28,8 @@ def evaluate(model: str, asked: Asked, dtype: str, as_json: bool) -> int:
     from worker.training.finetune.rows import Complaints
     from worker.training.languages import evaluate as languages
 
+    if asked.data is not None and asked.data.is_dir():
+        raise ValueError(f"{asked.data} is a folder: --data is a manifest, such as a .jsonl file")
     folder = asked.pack
     if folder is None and model == BUNDLED:
         tag = lookup(asked.language, [path.name for path in languages.PACKS.iterdir()])

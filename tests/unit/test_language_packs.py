@@ -185,6 +185,7 @@ def test_given_a_card_without_such_figures_then_nothing_is_held_and_it_is_said(
         (["--language", "en", "--save"], "writes into the card of a pack"),
         (["--language", "sv", "--scenes", "2"], "not in 'sv'"),
         (["--language", "de", "/nowhere"], "no pack"),
+        (["--language", "de", "--data", "/tmp"], "--data is a manifest"),
     ],
 )
 def test_given_a_mistake_then_it_is_said(

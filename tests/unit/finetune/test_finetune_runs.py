@@ -435,6 +435,17 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_rows_of_other_languages_are_left_aside_and_told_of(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_pairs(tmp_path / "data", captions(4), language=["de", "de-AT", "fr", "fr"])
+
+    card = finetune(request(manifest, tmp_path / "run", tiny, steps=1, language="de"))
+
+    assert card.data["rows"] == 1
+    assert "left aside: fr (2), de-AT (1)" in capsys.readouterr().err
+
+
 def test_an_early_stop_keeps_the_best_and_says_when_it_was(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ class RunFolder:
         """Keep the tensors after so many steps."""
         part = self.path / f"{BEST}.part"
         save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part)
+        synced(part)
         part.replace(self._best(step))
 
     def best(self, step: int) -> dict[str, Tensor]:
@@ -122,6 +123,15 @@ class RunFolder:
 
     def _best(self, step: int | None) -> Path:
         return self.path / f"{BEST}-{step}.safetensors"
+
+
+def synced(path: Path) -> None:
+    """Have the disk hold what was written into a file, or which files a folder has."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -97,6 +97,9 @@ def _finetune(
     with waiting():
         read, other = _read(request, complaints)
         rows, held_rows = _divided(read, other, request)
+    if read.others:
+        there = ", ".join(f"{tag} ({count:,})" for tag, count in read.others.most_common(20))
+        display.say(f"rows of other languages are left aside: {there}")
     run = _described(request, base, read.language, rows, held_rows)
     folder = RunFolder(output)
     if accelerator.is_main_process:
