@@ -23,10 +23,8 @@ SCENES = 1_000
 MAX_TOKENS = 48
 SCALES = {"bleu_4": 100.0, "cider_d": 10.0}
 """The best that a figure can be; 1 for shares."""
-MARGIN = 0.01
-"""How much of its scale a figure may be below the card's."""
 COUNT = "images"
-"""No figure of quality: how many there were."""
+"""Says how many captions were judged, and is no score."""
 DIGITS = 4
 """After the point, in cards."""
 PACKS = Path(__file__).parents[2] / "checkpoints" / "packs"
@@ -97,7 +95,6 @@ def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) 
         name: stated
         for name, stated in card.items()
         if name in found
-        and name != COUNT
         and round(found[name], DIGITS) < stated - margin * SCALES.get(_plain(name), 1.0)
     }
 
@@ -105,7 +102,7 @@ def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) 
 def save(folder: Path, figures: Mapping[str, float]) -> PackCard:
     """Write the figures into a pack's cards, in place of those of the same names."""
     card = read_card(folder)
-    rounded = {name: round(value, DIGITS) for name, value in figures.items()}
+    rounded = {name: round(value, DIGITS) for name, value in figures.items() if name != COUNT}
     scored = replace(card, scores={**card.scores, **rounded})
     scored.write(folder)
     (folder / "README.md").write_text(readme(scored), encoding="utf-8")
