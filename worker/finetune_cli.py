@@ -135,8 +135,8 @@ def finetune(
     with clear_errors():
         from producer.manifest.interrupt import Interrupt
         from worker.training.finetune.loop import Interrupted
+        from worker.training.finetune.request import Request
         from worker.training.finetune.rows import Columns
-        from worker.training.finetune.run import Request
         from worker.training.finetune.run import finetune as run
         from worker.training.finetune.settings import Settings
 
@@ -179,8 +179,8 @@ def finetune(
         )
         with Interrupt() as interrupt:
             try:
-                card = run(request, lambda: interrupt.came, interrupt.waiting)
-            except (Interrupted, KeyboardInterrupt):
+                card = run(request, lambda: interrupt.came)
+            except Interrupted:
                 raise fail(
                     f"stopped; the run is kept in {output}.training: the same command goes on "
                     f"with it",

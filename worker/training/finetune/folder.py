@@ -35,7 +35,7 @@ class Standing:
 
 
 class RunFolder:
-    """`DIR.training`, for an output DIR. `say` it is there does not make it: `begin` does."""
+    """`DIR.training`, for an output DIR. `begin` makes it."""
 
     def __init__(self, output: Path) -> None:
         self.path = output.with_name(output.name + ".training")
@@ -47,7 +47,7 @@ class RunFolder:
         run: everything that decides what is trained, as JSON.
 
         Raises:
-            ValueError: it is another run's, and what differs; or a process is at this one.
+            ValueError: it keeps the state of another run, and what differs; or a process is at it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -58,7 +58,7 @@ class RunFolder:
         except OSError:
             pass  # a file system without locks
         known = self.path / RUN
-        if not known.exists():
+        if not (self.path / STATE).exists():
             write_whole(known, json.dumps(run, indent=2, ensure_ascii=False).encode())
             return
         before = json.loads(known.read_text(encoding="utf-8"))
