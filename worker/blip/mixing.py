@@ -7,58 +7,22 @@ differ in size, so rows of each have words, a head and a search of their own.
 """
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from worker.blip.linear import Linear
+from worker.blip.lexicon import Lexicon, runs
 from worker.blip.lora import AdaptedLinear, beside, linear_at, with_modules
 from worker.blip.pack import Pack
-from worker.blip.search import Search
 from worker.blip.text import TextDecoder
-from worker.blip.tokenizer import Tokenizer
 
-T = TypeVar("T")
 _OF_IMAGES = "text.cross_key_values."
-
-
-class Lexicon(NamedTuple):
-    """A vocabulary and what the model knows of it; equal if it is the same one."""
-
-    tokenizer: Tokenizer
-    words: nn.Embedding
-    head: Linear
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, decoder: TextDecoder) -> "Lexicon":
-        """A decoder's."""
-        return cls(tokenizer, decoder.text.words, decoder.vocabulary)
-
-
-def in_order(packs: Sequence[Pack | None], lexicons: Sequence[Lexicon]) -> list[int]:
-    """The rows, those of one lexicon together, and among them those of one pack."""
-    first: dict[object, int] = {}
-    for key in (*lexicons, *packs):
-        first.setdefault(key, len(first))
-    return sorted(range(len(packs)), key=lambda row: (first[lexicons[row]], first[packs[row]]))
-
-
-def runs(values: Sequence[T]) -> list[tuple[T, slice]]:
-    """Equal values that follow each other, and where they do."""
-    found, start = [], 0
-    for value, equal in groupby(values):
-        stop = start + len(list(equal))
-        found.append((value, slice(start, stop)))
-        start = stop
-    return found
 
 
 def mixed_decoder(
     base: TextDecoder, packs: Sequence[Pack | None], lexicons: Sequence[Lexicon]
 ) -> TextDecoder:
-    """A decoder for a batch of these rows, in this order. Its `logits` are SideBySide's to take.
+    """A decoder for a batch of these rows, in this order. Its `logits` are what heads read.
 
     packs, lexicons: of each row, as `in_order` puts them.
     """
@@ -89,33 +53,6 @@ def project_images(base: TextDecoder, packs: Sequence[Pack | None], embeddings: 
         decoder = (pack and pack.decoder) or base
         decoder.text.project_images(embeddings[rows], cross[:, :, rows])
     return cross
-
-
-class SideBySide:
-    """Searches of rows that follow each other, each with its own lexicon, as one: see Search.
-
-    `advance` takes what the heads read, [B, width, hidden]. A search whose rows have all the tokens
-    that they may have is not asked again.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Search, Lexicon, slice]]) -> None:
-        self._parts = parts
-        self.width = parts[0][0].width
-        self.steps = max(search.steps for search, _, _ in parts)
-        self._latest: list[tuple[Tensor, Tensor]] = [()] * len(parts)  # type: ignore[list-item]
-
-    @property
-    def done(self) -> Tensor:
-        """bool [B]."""
-        return torch.cat([search.done for search, _, _ in self._parts])
-
-    def advance(self, step: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """See Search."""
-        for at, (search, lexicon, rows) in enumerate(self._parts):
-            if step < search.steps:
-                self._latest[at] = search.advance(step, lexicon.head(logits[rows]))
-        token_ids, parents = zip(*self._latest, strict=True)
-        return torch.cat(token_ids), torch.cat(parents)
 
 
 class _Words(nn.Module):
