@@ -42,12 +42,14 @@ class Asked(NamedTuple):
     """One item of a batch: framed pixels, uint8 [H, W, 3], or None, and what is wanted of them.
 
     weight: its cost on the device, in images. packs: those that answer it, held until they have.
+    filtered: whether its captions are to be matched with it.
     """
 
     pixels: Any
     wanted: Any
     weight: int = 1
     packs: Answering = NO_PACKS
+    filtered: bool = False
 
 
 @dataclass(frozen=True)

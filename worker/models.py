@@ -203,7 +203,8 @@ class Models:
                 wanted = self._engine_options(options)
                 tokens = options.num_return_sequences * options.max_new_tokens
                 weight = self._weight(job, tokens)
-                return key, [Asked(pixels, wanted, weight) for pixels in images]
+                one = Asked(None, wanted, weight, filtered=job.filter is not None)
+                return key, [one._replace(pixels=pixels) for pixels in images]
             case MatchJob():
                 key = BatchKey("match", resolution=resolution, position_zero=job.position_zero)
                 key = key._replace(explain=_how(job.explain))
@@ -303,14 +304,16 @@ class Models:
         self, key: BatchKey, images: Any, payloads: Sequence[Asked], captions: Sequence[Any]
     ) -> list[Looked]:
         """Captions with their matches: on the same pass of the vision encoder, where the two models
-        share it, else on another. Vectors are the checkpoint's own, whatever pack weighs."""
+        share it, else on another. Vectors are the checkpoint's own, whatever pack weighs; captions
+        that nothing filters have no matches."""
         matcher = self.engine("match")
         if not self._one_vision:
             own = self.engine("caption").image_size
             side = own[0] if own != matcher.image_size else None
             pixels = [one.pixels for one in payloads]
             images = matcher.encode(pixels, "native", key.resolution or side)
-        texts = [[one.text for one in row] for row in captions]
+        asked = zip(payloads, captions, strict=True)
+        texts = [[one.text for one in row] if item.filtered else [] for item, row in asked]
         matches = matcher.match(images, texts, **_one_pack(payloads[0].packs.weigher))
         vectors = matcher.embed(images).tolist()
         return [Looked(*row) for row in zip(captions, matches, vectors, strict=True)]

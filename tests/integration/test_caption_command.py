@@ -373,6 +373,11 @@ def resident(pid: int) -> int:
 def test_given_100_000_references_then_memory_is_flat_and_under_200_megabytes(
     desk: Desk, name: str
 ) -> None:
+    # pyarrow loads pandas where it is, 50 MB of it; the command is installed without.
+    absent = desk.folder / "absent"
+    absent.mkdir()
+    (absent / "pandas.py").write_text('raise ImportError("as if it were not installed")\n')
+    desk.environment = {"PYTHONPATH": f"{absent}:{desk.environ()['PYTHONPATH']}"}
     count = 100_000
     parquet(desk.folder / "in.parquet", count)
     desk.work()

@@ -343,3 +343,26 @@ def test_given_a_tokenizer_without_enc_then_a_job_that_asks_for_it_is_invalid(
     with pytest.raises(JobFailed, match=r"has no \[ENC\]") as caught:
         models.plan(kind(image=IMAGE, texts=("a b",), position_zero="enc"))
     assert caught.value.code is ErrorCode.JOB_INVALID
+
+
+def test_given_captions_that_are_embedded_alone_then_their_texts_are_not_weighed(
+    models: Models, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighed: list[list[list[str]]] = []
+    match = Engine.match
+
+    def counted(self: Engine, images: Any, texts: Any, *rest: Any, **named: Any) -> Any:
+        weighed.append(texts)
+        return match(self, images, texts, *rest, **named)
+
+    monkeypatch.setattr(Engine, "match", counted)
+    embedded = CaptionJob(image=IMAGE, embed="list")
+    both = filtered(min_itm_probability=None).model_copy(update={"options": CaptionOptions()})
+    answers = answered(models, embedded, both, embedded)
+    [texts] = weighed
+    assert [len(row) for row in texts] == [0, 1, 0]
+    assert [len(answer.embeddings or ()) for answer in answers] == [1, 0, 1]
+    [caption] = answers[1].captions or ()
+    assert caption.itm_probability is not None
+    answered(models, embedded)
+    assert weighed[1] == [[]]
