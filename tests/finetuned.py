@@ -1,12 +1,14 @@
 """Pairs on disk for fine-tuning, and what a run needs, small."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.blip_checkpoints import noise_images
-from worker.training.finetune.run import Request
+from worker.blip.pack_card import PackCard
+from worker.training.finetune.request import Request
+from worker.training.finetune.run import finetune as run
 from worker.training.finetune.settings import Settings
 
 WORDS = ["word1", "word2", "word3", "word4", "word5", "word6", "word7", "word8"]
@@ -45,6 +47,13 @@ def request(data: Path, output: Path, model: Path, **given: Any) -> Request:
         cpu=True,
         **own,
     )
+
+
+def finetune(asked: Request, interrupted: Callable[[], bool] = lambda: False) -> PackCard:
+    """A run in the only process that there is."""
+    card = run(asked, interrupted)
+    assert card is not None
+    return card
 
 
 def losses(output: Path) -> list[dict[str, float]]:

@@ -135,8 +135,8 @@ def finetune(
     with clear_errors():
         from producer.manifest.interrupt import Interrupt
         from worker.training.finetune.loop import Interrupted
+        from worker.training.finetune.request import Request
         from worker.training.finetune.rows import Columns
-        from worker.training.finetune.run import Request
         from worker.training.finetune.run import finetune as run
         from worker.training.finetune.settings import Settings
 

@@ -1,8 +1,6 @@
 """Tokenizers trained for a language: what they spell, and that texts come back."""
 
 import random
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -91,20 +89,10 @@ def test_given_an_unknown_character_then_only_itself_is_unknown() -> None:
     assert tokenizer.tokenize("红☃色") == ["红", "[UNK]", "色"]
 
 
-def test_given_equal_texts_then_tokenizers_are_equal_in_any_process() -> None:
-    code = (
-        "from tests.unit.test_wordpiece import captions\n"
-        "from worker.training.wordpiece import train\n"
-        "print(sorted(train(captions('de')).get_vocab().items(), key=lambda item: item[1]))"
-    )
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, check=True, text=True
-        ).stdout
-        for _ in range(2)
-    ]
-    assert said[0] == said[1]
-    assert "Dreieck" in said[0]
+def test_given_equal_texts_then_tokenizers_are_equal() -> None:
+    """Not so by itself: the library's trainer decides between equal counts by chance."""
+    first, *others = [wordpiece.train(captions("de")).get_vocab() for _ in range(5)]
+    assert all(other == first for other in others)
 
 
 def test_given_few_pieces_then_words_are_spelt_in_several() -> None:

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from worker.blip.framing import PUBLISHED
+from worker.training.finetune.data import Data
 from worker.training.finetune.on_disk import open_dataset, read_dataset
 from worker.training.finetune.pictures import FilePicture, Unreadable, pixels
 from worker.training.finetune.rows import (
     Columns,
     Complaints,
     Row,
-    Rows,
     of_language,
     read_manifest,
     split,
@@ -166,9 +166,10 @@ LANGUAGES = {
 def test_rows_of_a_language_are_trained_on(
     there: tuple[str | None, ...], wanted: str | None, expected: tuple[int, str | None]
 ) -> None:
-    found = of_language(rows_of(*there), wanted)
+    rows, language, others = of_language(rows_of(*there), wanted)
 
-    assert (len(found.rows), found.language) == expected
+    assert (len(rows), language) == expected
+    assert others == len(there) - len(rows)
 
 
 UNKNOWN = {
@@ -209,7 +210,7 @@ def test_other_captions_or_labels_are_other_data() -> None:
 
     same = Picture(Path("0.png"), "0.png")
     digests = {
-        Rows([Row("0", same, one.caption, None, one.match)], None).digest()
+        Data([Row("0", same, one.caption, None, one.match)], [], None).digest()
         for one in [row, *others]
     }
 

@@ -10,13 +10,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from worker.blip.checkpoint import Checkpoint
 from worker.blip.framing import Framing
 from worker.blip.images import framing, normalise, stacked
 from worker.blip.vision import VisionModel, vision_weights
-from worker.training.finetune.pictures import Picture, Unreadable, pixels
+from worker.training.finetune.pictures import LIMITS, Picture, Unreadable, pixels
 from worker.training.scores import batched
 
 TOKENS_AT_ONCE = 5_000
@@ -131,6 +132,8 @@ def readings(pictures: Iterable[Picture], framing: Framing) -> Iterator[Read]:
         except Unreadable as exc:
             return picture, exc
 
+    # `decode` sets Pillow's own limit and puts it back: for several threads it has to be the same.
+    Image.MAX_IMAGE_PIXELS = LIMITS.max_pixels
     with ThreadPoolExecutor(READERS) as pool:
         for part in batched(pictures, 16 * READERS):
             yield from pool.map(read, part)

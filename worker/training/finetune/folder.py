@@ -34,7 +34,7 @@ class Standing:
 
 
 class RunFolder:
-    """`DIR.training`, for an output DIR. `say` it is there does not make it: `begin` does."""
+    """`DIR.training`, for an output DIR. `begin` makes it."""
 
     def __init__(self, output: Path) -> None:
         self.path = output.with_name(output.name + ".training")
@@ -45,11 +45,11 @@ class RunFolder:
         run: everything that decides what is trained, as JSON.
 
         Raises:
-            ValueError: it is another run's, and what differs.
+            ValueError: it keeps the state of another run, and what differs.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         known = self.path / RUN
-        if not known.exists():
+        if not (self.path / STATE).exists():
             write_whole(known, json.dumps(run, indent=2, ensure_ascii=False).encode())
             return
         before = json.loads(known.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ class RunFolder:
         path = self.path / STATE
         if not path.exists():
             return None
-        kept = torch.load(path, weights_only=True)
+        kept = torch.load(path, map_location="cpu", weights_only=True)
         return Standing(**kept["standing"]), kept["tensors"], kept["optimizer"]
 
     def keep_best(self, step: int, tensors: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,6 @@ part of them, and gradients are averaged; on one device and on several a step le
 rows, to within rounding.
 """
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from worker.blip.memory import PeakMemory
 from worker.training.finetune.display import Display
 from worker.training.finetune.folder import RunFolder, Standing
 from worker.training.finetune.losses import Losses
@@ -61,6 +61,7 @@ def train(
     display: Display,
     interrupted: Callable[[], bool],
     save_every_s: float,
+    memory: PeakMemory,
 ) -> Standing:
     """Train to the end, or go on to it from what the folder keeps; the model then has the best.
 
@@ -73,6 +74,7 @@ def train(
             f"--batch is over all processes: {settings.batch} rows are too few for "
             f"{accelerator.num_processes}"
         )
+    module.to(accelerator.device)  # before the optimizer is made: its state goes where weights are
     parameters = trained.parameters()
     optimizer = torch.optim.AdamW(_groups(parameters, settings), betas=BETAS, fused=True)
     standing = Standing()
@@ -91,7 +93,7 @@ def train(
     losses = Losses(folder.path, standing.step) if main else None
 
     def save() -> None:
-        standing.peak_bytes = max(standing.peak_bytes, peak_bytes(device))
+        standing.peak_bytes = max(standing.peak_bytes, memory.peak_bytes())
         if main:
             folder.save(standing, dict(parameters), optimizer.state_dict())
 
@@ -140,12 +142,13 @@ def train(
                 validated()
             now_s = time.monotonic()
             stop = _any(accelerator, interrupted())
-            if stop or now_s >= saved_s + save_every_s or standing.step == steps:
+            ended = standing.step == steps or _stale(standing, settings)
+            if stop or ended or now_s >= saved_s + save_every_s:
                 standing.seconds += now_s - since_s
                 since_s = saved_s = now_s
                 save()
                 saved_s = time.monotonic()
-            if stop and standing.step < steps:
+            if stop and not ended:
                 raise Interrupted
     finally:
         display.end()
@@ -199,10 +202,3 @@ def _any(accelerator: Any, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(int(flag), device=accelerator.device), "sum"))
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has had: the device's for a GPU, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,6 +1,5 @@
 """Where training images are, and their pixels: opened as carefully as a worker opens them."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,11 +100,3 @@ def pixels(picture: Picture, framing: Framing) -> NDArray[np.uint8]:
         return decode(picture.read(), LIMITS, framing).images[0]
     except (OSError, Fault, JobFailed) as exc:
         raise Unreadable(getattr(exc, "strerror", None) or str(exc)) from exc
-
-
-def digest(pictures: list[Picture]) -> str:
-    """SHA-256 over the identities of pictures, in order."""
-    found = hashlib.sha256()
-    for picture in pictures:
-        found.update(picture.identity().encode("utf-8", "surrogateescape") + b"\n")
-    return found.hexdigest()

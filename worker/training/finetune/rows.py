@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from producer.manifest.reference import BadReference, Reference
 from producer.manifest.tables import GUESSES, chosen_column
@@ -59,21 +59,12 @@ class Columns:
     caption: str | None = None
 
 
-@dataclass
-class Rows:
+class Rows(NamedTuple):
     """Rows of one language, and how many there were of others."""
 
     rows: list[Row]
     language: str | None
-    others: Counter[str] = field(default_factory=Counter)
-
-    def digest(self) -> str:
-        """SHA-256 over what the rows say, and the names and sizes of their images."""
-        found = hashlib.sha256()
-        for row in self.rows:
-            said = f"{row.picture.identity()}\t{row.caption}\t{row.match}\n"
-            found.update(said.encode("utf-8", "surrogateescape"))
-        return found.hexdigest()
+    others: int
 
 
 def read_manifest(path: Path, columns: Columns, complaints: Complaints) -> Iterator[Row]:
@@ -149,8 +140,7 @@ def of_language(rows: Iterable[Row], wanted: str | None) -> Rows:
     own = [row for row in every if (row.language or tag).lower() == tag]
     if every and not own:
         raise ValueError(f"no row is of the language {wanted}; the data has {there}")
-    others = Counter({name: count for name, count in found.items() if name.lower() != tag})
-    return Rows(own, language, others)
+    return Rows(own, language, len(every) - len(own))
 
 
 def split(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -195,12 +185,3 @@ def _match(said: object) -> bool:
     if found is None:
         raise BadReference(f"The match is 0 or 1, true or false, not {said!r}.")
     return found
-
-
-def facts(rows: list[Row]) -> Mapping[str, Any]:
-    """What a card says of rows."""
-    return {
-        "rows": len(rows),
-        "images": len({row.picture for row in rows}),
-        "labelled_false": sum(not row.match for row in rows),
-    }

@@ -1,63 +1,34 @@
 """A fine-tuning run from its data to its output, or on from where it was left."""
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from producer.manifest.parquet import NotInstalled
 from worker.blip.checkpoint import Checkpoint
 from worker.blip.hub import resolve
+from worker.blip.memory import PeakMemory
 from worker.blip.pack_card import Base, PackCard
 from worker.training.finetune.captioning import Captioning, CaptionRows
+from worker.training.finetune.data import read_data
 from worker.training.finetune.display import Display
 from worker.training.finetune.embedded import Embedded, Encoder, Live, check, keep
 from worker.training.finetune.folder import RunFolder, Standing
-from worker.training.finetune.loop import Batches, peak_bytes, train
+from worker.training.finetune.loop import Batches, Interrupted, train
 from worker.training.finetune.matching import Matching, MatchRows
+from worker.training.finetune.memory import give_back_freed_blocks
 from worker.training.finetune.model import Trained, load, recompute
-from worker.training.finetune.on_disk import open_dataset, read_dataset
-from worker.training.finetune.output import (
-    TOKENIZER_FILES,
-    write_checkpoint,
-    write_output,
-    write_pack,
-)
+from worker.training.finetune.output import write_checkpoint, write_output, write_pack
 from worker.training.finetune.pictures import Picture
-from worker.training.finetune.rows import (
-    Columns,
-    Complaints,
-    Row,
-    Rows,
-    facts,
-    of_language,
-    read_manifest,
-    split,
-)
+from worker.training.finetune.request import Request
+from worker.training.finetune.rows import Complaints, Row
 from worker.training.finetune.settings import Settings
 from worker.training.finetune.texts import captions, texts_to_match
 
 UNKNOWN_WARNING, UNKNOWN_ERROR = 0.05, 0.9
 """Shares of tokens that the tokenizer has no word for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """Where everything is. validation: a manifest, a dataset's folder, or a share of the data."""
-
-    data: Path
-    output: Path
-    model: str
-    name: str
-    settings: Settings
-    language: str | None = None
-    validation: Path | float | None = None
-    columns: Columns = field(default_factory=Columns)
-    strict: bool = False
-    save_every_s: float = 60.0
-    cpu: bool = False
 
 
 def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) -> PackCard | None:
@@ -73,53 +44,51 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
     settings, output = request.settings, request.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is there already: name another output, or remove it")
+    give_back_freed_blocks()
     checkpoint = Checkpoint(resolve(request.model), [settings.task])
     base = Base(checkpoint.model_id, checkpoint.revision, checkpoint.weights.digest_of(""))
     PackCard(name=request.name, task=settings.task, base=base, language=request.language)
     accelerator = _accelerator(request)
+    memory = PeakMemory(accelerator.device)
     display = Display(hidden=not accelerator.is_main_process)
     complaints = Complaints(display.say, request.strict)
-    read, held = _read(request, complaints)
-    rows, held_rows = _divided(read, held, request)
-    run = _described(request, base, read.language, rows, held_rows)
+    data = read_data(
+        request.data, request.validation, request.language, request.columns, settings, complaints
+    )
+    if data.others:
+        display.say(f"{data.others:,} rows of other languages are left aside")
     folder = RunFolder(output)
     if accelerator.is_main_process:
-        folder.begin(run)
+        folder.begin(request.identity(base, data))
     accelerator.wait_for_everyone()
 
     encoder = Encoder(checkpoint, accelerator.device)
-    pictures = list(dict.fromkeys(row.picture for row in [*rows, *held_rows]))
-    embedded, unreadable = _embedded(encoder, pictures, settings, complaints, display)
-    del encoder
-    rows, held_rows = (
-        [row for row in some if row.picture not in unreadable] for some in (rows, held_rows)
+    embedded, unreadable = _embedded(
+        encoder, data.pictures, settings, complaints, display, interrupted
     )
-    if not rows:
-        raise ValueError(f"{request.data} has no row to train on ({complaints.count} left out)")
+    del encoder
+    data = data.without(unreadable)
+    if not data.rows:
+        raise ValueError(f"no image of {request.data} can be read")
     trained = load(checkpoint, settings)
-    module, batches = _task(trained, settings, rows, embedded, display)
+    module, batches = _task(trained, settings, data.rows, embedded, display)
     validation = None
-    if held_rows:
-        validation = _task(trained, settings, held_rows, embedded, display)[1]
+    if data.held:
+        validation = _task(trained, settings, data.held, embedded, display)[1]
     if settings.gradient_checkpointing:
         recompute(trained.model)
     standing = train(
         accelerator, module, trained, batches, validation, settings, folder, display, interrupted,
-        request.save_every_s,
+        request.save_every_s, memory,
     )  # fmt: skip
 
-    standing.peak_bytes = max(standing.peak_bytes, peak_bytes(accelerator.device))
+    standing.peak_bytes = max(standing.peak_bytes, memory.peak_bytes())
     card = PackCard(
         name=request.name,
         task=settings.task,
         base=base,
-        language=read.language,
-        data={
-            "source": request.data.name,
-            **facts(rows),
-            "validation_rows": len(held_rows),
-            "left_out": complaints.count,
-        },
+        language=data.language,
+        data={"source": request.data.name, **data.facts(), "left_out": complaints.count},
         training=_training(settings, standing, trained, accelerator),
     )
     first = accelerator.is_main_process
@@ -141,50 +110,13 @@ def _accelerator(request: Request) -> Any:
     return Accelerator(cpu=request.cpu, mixed_precision="bf16" if request.settings.bf16 else "no")
 
 
-def _read(request: Request, complaints: Complaints) -> tuple[Rows, Rows | None]:
-    """The rows of the data, and those of a validation set of its own."""
-    rows, held = _rows(request.data, request.columns, complaints)
-    read = of_language(rows, request.language)
-    if isinstance(request.validation, Path):
-        held, _ = _rows(request.validation, request.columns, complaints)
-    if isinstance(request.validation, float) or held is None:
-        return read, None
-    return read, of_language(held, request.language or read.language)
-
-
-def _rows(
-    path: Path, columns: Columns, complaints: Complaints
-) -> tuple[list[Row], list[Row] | None]:
-    if not path.is_dir():
-        return list(read_manifest(path, columns, complaints)), None
-    parts = [
-        None if part is None else list(read_dataset(part, path.name, path, columns, complaints))
-        for part in open_dataset(path)
-    ]
-    return parts[0] or [], parts[1]
-
-
-def _divided(read: Rows, held: Rows | None, request: Request) -> tuple[list[Row], list[Row]]:
-    rows, held_rows = read.rows, held.rows if held is not None else []
-    if isinstance(request.validation, float):
-        rows, held_rows = split(rows, request.validation, request.settings.seed)
-    if request.settings.task == "caption":
-        rows, held_rows = ([row for row in some if row.match] for some in (rows, held_rows))
-    if not rows:
-        raise ValueError(f"{request.data} has no row to train on")
-    if request.validation is not None and not held_rows:
-        raise ValueError("the validation set is empty: name a larger share, or another file")
-    if request.settings.patience and not held_rows:
-        raise ValueError("--patience needs --validation")
-    return rows, held_rows
-
-
 def _embedded(
     encoder: Encoder,
     pictures: Sequence[Picture],
     settings: Settings,
     complaints: Complaints,
     display: Display,
+    interrupted: Callable[[], bool],
 ) -> tuple[Embedded, set[Picture]]:
     """The images after the ViT, and those that cannot be read."""
     unreadable: set[Picture] = set()
@@ -193,15 +125,19 @@ def _embedded(
         complaints.add(picture.name, reason)
         unreadable.add(picture)
 
+    def watched(some: Iterable[Picture]) -> Iterator[Picture]:
+        for picture in display.images("looking at images", some):
+            if interrupted():
+                raise Interrupted
+            yield picture
+
     if encoder.bytes(len(pictures)) <= settings.cache_gib * 2**30:
-        return keep(
-            encoder, pictures, bad, lambda p: display.images("encoding images", p)
-        ), unreadable
+        return keep(encoder, pictures, bad, watched), unreadable
     display.say(
         f"{len(pictures):,} encoded images take {encoder.bytes(len(pictures)) / 2**30:.1f} GiB, "
         f"more than --cache-gib: each is encoded whenever it is needed"
     )
-    check(encoder, pictures, bad, lambda p: display.images("checking images", p))
+    check(encoder, pictures, bad, watched)
     return Live(encoder), unreadable
 
 
@@ -230,32 +166,6 @@ def _task(
         return Captioning(trained.model), CaptionRows(rows, tokens, embedded)
     first = tokenizer.cls_id if tokenizer.enc_id is None else tokenizer.enc_id
     return Matching(trained.model, first), MatchRows(rows, tokens, embedded)
-
-
-def _described(
-    request: Request, base: Base, language: str | None, rows: list[Row], held: list[Row]
-) -> dict[str, Any]:
-    """Everything that decides what is trained, as JSON."""
-    settings = asdict(replace(request.settings, tokenizer=None))
-    return {
-        "base": base.digest,
-        "tokenizer": _files_digest(request.settings.tokenizer),
-        "language": language,
-        "name": request.name,
-        "data": Rows(rows, language).digest(),
-        "validation": Rows(held, language).digest(),
-        **{f"--{name.replace('_', '-')}": value for name, value in settings.items()},
-    }
-
-
-def _files_digest(folder: Path | None) -> str | None:
-    if folder is None:
-        return None
-    digest = hashlib.sha256()
-    for name in TOKENIZER_FILES:
-        if (folder / name).is_file():
-            digest.update(name.encode() + (folder / name).read_bytes())
-    return digest.hexdigest()
 
 
 def _training(

@@ -1,4 +1,8 @@
-"""Chinese, in simplified characters: no spaces, a measure word for each noun, the place first."""
+"""Chinese, in simplified characters: no spaces, what describes before its noun, measure words.
+
+A caption is at most 19 characters long: each is a token, and a caption has 20 by default, with the
+one that ends it.
+"""
 
 from worker.training.scenes import Scene, Shape
 
@@ -22,23 +26,21 @@ COLOURS = {
     "cyan": "青色",
     "pink": "粉色",
 }
-BACKGROUNDS = {"white": "白色", "gray": "灰色", "black": "黑色", "beige": "米色"}
+BACKGROUNDS = {"white": "白底", "gray": "灰底", "black": "黑底", "beige": "米色底"}
 RELATIONS = {"left of": "左边", "above": "上方"}
 
 
 def caption(scene: Scene) -> str:
-    """ "白色背景上，一个小的红色圆形在一个大的蓝色正方形的左边".
-
-    That a shape is there is said with 有: "白色背景上有一个小的红色圆形"; where it is, with 在.
-    """
-    said = [phrase(shape) for shape in scene.shapes]
-    ground = f"{BACKGROUNDS[scene.background]}背景上"
+    """ "红色小圆形在蓝色大正方形左边，白底"; what is alone is counted: "一个红色小圆形，白底"."""
+    first, *others = scene.shapes
+    ground = BACKGROUNDS[scene.background]
     if scene.relation is None:
-        return f"{ground}有{said[0]}"
-    return f"{ground}，{said[0]}在{said[1]}的{RELATIONS[scene.relation]}"
+        measure, _ = KINDS[first.kind]
+        return f"一{measure}{phrase(first)}，{ground}"
+    return f"{phrase(first)}在{phrase(others[0])}{RELATIONS[scene.relation]}，{ground}"
 
 
 def phrase(shape: Shape) -> str:
-    """A shape: "一个小的红色圆形"."""
-    measure, noun = KINDS[shape.kind]
-    return f"一{measure}{SIZES[shape.size]}的{COLOURS[shape.colour]}{noun}"
+    """A shape: "红色小圆形"."""
+    _, noun = KINDS[shape.kind]
+    return f"{COLOURS[shape.colour]}{SIZES[shape.size]}{noun}"

@@ -23,8 +23,8 @@ SCENES = 1_000
 MAX_TOKENS = 48
 SCALES = {"bleu_4": 100.0, "cider_d": 10.0}
 """The best that a figure can be; 1 for shares."""
-MARGIN = 0.01
-"""How much of its scale a figure may be below the card's."""
+COUNT = "images"
+"""Says how many captions were judged, and is no score."""
 PACKS = Path(__file__).parents[2] / "checkpoints" / "packs"
 _BATCH = 50
 
@@ -84,7 +84,7 @@ def evaluate_manifest(
         good = {p: pixels for p, pixels in part if not isinstance(pixels, Unreadable)}
         said |= zip(good, _said(engine, pack, list(good.values()), beams), strict=True)
     judged = quality(list(said.values()), [references[one] for one in said], language)
-    return {**asdict(judged), "images": float(len(said))}
+    return {**asdict(judged), COUNT: float(len(said))}
 
 
 def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) -> dict[str, float]:
@@ -99,7 +99,7 @@ def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) 
 def save(folder: Path, figures: Mapping[str, float]) -> PackCard:
     """Write the figures into a pack's cards, in place of those of the same names."""
     card = read_card(folder)
-    rounded = {name: round(value, 4) for name, value in figures.items()}
+    rounded = {name: round(value, 4) for name, value in figures.items() if name != COUNT}
     scored = replace(card, scores={**card.scores, **rounded})
     scored.write(folder)
     (folder / "README.md").write_text(readme(scored), encoding="utf-8")
