@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from worker.blip.decoding import decode
 from worker.blip.encoded import EncodedImages
-from worker.blip.mixing import Lexicon, SideBySide, in_order, mixed_decoder, project_images, runs
+from worker.blip.lexicon import Lexicon, in_order, runs
+from worker.blip.mixed_search import mixed_search
+from worker.blip.mixing import mixed_decoder, project_images
 from worker.blip.options import CaptionOptions
 from worker.blip.pack import Pack
 from worker.blip.results import Caption
@@ -44,7 +46,7 @@ def caption_images(
     for members in groups(asked.options, [len(prompt) for prompt in asked.prompts]):
         own = [asked.packs[row] for row in members]
         if any(pack is not own[0] for pack in own):
-            lexicons = [_lexicon(steps, tokenizer, pack) for pack in own]
+            lexicons = [Lexicon.of(pack, tokenizer, steps.decoder) for pack in own]
             order = in_order(own, lexicons)
             members, lexicons = [members[at] for at in order], [lexicons[at] for at in order]
             found = _mixed(steps, encoded.some(members), asked.some(members), lexicons)
@@ -76,26 +78,11 @@ def _mixed(
     """Of images with several packs, in the order of `in_order`."""
     base = steps.decoder
     cross = project_images(base, asked.packs, encoded.embeddings)
-    parts = [
-        (
-            search_for(asked.options[rows], asked.prompts[rows], lexicon.tokenizer, cross.device),
-            rows,
-        )
-        for lexicon, rows in runs(lexicons)
-    ]
-    together = SideBySide([(search, lexicons[rows.start], rows) for search, rows in parts])
+    search = mixed_search(asked.options, asked.prompts, lexicons, cross.device)
     mixed = Steps(mixed_decoder(base, asked.packs, lexicons), static=False, capture=False)
-    decode(mixed, cross, asked.prompts, together, encoded.key_mask)
+    decode(mixed, cross, asked.prompts, search, encoded.key_mask)
     return [
         captions
-        for search, rows in parts
-        for captions in captions_of(
-            search.hypotheses(), asked.options[rows], lexicons[rows.start].tokenizer
-        )
+        for found, (one, rows) in zip(search.hypotheses(), runs(lexicons), strict=True)
+        for captions in captions_of(found, asked.options[rows], one.tokenizer)
     ]
-
-
-def _lexicon(steps: Steps, tokenizer: Tokenizer, pack: Pack | None) -> Lexicon:
-    if pack is None or pack.decoder is None:
-        return Lexicon.of(tokenizer, steps.decoder)
-    return Lexicon.of(pack.tokenizer, pack.decoder)

@@ -13,7 +13,8 @@ from tests.blip_checkpoints import noise_images
 from worker.blip import Caption, CaptionOptions, Engine, Pack
 from worker.blip import captioning as captioning_module
 from worker.blip.adapter_files import TENSOR_FILE
-from worker.blip.mixing import Lexicon, in_order, runs
+from worker.blip.lexicon import Lexicon, in_order, runs
+from worker.blip.mixed_search import alike
 from worker.blip.random_pack import PackShape, write_random_pack
 from worker.blip.steps import Steps
 
@@ -179,13 +180,9 @@ def test_given_rows_then_equal_vocabularies_follow_each_other_and_among_them_equ
 ) -> None:
     decoder = packs.engine._modules.decoder
     assert decoder is not None
-    own = Lexicon.of(packs.engine._tokenizer, decoder)
     _, one, two, plain, others, *_ = packs.known
     rows = [one, None, two, plain, one, others, None, plain]
-    lexicons = [
-        own if pack in (None, plain, others) else Lexicon.of(pack.tokenizer, pack.decoder)  # type: ignore[union-attr, arg-type]
-        for pack in rows
-    ]
+    lexicons = [Lexicon.of(pack, packs.engine._tokenizer, decoder) for pack in rows]
     order = in_order(rows, lexicons)
     assert order == [0, 4, 1, 6, 3, 7, 5, 2]
     assert runs([rows[at] for at in order]) == [
@@ -200,6 +197,30 @@ def test_given_rows_then_equal_vocabularies_follow_each_other_and_among_them_equ
         slice(2, 7),
         slice(7, 8),
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        ({}, True),
+        ({"prompt": "a", "repetition_penalty": 2.0, "num_beams": 1}, True),
+        ({"do_sample": True, "top_k": 3, "seed": 1}, True),
+        ({"prefix": "a"}, False),
+        ({"bad_words": ["a"]}, False),
+        ({"stop_strings": ["a"]}, False),
+        ({"max_chars": 125}, False),
+        ({"no_repeat_ngram_size": 1}, False),
+    ],
+    ids=str,
+)
+def test_given_options_that_read_tokens_as_text_then_vocabularies_are_searched_apart(
+    packs: Packs, options: dict[str, Any], same: bool
+) -> None:
+    decoder = packs.engine._modules.decoder
+    assert decoder is not None
+    rows = [CaptionOptions(max_new_tokens=9), CaptionOptions(**options)]
+    lexicons = [Lexicon.of(pack, packs.engine._tokenizer, decoder) for pack in packs.known[:2]]
+    assert alike(rows, lexicons) is same
 
 
 def test_given_no_gradients_are_asked_for_then_none_are_kept(packs: Packs) -> None:

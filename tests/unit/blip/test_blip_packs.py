@@ -136,6 +136,19 @@ def test_given_a_pack_then_captions_are_transformers_own_of_the_merged_checkpoin
     assert [row[0].token_ids for row in found] == expected
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_given_a_pack_whose_special_ids_are_others_then_a_mix_gives_each_row_its_own(
+    case: Case, beams: int
+) -> None:
+    images = noise_images(5, seed=2)
+    packs = [case.pack, None, case.pack, None, None]
+    found = case.engine.caption(images, packs=packs, num_beams=beams)
+    for row, image, pack in zip(found, images, packs, strict=True):
+        [alone] = case.engine.caption(image, packs=pack, num_beams=beams)
+        assert row[0].token_ids == alone[0].token_ids
+        assert row[0].text == alone[0].text
+
+
 @pytest.mark.parametrize("method", ["attention", "gradcam", "rollout"])
 def test_given_packs_when_explained_then_maps_are_those_of_each_ones_merged_checkpoint(
     case: Case, method: Any

@@ -1,4 +1,4 @@
-"""Wall-clock medians, sides taking turns."""
+"""Wall-clock times, sides taking turns."""
 
 import statistics
 import time
@@ -11,7 +11,15 @@ import torch
 def medians(
     sides: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of one call of each side: the median over rounds.
+    """Seconds of one call of each side: the median over rounds. See `times`."""
+    took = times(sides, rounds, device)
+    return {name: statistics.median(seconds) for name, seconds in took.items()}
+
+
+def times(
+    sides: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of one call of each side in each round.
 
     Every round calls each side once; every other round in reverse order, so that what drifts
     (clocks, other load) meets all sides alike. Each call ends when the device is idle. Warm up
@@ -25,4 +33,4 @@ def medians(
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds[name].append(time.perf_counter() - start_s)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
