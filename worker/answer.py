@@ -11,6 +11,7 @@ from producer.contract import (
     CaptionJob,
     Embedding,
     EmbedJob,
+    ErrorCode,
     ExplainJob,
     ImageJob,
     ItemResult,
@@ -28,6 +29,7 @@ from producer.language import PackFacts, space_of
 from producer.queues import model_task
 from worker.caption_filter import Weight, reasons
 from worker.caption_style import once, styled
+from worker.errors import Fault
 from worker.maps import Explained, maps_uri, words_explained
 from worker.packs.answering import NO_PACKS, Answering
 
@@ -160,6 +162,8 @@ class Interpreter:
     def _row(
         self, job: CaptionJob, said: Looked, placed: "PlacedGrid | None"
     ) -> tuple[Caption, ...]:
+        if not said.captions:  # no token was likelier than another
+            raise Fault(ErrorCode.INTERNAL_ERROR, "no caption: the model's numbers are not finite")
         explanations = said.explanations or [None] * len(said.captions)
         explained = [
             _words(job, number, found, one.text, placed)

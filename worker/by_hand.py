@@ -78,6 +78,7 @@ def caption(
                 max_chars=max_chars,
                 no_repeat_ngram_size=no_repeat_ngram,
             ),
+            whole_words=style is not None,
             stop_strings=stop or (),
             prompt=prompt,
             prefix=prefix,

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from producer.filtering import CaptionFilter, Reason
+from worker.blip.spelling import unspaced
 
 
 class Weight(NamedTuple):
@@ -46,11 +47,18 @@ def says(text: str, phrase: str) -> bool:
 def repeats(text: str) -> bool:
     """Whether a text says the same words twice in a row, or a single word three times.
 
+    Of scripts without spaces, whose words have about two characters, three characters count, and
+    two of them three times: words of one or two may well come twice (一个一个).
+
     >>> repeats("a cat and a cat and a cat"), repeats("a very very small red star")
     (True, False)
     """
-    words = _folded(text).split()
-    return _in_a_row(words, 1, 3) or any(_in_a_row(words, n, 2) for n in range(2, len(words)))
+    folded = _folded(text)
+    several = 3 if any(map(unspaced, folded)) else 2
+    words = "".join(f" {c} " if unspaced(c) else c for c in folded).split()
+    return any(_in_a_row(words, n, 3) for n in (1, 2)) or any(
+        _in_a_row(words, n, 2) for n in range(several, len(words))
+    )
 
 
 def _in_a_row(words: Sequence[str], size: int, times: int) -> bool:
@@ -71,5 +79,5 @@ def _folded(text: str) -> str:
 @lru_cache(maxsize=4_096)
 def _pattern(phrase: str) -> re.Pattern[str]:
     words = r"\s+".join(re.escape(word) for word in _folded(phrase).split())
-    spaced = not any(unicodedata.east_asian_width(char) in "WF" for char in phrase)
+    spaced = not any(unspaced(c) or unicodedata.east_asian_width(c) in "WF" for c in phrase)
     return re.compile(rf"(?<!\w){words}(?!\w)" if spaced else words)

@@ -52,6 +52,13 @@ _FRENCH = (
     r"(?:image|photo|photographie|cliché)(?: en noir et blanc| floue)? ",
 )
 
+_ARABIC = r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?"
+# What follows the first letter of words with ل of their own: a player, a painting, a toy.
+_OWN_LAM = (
+    r"(?:اعب|افت|اجئ|ابتوب|باس|عبة|وحة|وحات|ون(?:ين)?\b|يل\b|يلة|يلي|يمون|ؤلؤ|سان|حم\b|حوم|"
+    r"بن\b|وز\b|بؤ)"
+)
+
 MANNERS: dict[str, Manners] = {
     "en": Manners(
         openings=(
@@ -102,10 +109,12 @@ MANNERS: dict[str, Manners] = {
     ),
     "ar": Manners(
         openings=(
-            _opening(r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?لل", instead="ال"),
+            _opening(_ARABIC, f"لل(?={_OWN_LAM})", instead="الل"),
+            _opening(_ARABIC, "لل", instead="ال"),
             _opening(
-                r"^(?:هذه )?(?:ال)?صورة (?:فوتوغرافية )?",
-                r"(?:ل|من |عن |مع |فيها |تُ?ظهر |تُ?بيّ?ن )",
+                _ARABIC,
+                f"(?:(?=ل{_OWN_LAM})|ل(?!{_OWN_LAM})|",
+                r"من |عن |مع |فيها |تُ?ظهر |تُ?بيّ?ن )",
             ),
         ),
         never_last=_words("و أو ثم مع من"),
@@ -113,13 +122,13 @@ MANNERS: dict[str, Manners] = {
     ),
     "zh": Manners(
         openings=(
-            _opening(r"^(?:这是)?一?[张幅](.+)的(?:图片|照片|图像|相片)$", instead=r"\1"),
+            _opening(r"^(?:这是一?|这|一)[张幅](.+)的(?:图片|照片|图像|相片)$", instead=r"\1"),
             _opening(
                 r"^(?:这?(?:一?[张幅])?)(?:图片|照片|图像|相片|图)[中里上]?",
                 r"(?:显示了?|展示了?|描绘了?|是|有|，|：|,|:)",
             ),
         ),
-        never_last=_words("的 地 得 和 与 及 跟 或 以及"),
+        never_last=_words("的 得 和 与 及 或 以及"),  # not 地 and 跟: 草地, 鞋跟
         rarely_last=_words("在 有 着 是 把 被 从 对 于 向 一 一个 一只 一张 一条 一些 两个 几个"),
         spaced=False,
     ),
@@ -202,6 +211,7 @@ def _ended(text: str, manners: Manners, cut: bool) -> str:
 def _last(text: str, words: frozenset[str], spaced: bool) -> str:
     """The end of the text that is one of these words; empty without."""
     if spaced:
-        last = text.rsplit(maxsplit=1)[-1:]
-        return last[0] if last and last[0].casefold() in words else ""
+        last = "".join(text.rsplit(maxsplit=1)[-1:])
+        elided = re.split(r"(?<=\w['’])", last)[-1]  # "un" of "d'un"
+        return next((one for one in (last, elided) if one and one.casefold() in words), "")
     return max((word for word in words if text.endswith(word)), key=len, default="")

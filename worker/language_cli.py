@@ -24,13 +24,16 @@ def evaluate(model: str, asked: Asked, dtype: str, as_json: bool) -> int:
     """Print the figures; the exit status: 1 where one is too far below the pack's card."""
     from worker.blip import Engine
     from worker.blip.pack_card import read_card
+    from worker.packs.choice import lookup
     from worker.training.finetune.rows import Complaints
     from worker.training.languages import evaluate as languages
 
+    if asked.data is not None and asked.data.is_dir():
+        raise ValueError(f"{asked.data} is a folder: --data is a manifest, such as a .jsonl file")
     folder = asked.pack
     if folder is None and model == BUNDLED:
-        bundled = languages.PACKS / asked.language.lower()
-        folder = bundled if bundled.is_dir() else None
+        tag = lookup(asked.language, [path.name for path in languages.PACKS.iterdir()])
+        folder = languages.PACKS / tag if tag else None
     if asked.save and folder is None:
         raise ValueError("--save writes into the card of a pack, and none is evaluated")
     engine = Engine.load(model_path(model), dtype=dtype, tasks=["caption"])
@@ -46,6 +49,8 @@ def evaluate(model: str, asked: Asked, dtype: str, as_json: bool) -> int:
     if asked.save and folder:
         languages.save(folder, found)
         _say(f"written into {folder / 'pack.json'}")
+    if folder and not asked.save and not found.keys() & card.keys():
+        _say("the card has none of these figures to hold them against: --save writes them")
     low = languages.falls(found, card, asked.margin)
     if low:
         _say(f"below the card by more than {asked.margin:g} of the scale: {', '.join(low)}")

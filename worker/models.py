@@ -382,7 +382,8 @@ class Models:
         return weight + numbers // RAW_OF_AN_IMAGE
 
     def _engine_options(self, options: CaptionOptions) -> Any:
-        return self._make_options(**options.model_dump(exclude={"style"}))
+        whole = {} if options.style is None else {"whole_words": True}
+        return self._make_options(**options.model_dump(exclude={"style"}), **whole)
 
 
 def _with(found: Sequence[Sequence[Any]], looked: Sequence[Looked]) -> list[Looked]:

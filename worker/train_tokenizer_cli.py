@@ -28,7 +28,7 @@ def train_tokenizer(
         typer.Option(
             metavar="TAG",
             help="BCP 47, such as de or zh: of a manifest's rows, those of this language alone; "
-            "and the language's whole alphabet is spelt, whatever the texts hold.",
+            "and the whole alphabet of de, fr and ar is spelt, whatever the texts hold.",
         ),
     ] = None,
     column: Annotated[

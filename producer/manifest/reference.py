@@ -1,17 +1,17 @@
 """One image as a source names it, and where that is."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from producer.contract import ImageRef, Text
-from producer.language import LANGUAGE_PATTERN
+from producer.language import Language
 
 _URI = TypeAdapter(ImageRef)
 _TEXT = TypeAdapter(Text)
+_LANGUAGE: TypeAdapter[str | None] = TypeAdapter(Language)
 
 
 class BadReference(ValueError):  # noqa: N818 - that is what it is
@@ -56,8 +56,7 @@ class Reference:
             raise BadReference("The row names no image.")
         if self.caption is not None:
             _check_caption(self.caption)
-        if self.language is not None and not re.fullmatch(LANGUAGE_PATTERN, self.language):
-            raise BadReference(f"The language is no BCP 47 tag: {self.language[:40]!r}.")
+        _check_language(self.language)
         if "://" in self.given:
             return Located(_checked(self.given))
         path = (self.folder or Path()) / self.given
@@ -100,6 +99,13 @@ def _check_caption(caption: str) -> None:
     except ValidationError as exc:
         words = exc.errors(include_url=False, include_input=False)[0]["msg"]
         raise BadReference(f"The caption cannot be weighed: {words}.") from exc
+
+
+def _check_language(language: str | None) -> None:
+    try:
+        _LANGUAGE.validate_python(language)
+    except ValidationError as exc:
+        raise BadReference(f"The language is no BCP 47 tag: {str(language)[:40]!r}.") from exc
 
 
 def _is_file(path: Path) -> bool:

@@ -212,6 +212,61 @@ def test_given_a_file_that_does_not_come_as_it_was_listed_then_there_is_no_copy(
     assert copies(tmp_path / "cache") == []
 
 
+def test_given_a_card_that_s3_refuses_then_its_pack_alone_cannot_be_used(
+    make: Any, tmp_path: Path
+) -> None:
+    cards = {
+        f"packs/{name}/pack.json": (
+            write_caption_pack(tmp_path / name, name, name) / "pack.json"
+        ).read_bytes()
+        for name in ("de", "fr")
+    }
+    bucket = f"/{make.bucket.name}"
+    routes = {
+        bucket: [Reply(200, listing(cards))],
+        f"{bucket}/packs/de/pack.json": [Reply(403), Reply(200, cards["packs/de/pack.json"])],
+        f"{bucket}/packs/fr/pack.json": [Reply(200, cards["packs/fr/pack.json"])],
+    }
+    with ScriptedHttp(routes) as server:
+        place = make(endpoint=server.url(""))
+        assert [(one.name, one.why_not) for one in place.listed()] == [
+            ("de", "pack.json cannot be had: s3_denied"),
+            ("fr", None),
+        ]
+        assert [one.why_not for one in place.listed()] == [None, None]  # it may be read now
+
+
+def test_given_a_card_that_is_too_large_then_the_reason_says_so(make: Any) -> None:
+    folder = make.bucket / "packs" / "de"
+    write_caption_pack(folder, "de", "de")
+    (folder / "pack.json").write_bytes(b" " * 1_048_577)
+    [found] = make().listed()
+    assert found.why_not == "pack.json has 1048577 bytes, and 1048576 are the most"
+
+
+def test_given_folders_called_as_what_a_copy_holds_then_they_are_packs_like_others(
+    make: Any,
+) -> None:
+    for name in ("sums.json", "made"):
+        write_caption_pack(make.bucket / "packs" / name, "de", "de")
+    for found in make().listed():
+        with found.opened() as at:
+            assert (at / "pack.json").is_file()
+
+
+def test_given_copies_that_others_are_making_then_cleaning_up_does_not_stumble_over_them(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_caption_pack(make.bucket / "packs" / "de", "de", "de")
+    place = make()
+    [found] = place.listed()
+    with found.opened():
+        pass
+    [cache] = (tmp_path / "cache").iterdir()
+    (cache / ".being-made").symlink_to(tmp_path / "renamed")  # what it was is no more there
+    assert [one.name for one in place.listed()] == ["de"]
+
+
 def test_given_an_upload_in_parts_then_its_etag_is_not_taken_for_its_md5(
     make: Any, tmp_path: Path
 ) -> None:

@@ -67,6 +67,8 @@ def test_given_a_caption_and_rules_then_every_reason_to_refuse_it_is_named(
         ("straße", "STRASSE", True),
         ("cafe\u0301", "café", True),
         ("一个红色的圆", "红色", True),
+        ("สุนัขวิ่งบนหญ้า", "สุนัข", True),
+        ("สุนัขวิ่งบนหญ้า", "แมว", False),
         ("一个红色的圆", "蓝色", False),
     ],
 )
@@ -86,6 +88,11 @@ def test_given_a_banned_phrase_then_whole_words_count_whatever_their_case_and_sc
         ("a small red circle a small red circle", True),
         ("on the on the table", True),
         ("A dog a dog", True),
+        ("一只狗和一只狗和一只狗", True),
+        ("一只狗一只狗", True),
+        ("红色红色红色", True),
+        ("一个一个的圆形", False),
+        ("一个红色的圆形在一个红色的正方形的左边", False),
     ],
 )
 def test_given_a_text_then_words_twice_in_a_row_and_a_word_three_times_are_repetition(

@@ -137,6 +137,7 @@ def test_given_sampling_then_there_is_no_search_unless_it_is_asked_for() -> None
 def test_every_option_of_the_contract_is_one_of_the_engine_with_its_default() -> None:
     ours = CaptionOptions().model_dump(exclude={"style"})  # of the contract alone
     engines = asdict(EngineOptions())
+    assert engines.pop("whole_words") is False  # every style asks for it
     assert ours == engines
 
 

@@ -150,6 +150,32 @@ def test_given_a_card_that_promises_more_than_the_pack_has_then_the_command_ends
     assert "below the card by more than 0.1 of the scale: scenes_exact" in err
 
 
+def test_given_figures_as_saved_then_no_margin_is_needed_to_hold_them(tmp_path: Path) -> None:
+    folder = shutil.copytree(PACKS / "de", tmp_path / "de")
+    found = {"bleu_4": 99.02817}  # saved as a little more
+
+    assert falls(found, save(folder, found).scores, 0.0) == {}
+
+
+def test_given_a_region_then_the_bundled_pack_of_its_language_is_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--language", "de-AT", "--scenes", "10", "--margin", "0.5", "--json"]
+
+    assert ends(asked, monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["scenes_exact"] > 0.5
+
+
+def test_given_a_card_without_such_figures_then_nothing_is_held_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(PACKS / "de", tmp_path / "de")
+    replace(read_card(folder), scores={}).write(folder)
+
+    assert ends(["--language", "de", str(folder), "--scenes", "4"], monkeypatch) == 0
+    assert "none of these figures to hold" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -158,6 +184,7 @@ def test_given_a_card_that_promises_more_than_the_pack_has_then_the_command_ends
         (["--language", "en", "--save"], "writes into the card of a pack"),
         (["--language", "sv", "--scenes", "2"], "not in 'sv'"),
         (["--language", "de", "/nowhere"], "no pack"),
+        (["--language", "de", "--data", "/tmp"], "--data is a manifest"),
     ],
 )
 def test_given_a_mistake_then_it_is_said(

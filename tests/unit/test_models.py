@@ -145,6 +145,15 @@ def test_given_a_job_then_its_key_holds_what_changes_the_computations_shape(
     assert models.items(job, [])[0] == key
 
 
+@pytest.mark.parametrize(("style", "whole"), [(None, False), ("short", True)])
+def test_given_a_style_then_the_engine_is_asked_for_whole_words(
+    models: Models, style: Any, whole: bool
+) -> None:
+    job = CaptionJob(image=IMAGE, options=CaptionOptions(style=style))
+    _, [asked] = models.items(job, [0])
+    assert asked.wanted.whole_words is whole
+
+
 def test_given_jobs_of_one_key_when_run_then_the_contract_has_all_that_the_engine_says(
     models: Models,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from producer.contract import (
     CaptionFilter,
@@ -24,13 +25,14 @@ from producer.contract import (
     MatchJob,
     RankJob,
 )
-from tests.packs import BASE, base_card, write_caption_pack, write_match_pack
+from tests.packs import BASE, WORDS, base_card, write_caption_pack, write_match_pack
 from worker.answer import Answer
 from worker.asked import BatchKey
 from worker.batcher import Batcher
 from worker.blip import CaptionOptions as EngineOptions
 from worker.blip import Engine
 from worker.blip.pack_card import Base
+from worker.errors import Fault
 from worker.models import Models
 from worker.packs.folder import FolderPlace
 from worker.packs.library import Packs
@@ -151,6 +153,43 @@ def test_given_a_language_then_captions_are_weighed_by_its_match_pack_or_not_at_
     [domain] = answered(models, [CaptionJob(image=IMAGE, filter=rules, adapter="medical-v2")])
     assert domain.match_pack is None  # its captions are in the model's own language
     assert [one.itm_probability for one in domain.captions or ()] != [None]
+
+
+def test_given_captions_that_the_model_cannot_read_then_they_have_embeddings_beside_them(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """In pieces of the model's own the word takes more of them than it has positions."""
+    word = "o" * 70
+    write_caption_pack(tmp_path / "sw", "sw", "sw", article=word)
+    models, _ = serving(engine, tmp_path)
+    job = CaptionJob(image=IMAGE, embed="list")
+    rules = CaptionFilter(min_itm_probability=0)
+    jobs = [
+        job.model_copy(update={"language": "sw"}),
+        job,
+        CaptionJob(image=IMAGE, filter=rules),
+    ]
+    foreign, plain, weighed = answered(models, jobs)
+    assert text(foreign).startswith(word)
+    assert foreign.embeddings == plain.embeddings
+    assert foreign.embeddings is not None
+    assert [one.itm_probability is None for one in weighed.captions or ()] == [False]
+
+
+def test_given_a_pack_whose_numbers_overflow_then_its_job_fails_and_others_do_not(
+    engine: Engine, tmp_path: Path
+) -> None:
+    write_caption_pack(tmp_path / "sw", "sw", "sw")
+    file = tmp_path / "sw" / "adapter_model.safetensors"
+    state = load_file(file)
+    words = state[f"base_model.model.{WORDS}"]
+    words *= 1e38
+    save_file(state, file)
+    models, _ = serving(engine, tmp_path)
+    job = CaptionJob(image=IMAGE)
+    with pytest.raises(Fault, match=r"internal_error: no caption: .* not finite"):
+        answered(models, [job.model_copy(update={"language": "sw"}), job])
+    assert text(*answered(models, [job])).startswith("a ")
 
 
 def test_given_texts_of_a_language_then_they_are_explained_by_its_tokens(models: Models) -> None:

@@ -13,7 +13,8 @@ ARABIC = ["دائرة حمراء صغيرة على خلفية بيضاء", "مر
 
 
 @pytest.mark.parametrize(
-    ("language", "texts"), [("de-AT", GERMAN), ("zh", CHINESE), ("ar", ARABIC), ("th", CHINESE)]
+    ("language", "texts"),
+    [("de-AT", GERMAN), ("zh", CHINESE), ("yue-HK", CHINESE), ("ar", ARABIC), ("th", CHINESE)],
 )
 def test_given_captions_like_their_references_then_all_figures_are_their_best(
     language: str, texts: list[str]

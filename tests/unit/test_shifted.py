@@ -4,10 +4,11 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from worker.training.finetune.rows import Columns, Complaints, read_manifest
 from worker.training.scenes import COLOURS, sample
-from worker.training.shifted import PAINTS, WORDS, drawn, repainted, reworded, write
+from worker.training.shifted import PAINTS, UNSEEN, WORDS, drawn, repainted, reworded, write
 from worker.training.vocabulary import tokenizer
 
 
@@ -55,3 +56,8 @@ def test_pairs_are_a_manifest_of_both_domains(tmp_path: Path) -> None:
     assert len(rows) == 12
     assert [row.match for row in rows] == [True, False] * 6
     assert len({row.picture for row in rows}) == 6
+
+
+def test_what_packs_are_judged_on_is_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="judged on"):
+        write(tmp_path, 4, 2, UNSEEN)

@@ -131,6 +131,13 @@ def test_given_a_trained_tokenizer_then_the_engine_reads_it(tmp_path: Path) -> N
     [
         ("a.txt", "ein Kreis\n\n  ein Ring \n"),
         ("a.csv", "image,caption\n1.png,ein Kreis\n2.png,\n3.png,ein Ring\n"),
+        (
+            "odd.jsonl",
+            (
+                '{"text": "ein Kreis"}\n{"text": "no", "language": 5}\n{"text": "\\ud83d"}\n'
+                '{"text": "ein Ring"}\n'
+            ),
+        ),
         ("a.jsonl", '{"text": "ein Kreis"}\n{"text": null}\n{"text": "ein Ring"}\n'),
         (
             "b.jsonl",

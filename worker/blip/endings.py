@@ -27,7 +27,7 @@ class Endings:
         device: torch.device,
     ) -> None:
         self.sep_id = tokenizer.sep_id
-        self.max_new = torch.tensor([row.max_new_tokens for row in rows], device=device)
+        self.max_new = torch.tensor([row.steps for row in rows], device=device)
         begun = [tokenizer.prefix_text(row.prefix) for row in rows]
         self.stops = (
             _StopStrings(rows, begun, width, tokenizer, device)

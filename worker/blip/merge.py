@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from worker.blip.adapter_names import TIED, words_name
+from worker.blip.adapter_names import BIAS, TIED, words_name
 from worker.blip.checkpoint import CLASSES, PARTS, Checkpoint
 from worker.blip.errors import PackError
 from worker.blip.hub import resolve
@@ -50,10 +50,11 @@ def _merge(state: dict[str, Tensor], content: PackContent) -> None:
     adapter, task = content.adapter, content.card.task
     for name, factors in adapter.factors.items():
         state[f"{name}.weight"] += factors.scale * (factors.up @ factors.down)
-    state.update(adapter.tensors)
-    if words_name(task) in adapter.tensors:
-        for copy in TIED:
+    for own, copy in zip((words_name(task), BIAS), TIED, strict=True):
+        tied = copy in state and torch.equal(state[copy], state[own])
+        if tied or own in adapter.tensors:
             state.pop(copy, None)
+    state.update(adapter.tensors)
 
 
 def _config(config: dict[str, Any], content: PackContent) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class CaptionOptions:
     min_new_tokens       [SEP] cannot come before this many tokens. None is 5, or max_new_tokens
                          where that is less; the attribute then holds that number
     max_new_tokens       generated tokens, the closing [SEP] included, prompt and prefix excluded
+    whole_words          a caption that max_new_tokens cuts loses the word that did not fit, all its
+                         pieces included, unless that is its only one: one token more is looked at
     max_chars            characters of the text, the prefix included: a caption that grows longer
                          ends there and loses the word that did not fit, all its pieces included
     stop_strings         a caption ends with the token that completes one of these in what is
@@ -65,6 +67,7 @@ class CaptionOptions:
     early_stopping: bool | Literal["never"] = False
     min_new_tokens: int | None = None
     max_new_tokens: int = 20
+    whole_words: bool = False
     max_chars: int | None = None
     stop_strings: Sequence[str] = ()
     repetition_penalty: float = 1.0
@@ -81,6 +84,11 @@ class CaptionOptions:
     def num_samples(self) -> int:
         """Samples drawn per image: num_return_sequences with do_sample, else 1."""
         return self.num_return_sequences if self.do_sample else 1
+
+    @property
+    def steps(self) -> int:
+        """Tokens that are generated at most, that included which tells whether a word goes on."""
+        return self.max_new_tokens + self.whole_words
 
     @property
     def width(self) -> int:
@@ -127,6 +135,9 @@ class CaptionOptions:
             f"num_return_sequences must be 1 to {called or limit}, not {captions}",
         )
         _require(most >= 1, f"max_new_tokens must be 1 or more, not {most}")
+        _require(
+            type(self.whole_words) is bool, f"whole_words must be true or false: {self.whole_words}"
+        )
         _require(
             self.min_new_tokens is not None and 0 <= self.min_new_tokens <= most,
             f"min_new_tokens must be 0 to max_new_tokens ({most}), not {self.min_new_tokens}",

@@ -47,7 +47,8 @@ class Pack:
 def load(content: PackContent, modules: Modules) -> Pack:
     """A pack, on the device of the modules that it adapts and in the type of their arithmetic.
 
-    Raises PackError for a task that the modules are not of.
+    Raises PackError for a task that the modules are not of, and for factors that have no room in
+    that type.
     """
     card = content.card
     base = modules.decoder if card.task == "caption" else modules.matcher
@@ -83,7 +84,9 @@ def _fused(content: PackContent, like: Tensor) -> dict[str, LowRank]:
         place = content.places[name]
         up = torch.zeros(len(factors.down), place.blocks, place.size_out)
         up[:, place.block] = factors.scale * factors.up.t()
-        pair = (t.to(like.device, like.dtype) for t in (factors.down, up.flatten(1)))
+        pair = [t.to(like.device, like.dtype) for t in (factors.down, up.flatten(1))]
+        if not all(torch.isfinite(one).all() for one in pair):
+            raise PackError(f"{content.card.name}: {name} is too large for {like.dtype}")
         by_layer.setdefault(place.module, []).append(LowRank(*pair))
     return {layer: beside(parts) for layer, parts in by_layer.items()}
 

@@ -58,6 +58,10 @@ class PackCard:
             raise PackError(f"{self.name}: task is caption or match, not {self.task!r}")
         if self.language is not None and not is_language(self.language):
             raise PackError(f"{self.name}: language is a BCP 47 tag, not {self.language!r}")
+        if not all(isinstance(value, str) for value in vars(self.base).values()):
+            raise PackError(f"{self.name}: base's model_id, revision and digest are texts")
+        if not isinstance(self.scores, Mapping) or not all(map(_is_score, self.scores.values())):
+            raise PackError(f"{self.name}: scores are numbers by name, not {self.scores!r}"[:200])
 
     def write(self, folder: Path) -> None:
         """Write pack.json."""
@@ -68,6 +72,10 @@ class PackCard:
 def is_language(tag: str) -> bool:
     """Whether a tag is of the form that BCP 47 (RFC 5646) gives languages: de, pt-BR, zh-Hant."""
     return _LANGUAGE.fullmatch(tag) is not None
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and -1e9 < value < 1e9
 
 
 def read_card(folder: Path) -> PackCard:

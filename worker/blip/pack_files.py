@@ -115,13 +115,19 @@ class PackFiles:
             if file.stat().st_size > MAX_TOKENIZER_BYTES:
                 raise PackError(f"{file.name} is larger than {MAX_TOKENIZER_BYTES} bytes")
         try:
-            return Tokenizer(folder, {"vocab_size": size})
+            tokenizer = Tokenizer(folder, {"vocab_size": size})
         except CheckpointError as exc:
             raise PackError(f"its tokenizer cannot be used: {exc}") from exc
         except MemoryError:
             raise
         except Exception as exc:  # of a broken file these libraries raise anything
             raise PackError(f"its tokenizer cannot be used: {type(exc).__name__}") from exc
+        if tokenizer.last_id >= size:
+            raise PackError(
+                f"it has embeddings of {size} tokens, and its tokenizer ids up to "
+                f"{tokenizer.last_id}"
+            )
+        return tokenizer
 
 
 def _revision(folder: Path) -> str:

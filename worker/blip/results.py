@@ -24,7 +24,7 @@ class Caption:
     score        what captions of one image are ranked by: log-probability / length **
                  length_penalty. After the processors in beam search (transformers'
                  sequences_scores), the model's own in greedy search and sampling. A caption that
-                 max_chars cut keeps the score of what was generated
+                 max_chars or whole_words cut keeps the score of what was generated
     finish_reason  "stop": [SEP] came, or a stop string; "length": max_new_tokens or max_chars did
     seed         draws the same samples again; None where none were drawn
     count        how many of the samples say this
@@ -108,8 +108,8 @@ def captions(
 
 
 def _distinct(every: Sequence[Caption], row: CaptionOptions) -> list[Caption]:
-    """Captions best first, equal ones once. Beams that max_chars did not cut never are equal."""
-    by_text = row.do_sample or row.max_chars is not None
+    """Captions best first, equal ones once. Beams that are not cut never are equal."""
+    by_text = row.do_sample or row.max_chars is not None or row.whole_words
     best: dict[object, Caption] = {}
     for caption in sorted(every, key=lambda one: -one.score):
         key = caption.text if by_text else tuple(caption.token_ids)
@@ -127,9 +127,10 @@ def _caption(
     tokenizer: Tokenizer,
 ) -> Caption:
     prefix = tokenizer.prefix(row.prefix)
-    kept = _within(row.max_chars, prefix, token_ids, tokenizer)
-    cut = kept < len(token_ids)
-    stopped = not cut and (token_ids[-1] == tokenizer.sep_id or _stops(token_ids, row, tokenizer))
+    kept = _within(row, prefix, token_ids, tokenizer)
+    left = token_ids[kept:]
+    ends = token_ids[-1] == tokenizer.sep_id or _stops(token_ids, row, tokenizer)
+    stopped = left == [tokenizer.sep_id] or (not left and ends)
     total = sum(logprobs[:kept])
     return Caption(
         text=tokenizer.decode([*prefix, *token_ids[:kept]]),
@@ -146,21 +147,28 @@ def _caption(
 
 
 def _within(
-    max_chars: int | None, prefix: list[int], token_ids: list[int], tokenizer: Tokenizer
+    row: CaptionOptions, prefix: list[int], token_ids: list[int], tokenizer: Tokenizer
 ) -> int:
-    """How many tokens may stay: whole words, of no more characters than max_chars."""
+    """How many tokens may stay: whole words, of no more characters than max_chars, and of no more
+    tokens than max_new_tokens unless there is but one word."""
 
     def fits(count: int) -> bool:
         return (
-            max_chars is None or len(tokenizer.decode([*prefix, *token_ids[:count]])) <= max_chars
+            row.max_chars is None
+            or len(tokenizer.decode([*prefix, *token_ids[:count]])) <= row.max_chars
         )
 
+    def whole(count: int) -> int:
+        """A word that has lost a piece goes altogether."""
+        while count and tokenizer.continues_word(token_ids[count:]):
+            count -= 1
+        return count
+
     kept = len(token_ids)
+    if kept > row.max_new_tokens:
+        kept = whole(row.max_new_tokens) or row.max_new_tokens
     while kept and not fits(kept):
-        kept -= 1
-        # A word that has lost a piece goes altogether.
-        while kept and tokenizer.continues_word(token_ids[kept:]):
-            kept -= 1
+        kept = whole(kept - 1)
     return kept
 
 

@@ -32,11 +32,11 @@ def groups(rows: Sequence[CaptionOptions], prompt_lengths: Sequence[int]) -> lis
     found: list[list[int]] = []
     running: dict[tuple[int, int], tuple[list[int], int, int]] = {}  # members, prompt, new tokens
     for index, (row, prompt) in enumerate(zip(rows, prompt_lengths, strict=True)):
-        key, new = (row.num_beams, row.num_samples), row.max_new_tokens
+        key, new = (row.num_beams, row.num_samples), row.steps
         members, longest_prompt, longest_new = running.get(key, ([], 0, 0))
         prompt, new = max(prompt, longest_prompt), max(new, longest_new)
         if not members or (len(members) + 1) * (prompt + new * row.width) > MOST_COLUMNS:
-            members, prompt, new = [], prompt_lengths[index], row.max_new_tokens
+            members, prompt, new = [], prompt_lengths[index], row.steps
             found.append(members)
         members.append(index)
         running[key] = members, prompt, new

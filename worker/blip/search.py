@@ -108,7 +108,7 @@ class Sampling:
         tokenizer: Tokenizer,
         device: torch.device,
     ) -> None:
-        self.steps = steps = max(row.max_new_tokens for row in rows)
+        self.steps = steps = max(row.steps for row in rows)
         self.width = width = rows[0].num_samples
         self.processors = Processors(rows, prompts, tokenizer, device)
         self.endings = Endings(rows, width, tokenizer, device)
@@ -170,7 +170,7 @@ class BeamSearch:
         device: torch.device,
     ) -> None:
         self.width = self.beams = beams = rows[0].num_beams
-        self.steps = steps = max(row.max_new_tokens for row in rows)
+        self.steps = steps = max(row.steps for row in rows)
         batch = len(rows)
         self.processors = Processors(rows, prompts, tokenizer, device)
         self.endings = Endings(rows, beams, tokenizer, device)

@@ -18,6 +18,7 @@ class Tokenizer:
 
     bos_id ([DEC]) starts a caption, sep_id ([SEP]) ends it, cls_id ([CLS]) starts a text to match;
     enc_id ([ENC]) may take its place for ITM, and is None where the tokenizer has none.
+    last_id is the highest that a text may become.
     The published `text_config.eos_token_id` (2) is not what ends a caption and is not read.
     """
 
@@ -50,6 +51,7 @@ class Tokenizer:
         self.bos_id = special("[DEC]", "bos_token_id", "[DEC]")
         self.enc_id = special("[ENC]", None, "[ENC]") if "[ENC]" in vocabulary else None
         self.vocab_size: int = text_config["vocab_size"]
+        self.last_id: int = max(vocabulary.values())
         self.vocabulary = Vocabulary(self._tokenizer, self.vocab_size)
         self._starts = {self.cls_id, self.bos_id, self.enc_id}
 

@@ -83,8 +83,9 @@ class BucketPlace:
                 found = [self._found(name, files) for name, files in self._packs().items()]
         except Exception as exc:  # noqa: BLE001 - as in worker.fetch.s3
             raise as_fault(exc, self.where) from None
-        self._known = {one.stamp: one for one in found}
-        self._copies.keep_only({one.stamp for one in found})
+        stamps = {one.stamp for one in found}
+        self._known = {stamp: one for stamp, one in self._known.items() if stamp in stamps}
+        self._copies.keep_only(stamps)
         return found
 
     def close(self) -> None:
@@ -114,11 +115,12 @@ class BucketPlace:
             yield from page.get("Contents", ())
 
     def _found(self, folder: str, files: Sequence[Remote]) -> Found:
-        """A pack; its card is read unless that was done before."""
+        """A pack; its card is read unless that was done before. One that S3 refuses makes this pack
+        unusable, and no other."""
         lines = sorted(f"{file.name} {file.etag} {file.size}" for file in files)
         stamp = _digest("\n".join([folder, *lines]))
         if (known := self._known.get(stamp)) is None:
-            self._known[stamp] = known = self._described(folder, files, stamp)
+            known = self._described(folder, files, stamp)
         return known
 
     def _described(self, folder: str, files: Sequence[Remote], stamp: str) -> Found:
@@ -128,15 +130,27 @@ class BucketPlace:
         size = sum(file.size for file in files)
         card = next(file for file in files if file.name == CARD)
         facts: dict[str, Any] = {"where": where, "stamp": stamp, "bytes": size}
-        if size > self._max_bytes or card.size > MAX_CARD_BYTES:
-            why = f"its files have {size} bytes, and {self._max_bytes} are the most"
-            return Found(name=called, why_not=why, **facts)
+        for what, bytes_, most in (
+            ("its files have", size, self._max_bytes),
+            (f"{CARD} has", card.size, MAX_CARD_BYTES),
+        ):
+            if bytes_ > most:
+                why = f"{what} {bytes_} bytes, and {most} are the most"
+                return Found(name=called, why_not=why, **facts)
         with tempfile.TemporaryDirectory() as scratch:
             (near := Path(scratch) / called).mkdir()
-            self._fetch(card, near / CARD)
-            return described(
+            try:
+                self._fetch(card, near / CARD)
+            except Exception as exc:  # noqa: BLE001 - as in worker.fetch.s3
+                if (fault := as_fault(exc, where)).transient:
+                    raise fault from None
+                why = f"{CARD} cannot be had: {fault.code.value}"
+                return Found(name=called, why_not=why, **facts)
+            found = described(
                 near, **facts, opened=lambda: self._copies.opened(stamp, called, files, self._get)
             )
+        self._known[stamp] = found
+        return found
 
     def _get(self, file: Remote, to: Path, deadline_s: float) -> None:
         """Copy a file of a pack, and check that it is whole.

@@ -2,7 +2,7 @@
 
     CACHE/STAMP.lock        held while a pack is read; alone, while it is made or removed
     CACHE/STAMP/NAME/       its files
-    CACHE/STAMP/sums.json   their SHA-256, by name; written last
+    CACHE/STAMP/.sums.json  their SHA-256, by name; written last. No pack is called so
 
 Several worker processes share one cache.
 """
@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 __all__ = ["Copies"]
 
-SUMS = "sums.json"
+SUMS = ".sums.json"
 DOWNLOAD_S = 120.0
 """Longest time for a pack to be copied, seconds."""
 
@@ -78,7 +78,7 @@ class Copies:
         """Remove the copies of other packs, but for those that are being read."""
         for path in self._cache.iterdir() if self._cache.is_dir() else ():
             if path.name.startswith("."):
-                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                if _is_abandoned(path):
                     shutil.rmtree(path, ignore_errors=True)
             elif path.is_dir() and path.name not in stamps:
                 try:
@@ -104,6 +104,13 @@ class Copies:
         with (self._cache / f"{stamp}.lock").open("a") as file:
             fcntl.flock(file, how)
             yield
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED_S
+    except FileNotFoundError:  # another process has made it, and its name is another now
+        return False
 
 
 def _is_whole(folder: Path, name: str) -> bool:

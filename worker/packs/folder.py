@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class FolderPlace:
         self.where = str(folder)
 
     def listed(self) -> list[Found]:
-        """What is there now, by name. Raises OSError: the folder cannot be read."""
+        """What is there now, by name; a folder in it that cannot be read is a pack that cannot be
+        used. Raises OSError: the folder itself cannot be read."""
         if self._optional and not self._folder.exists():
             return []
         if (self._folder / CARD).is_file():
@@ -38,8 +40,8 @@ class FolderPlace:
         else:
             inside = sorted(self._folder.iterdir())
             folders = [one for one in inside if not one.name.startswith(".")]
-        packs = [one for one in folders if (one / CARD).is_file()]
-        return [_found(folder) for folder in packs[:MOST_PACKS]]
+        packs = (found for one in folders if (found := _found(one)) is not None)
+        return list(islice(packs, MOST_PACKS))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -61,7 +63,18 @@ def described(folder: Path, **facts: object) -> Found:
     return Found(name=card.name, card=card, **given)
 
 
-def _found(folder: Path) -> Found:
+def _found(folder: Path) -> Found | None:
+    """The pack in a folder; None where there is none, or it has gone meanwhile."""
+    try:
+        return _read(folder) if (folder / CARD).is_file() else None
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        why = f"it cannot be read: {exc.strerror}"
+        return Found(name=folder.name, where=str(folder), stamp="", bytes=0, why_not=why)
+
+
+def _read(folder: Path) -> Found:
     @contextmanager
     def opened() -> Iterator[Path]:
         yield folder

@@ -126,15 +126,20 @@ class Shelf:
             raise Fault(ErrorCode.DEVICE_LOST, f"the pack {found.name}: {exc}") from exc
         except CheckpointError as exc:
             log.warning("the pack %s of %s cannot be used: %s", found.name, found.where, exc)
+            why = f"The pack {found.name} cannot be used: {exc}."
             with self._lock:
-                self._damaged[key] = f"The pack {found.name} cannot be used: {exc}."
-            raise Unavailable(self._damaged[key]) from exc
+                self._damaged[key] = why
+            raise Unavailable(why) from exc
         except Fault as exc:
             log.warning("the pack %s of %s cannot be had: %s", found.name, found.where, exc)
             if exc.transient:
                 detail = f"the pack {found.name}: {exc}"
                 raise Fault(ErrorCode.S3_UNAVAILABLE, detail, exc.retry_after_s) from exc
             raise Unavailable(f"The pack {found.name} cannot be had: {exc.code.value}.") from exc
+        except OSError as exc:
+            log.warning("the pack %s of %s cannot be read: %s", found.name, found.where, exc)
+            why = exc.strerror or type(exc).__name__
+            raise Unavailable(f"The pack {found.name} cannot be read: {why}.") from exc
         self.loads[found.name] += 1
         log.info(
             "the pack %s (%s), %.1f MB, loaded in %.2f s",

@@ -13,7 +13,10 @@ from typing import Any
 
 from producer.manifest.parquet import NotInstalled
 
-TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "km": "char", "my": "char"}
+TOKENIZERS = {
+    **dict.fromkeys(("zh", "cmn", "yue"), "zh"),
+    **dict.fromkeys(("ja", "th", "lo", "km", "my"), "char"),
+}
 LEAST = 2
 """Images without which CIDEr-D means nothing: n-grams are weighed by how few images have them."""
 

@@ -30,6 +30,7 @@ from worker.training.evaluate import BUNDLED, auc, falsified, usual
 from worker.training.scenes import Colour, Scene, draw
 
 SEED = "shifted"
+UNSEEN = f"{SEED}:unseen"
 PAINTS: dict[str, Colour] = {
     "red": (150, 15, 45),
     "green": (20, 110, 90),
@@ -80,7 +81,13 @@ def drawn(scenes: int, seed: str = SEED) -> Iterator[Drawn]:
 
 
 def write(folder: Path, scenes: int, replay: int, seed: str = SEED) -> Path:
-    """Write images and their `pairs.jsonl`, whose path is returned."""
+    """Write images and their `pairs.jsonl`, whose path is returned.
+
+    Raises:
+        ValueError: the seed draws the scenes that packs are judged on.
+    """
+    if seed == UNSEEN:
+        raise ValueError(f"the seed {seed!r} draws the scenes that packs are judged on")
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "pairs.jsonl"
     old = drawn_as_before(replay, f"{seed}:replay", clean=True)
@@ -104,7 +111,7 @@ def score(pack: Path, scenes: int, model: Path = BUNDLED) -> dict[str, tuple[flo
         found = scored(engine, pictures, pack)
         return auc(found.margins[found.labels].tolist(), found.margins[~found.labels].tolist())
 
-    seed = f"{SEED}:unseen"
+    seed = UNSEEN
     return {
         "shifted": (of(drawn(scenes, seed), None), of(drawn(scenes, seed), loaded)),
         "old": (
@@ -125,7 +132,10 @@ def main() -> None:
     parser.add_argument("--seed", default=SEED)
     given = parser.parse_args()
     if given.score is None:
-        print(write(given.output, given.scenes or 3000, given.replay, given.seed))
+        try:
+            print(write(given.output, given.scenes or 3000, given.replay, given.seed))
+        except ValueError as exc:
+            parser.error(str(exc))
         return
     for domain, (before, after) in score(given.score, given.scenes or 1000).items():
         print(f"{domain:8} ROC AUC {before:.4f}, with the pack {after:.4f}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from producer.manifest.sources import COMMAS, OBJECTS, PARQUET
 from producer.manifest.tables import GUESSES, chosen_column
-from worker.training.finetune.rows import LANGUAGE
+from worker.training.finetune.rows import LANGUAGE, is_unicode
 from worker.training.finetune.tables import table_rows
 
 
@@ -31,8 +31,9 @@ def read(path: Path, column: str | None = None, language: str | None = None) -> 
         name = name or chosen_column(
             path.name, list(row), column, GUESSES["caption"], "texts", "--column"
         )
-        own = language is None or (row.get(LANGUAGE) or language).lower() == language.lower()
+        own = language is None or str(row.get(LANGUAGE) or language).lower() == language.lower()
         said = row.get(name)
         if own:
             given = said if isinstance(said, list) else [said]
-            yield from (text for text in given if isinstance(text, str) and text.strip())
+            texts = (text for text in given if isinstance(text, str) and text.strip())
+            yield from filter(is_unicode, texts)

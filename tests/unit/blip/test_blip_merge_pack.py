@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipProcessor
 from typer.testing import CliRunner
 
 from tests.blip_checkpoints import drop_tensors, load_quietly, noise_images, to_pickle
 from tests.blip_packs import EVERY_MATCH_LAYER, Made, write_pack
 from worker.blip import CheckpointError, Engine, PackError
+from worker.blip.adapter_files import PREFIX, TENSOR_FILE
+from worker.blip.adapter_names import BIAS
 from worker.blip.merge import merge_pack
 from worker.blip.random_pack import PackShape, write_random_pack
 from worker.cli import cli
@@ -71,6 +74,23 @@ def test_given_a_pickled_base_with_tied_copies_then_the_copies_are_not_kept(
     found = merged.caption(images, num_beams=1)
     expected = engine.caption(images, packs=engine.load_pack(pack), num_beams=1)
     assert [row[0].token_ids for row in found] == [row[0].token_ids for row in expected]
+
+
+def test_given_a_pickled_base_and_a_pack_of_biases_alone_then_the_packs_are_kept(
+    copy_of_tiny: Path, tmp_path: Path
+) -> None:
+    to_pickle(copy_of_tiny)
+    pack = write_random_pack(tmp_path / "pack", copy_of_tiny, "biased", PackShape(rank=4))
+    state = load_file(pack / TENSOR_FILE)
+    bias = torch.zeros(200)
+    bias[30] = 50.0
+    save_file({**state, f"{PREFIX}{BIAS}": bias}, pack / TENSOR_FILE)
+    merged = Engine.load(merge_pack(pack, tmp_path / "out", copy_of_tiny))
+    images, engine = noise_images(2), Engine.load(copy_of_tiny)
+    found = merged.caption(images, num_beams=1)
+    expected = engine.caption(images, packs=engine.load_pack(pack), num_beams=1)
+    assert [row[0].token_ids for row in found] == [row[0].token_ids for row in expected]
+    assert set(found[0][0].token_ids) == {30}
 
 
 def test_given_a_match_pack_then_transformers_loads_every_tensor_of_it(

@@ -66,6 +66,7 @@ def test_given_the_most_tokens_alone_then_the_fewest_are_five_or_as_many(
         ({"repetition_penalty": 0}, "repetition_penalty must be 0.01 to 100, not 0"),
         ({"no_repeat_ngram_size": -2}, "no_repeat_ngram_size must be 0"),
         ({"no_repeat_ngram_size": True}, "no_repeat_ngram_size must be a whole number"),
+        ({"whole_words": 1}, "whole_words must be true or false: 1"),
         ({"max_chars": 0}, "max_chars must be 1 or more, not 0"),
         ({"max_chars": 2.5}, "max_chars must be a whole number"),
         ({"stop_strings": "."}, "stop_strings is a list of texts, not one text"),

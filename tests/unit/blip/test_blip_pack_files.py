@@ -75,6 +75,12 @@ def file(name: str, data: bytes | None) -> Damage:
     return damage
 
 
+def an_id_beyond_the_embeddings(folder: Path) -> None:
+    read = json.loads((folder / "tokenizer.json").read_text())
+    read["model"]["vocab"]["word30"] = 900
+    (folder / "tokenizer.json").write_text(json.dumps(read))
+
+
 def infinite(state: dict[str, torch.Tensor]) -> None:
     state[f"{QUERY}.lora_A.weight"][0, 0] = torch.inf
 
@@ -92,6 +98,14 @@ REFUSED: dict[str, tuple[Damage, str]] = {
     "a card that is none": (file("pack.json", b"["), "pack.json cannot be read as JSON"),
     "a card without end": (file("pack.json", b"[" * 400_000), "cannot be read as JSON"),
     "a card of a megabyte": (file("pack.json", b" " * 1_000_001), "larger than 1000000 bytes"),
+    "scores that are none": (card(scores=["exact"]), r"scores are numbers by name, not \['exact'"),
+    "a score in words": (card(scores={"exact": "high"}), "scores are numbers by name"),
+    "a score without end": (card(scores={"exact": 10**400}), "scores are numbers by name"),
+    "a score that is no number": (card(scores={"exact": float("nan")}), "scores are numbers by"),
+    "a base without a name": (
+        card(base={"model_id": None, "revision": "1", "digest": "2"}),
+        "base's model_id, revision and digest are texts",
+    ),
     "another base": (
         card(base={"model_id": "cats", "revision": "1", "digest": "2"}),
         "trained on cats at revision 1, and cannot adapt",
@@ -175,6 +189,10 @@ REFUSED: dict[str, tuple[Damage, str]] = {
         tensors(lambda s: s.update({WORDS: torch.zeros(99, 64), BIAS: torch.zeros(99)})),
         "its tokenizer cannot be used: .* is outside the vocabulary",
     ),
+    "a tokenizer with an id too high": (
+        an_id_beyond_the_embeddings,
+        "it has embeddings of 150 tokens, and its tokenizer ids up to 900",
+    ),
     "a broken tokenizer": (file("tokenizer.json", b"{}"), "its tokenizer cannot be used"),
     "a tokenizer that is none": (file("tokenizer.json", b"\x00"), "its tokenizer cannot be used"),
     "a tokenizer of code": (
@@ -196,6 +214,17 @@ def test_given_a_damaged_pack_then_it_is_refused_and_the_message_says_why(
     damage(pack)
     (pack / "evil.py").write_text("raise SystemExit('code of a pack has run')")
     with pytest.raises(PackError, match=reason):
+        tiny_engine.load_pack(pack)
+
+
+def test_given_numbers_that_scaling_or_the_type_makes_infinite_then_a_pack_is_refused(
+    tiny: Path, tiny_engine: Engine, pack: Path
+) -> None:
+    tensors(lambda s: s[f"{QUERY}.lora_B.weight"].fill_(3.4e38))(pack)
+    with pytest.raises(PackError, match=r"sound: .*query is too large for torch\.bfloat16"):
+        Engine.load(tiny, dtype="bfloat16", tasks=["caption"]).load_pack(pack)
+    config(lora_alpha=400)(pack)
+    with pytest.raises(PackError, match=r"sound: .*query is too large for torch\.float32"):
         tiny_engine.load_pack(pack)
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from tests.blip_checkpoints import noise_images
 from worker.blip import Caption, CaptionOptions, Engine, Pack
 from worker.blip import captioning as captioning_module
+from worker.blip.adapter_files import TENSOR_FILE
 from worker.blip.lexicon import Lexicon, in_order, runs
 from worker.blip.mixed_search import alike
 from worker.blip.random_pack import PackShape, write_random_pack
@@ -96,6 +98,20 @@ def test_given_any_mix_of_packs_and_options_then_each_row_is_what_it_is_alone(
 def test_given_packs_then_they_say_different_things(packs: Packs) -> None:
     said = {tuple(packs.one(0, pack, 5)[0].token_ids) for pack in range(len(packs.known))}
     assert len(said) == len(packs.known)
+
+
+def test_given_a_pack_whose_numbers_overflow_then_the_rows_of_others_are_what_they_are_alone(
+    packs: Packs, tiny: Any, tmp_path: Any
+) -> None:
+    folder = write_random_pack(tmp_path / "pack", tiny, "p", SHAPES["own words"], seed=9)
+    state = load_file(folder / TENSOR_FILE)
+    large = {n: 2e37 * t if n.endswith("lora_A.weight") else t for n, t in state.items()}
+    save_file(large, folder / TENSOR_FILE)
+    overflowing = packs.engine.load_pack(folder)
+    chosen = [packs.known[1], None, overflowing]
+    found = packs.engine.caption(IMAGES[:3], OPTIONS[5], chosen)
+    assert [c.text for c in found[0]] == [c.text for c in packs.one(0, 1, 5)]
+    assert [c.text for c in found[1]] == [c.text for c in packs.one(1, 0, 5)]
 
 
 def test_given_images_of_mixed_grids_then_a_mix_masks_them(packs: Packs) -> None:

@@ -44,6 +44,7 @@ ONE_BATCH = [
     CaptionOptions(do_sample=True, seed=7, bad_words=["c"], stop_strings=["word1"], prompt="c c"),
     CaptionOptions(do_sample=True, seed=2**53 - 1, max_new_tokens=1),
     CaptionOptions(num_beams=1, max_chars=25, repetition_penalty=0.5, prompt="d e f g h"),
+    CaptionOptions(num_beams=1, max_new_tokens=7, whole_words=True),
     CaptionOptions(do_sample=True, seed=8, temperature=0.9, repetition_penalty=2.0, top_p=0.95),
 ]
 

@@ -200,6 +200,31 @@ def test_given_greedy_search_then_no_word_that_fits_is_lost(engine: Engine) -> N
             )
 
 
+@pytest.mark.parametrize("most", [2, 5, 9])
+def test_given_whole_words_then_most_tokens_leave_none_cut_and_no_one_that_fits_is_lost(
+    engine: Engine, most: int
+) -> None:
+    free = captions(engine, num_beams=1, min_new_tokens=0, max_new_tokens=15)
+    found = captions(engine, num_beams=1, min_new_tokens=0, max_new_tokens=most, whole_words=True)
+    for caption, whole in zip(found, free, strict=True):
+        ends = [n for n in range(1, most + 1) if ends_word(whole.tokens, n)]
+        kept = min(ends[-1] if ends else most, len(whole.tokens))
+        assert caption.token_ids == whole.token_ids[:kept]
+        left = whole.tokens[kept:]
+        assert (caption.finish_reason == "stop") == (left in ([], ["[SEP]"]))
+    assert len({len(caption.tokens) for caption in found}) > 1
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_given_whole_words_then_captions_of_beams_and_samples_have_no_more_than_most_tokens(
+    engine: Engine, way: dict[str, Any]
+) -> None:
+    found = engine.caption(IMAGES, max_new_tokens=6, whole_words=True, **way)
+    assert all(0 < len(caption.tokens) <= 6 for row in found for caption in row)
+    assert all(len({caption.text for caption in row}) == len(row) for row in found)
+    assert all(row[0].logprob == pytest.approx(sum(row[0].token_logprobs)) for row in found)
+
+
 def ends_word(tokens: list[str], count: int) -> bool:
     return count == len(tokens) or not tokens[count].startswith("##")
 

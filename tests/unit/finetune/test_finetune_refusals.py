@@ -56,6 +56,21 @@ NOTHING: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
         {"targets": r".*word_embeddings"},
         "word_embeddings is not linear",
     ),
+    "targets that no pack may adapt": (
+        [{"image": "0.png", "caption": "word1"}],
+        {"targets": r"text_decoder\.cls\.predictions\.decoder"},
+        r"no pack can adapt text_decoder\.cls\.predictions\.decoder",
+    ),
+    "a rank above the width": (
+        [{"image": "0.png", "caption": "word1"}],
+        {"rank": 65},
+        "--rank 65 is above the 64 of text_decoder",
+    ),
+    "a tokenizer for matching": (
+        [{"image": "0.png", "caption": "word1"}],
+        {"task": "match", "tokenizer": Path("words")},
+        "--tokenizer is for captions",
+    ),
     "a name that no pack has": (
         [{"image": "0.png", "caption": "word1"}],
         {"name": "My pack!"},

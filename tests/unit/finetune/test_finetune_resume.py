@@ -144,6 +144,23 @@ def test_a_signal_before_the_first_step_ends_the_run_at_an_image(
 
 
 @pytest.mark.timeout(600)  # two processes begin, one after the other
+def test_two_processes_never_train_the_same_run(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    asked = request(pairs, tmp_path / "run", tiny)
+    refused: list[str] = []
+
+    def meanwhile() -> bool:
+        if not refused:
+            with pytest.raises(ValueError, match="another process trains") as raised:
+                finetune(asked)
+            refused.append(str(raised.value))
+        return False
+
+    finetune(asked, meanwhile)
+
+    assert refused
+    assert [row["step"] for row in losses(asked.output)] == list(range(1, 13))
+
+
 def test_kill_9_and_the_same_command_again_come_to_the_same_bits(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:

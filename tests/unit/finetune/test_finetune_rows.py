@@ -79,6 +79,34 @@ def test_a_list_of_captions_is_as_many_rows_of_one_image(tmp_path: Path) -> None
     assert rows[0].picture == rows[1].picture
 
 
+def test_captions_that_look_alike_are_equal(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    said = ["gr\u00fcn", "gru\u0308n"]
+
+    rows = read(write(tmp_path / "m.jsonl", [{"image": "a.png", "caption": said}]))
+
+    assert [row.caption for row in rows] == ["gr\u00fcn"] * 2
+
+
+def test_a_label_that_is_not_read_is_told_of(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    said: list[str] = []
+    row = {"image": "a.png", "caption": "one", "label": 0}
+
+    rows = read(write(tmp_path / "m.jsonl", [row, row]), Complaints(said.append))
+
+    assert [row.match for row in rows] == [True, True]
+    assert len(said) == 1
+    assert "a column named match" in said[0]
+
+
+def test_fields_beyond_the_last_column_say_nothing(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    (tmp_path / "m.csv").write_text("image,caption\na.png,one,two,three\na.png,four\n")
+
+    assert [row.caption for row in read(tmp_path / "m.csv")] == ["one", "four"]
+
+
 BAD = {
     "an image that is not there": ({"image": "no.png", "caption": "x"}, "neither a URI nor a file"),
     "an image elsewhere": ({"image": "https://cat.example/a.png", "caption": "x"}, "is a URI"),
@@ -86,6 +114,7 @@ BAD = {
     "no caption": ({"image": "a.png", "caption": None}, "no caption"),
     "a caption of spaces": ({"image": "a.png", "caption": " \t "}, "no words"),
     "a caption that is a number": ({"image": "a.png", "caption": 7}, "no caption"),
+    "half of a character": ({"image": "a.png", "caption": "x \ud83d"}, "no Unicode text"),
     "a language that is none": (
         {"image": "a.png", "caption": "x", "language": "de_DE!"},
         "BCP 47",
@@ -159,6 +188,7 @@ LANGUAGES = {
     "some that do not say": (("de", None), None, (2, "de")),
     "the one asked for": (("de", "fr", "de"), "de", (2, "de")),
     "whatever its case": (("pt-br", "fr"), "pt-BR", (1, "pt-BR")),
+    "one, in two cases": (("de", "DE"), None, (2, "de")),
 }
 
 
@@ -253,6 +283,21 @@ def test_a_dataset_on_disk_may_hold_images_in_any_usual_way(
     assert rows[0].picture == rows[1].picture
     assert len({row.picture for row in rows}) == 2
     assert pixels(rows[2].picture, PUBLISHED)[0, 0].tolist() == [40, 0, 0]
+
+
+def test_equal_images_of_a_dataset_are_one_picture(dataset: dict[str, Any], tmp_path: Path) -> None:
+    column, feature = cells("bytes", tmp_path)
+    made = datasets.Dataset.from_dict(
+        {"image": [column[0], column[1], column[0], None, None], "caption": list("abcde")},
+        features=datasets.Features({"image": feature, "caption": datasets.Value("string")}),
+    )
+    made.save_to_disk(str(tmp_path / "set"))
+
+    train, _ = open_dataset(tmp_path / "set")
+    rows = list(read_dataset(train, "set", tmp_path / "set", Columns(), Complaints(print)))
+
+    assert rows[0].picture == rows[2].picture
+    assert len({row.picture for row in rows}) == 4
 
 
 def test_a_datasets_own_splits_are_used(dataset: dict[str, Any], tmp_path: Path) -> None:

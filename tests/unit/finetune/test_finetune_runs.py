@@ -175,9 +175,13 @@ def test_a_full_run_writes_a_checkpoint_that_the_engine_and_transformers_load(
     finetune(request(manifest, tmp_path / "full", tiny, full=True, steps=200, batch=8, rate=2e-3,
                      **given))  # fmt: skip
 
-    engine = Engine.load(tmp_path / "full", tasks=["caption"])
+    engine = Engine.load(tmp_path / "full")
     assert said(engine, noise_images(8)) == texts
     before, after = (load_file(p / "model.safetensors") for p in (tiny, tmp_path / "full"))
+    if words:  # matching cannot read with them
+        before = {
+            n: t for n, t in before.items() if n.startswith(("vision_model.", "text_decoder."))
+        }
     assert before.keys() == after.keys()
     same = {name for name in before if before[name].equal(after[name])}
     assert same == {name for name in before if not name.startswith("text_decoder.")}

@@ -64,6 +64,14 @@ def test_given_a_row_whose_language_is_none_then_it_alone_is_invalid(tmp_path: P
     assert second.locate().uri == "https://a.example/2"
 
 
+@pytest.mark.parametrize("tag", ["de-" + "abcdefgh-" * 4 + "x", "*", "de\n", "zh_TW", "d"])
+def test_given_a_tag_that_no_job_may_have_then_its_row_alone_is_invalid(tag: str) -> None:
+    with pytest.raises(ValidationError):
+        CaptionChunk(images=("https://a.example/1",), languages=(tag,))
+    with pytest.raises(BadReference, match="The language is no BCP 47 tag: "):
+        Reference("x:1", "https://a.example/1", language=tag).locate()
+
+
 def test_given_another_language_then_the_source_has_changed() -> None:
     def digest(language: str | None, caption: str | None = None) -> str:
         one = Reference("x:1", "https://a.example/1", caption=caption, language=language)

@@ -58,6 +58,30 @@ def test_given_a_pack_that_comes_later_then_it_is_found_when_it_is_asked_for(
     assert packs.shelf.names == []
 
 
+def test_given_a_folder_beside_packs_that_cannot_be_read_then_they_are_served_all_the_same(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_caption_pack(tmp_path / "german", "de", "de")
+    for name in ("gone", "lost+found"):
+        write_caption_pack(tmp_path / name, name[:4], "fr")
+    is_file = Path.is_file
+
+    def told(path: Path) -> bool:
+        if path.parent.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        if path.parent.name == "gone" and path.name != "pack.json":
+            raise FileNotFoundError(2, "No such file or directory")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", told)
+    packs = make(FolderPlace(tmp_path))
+    assert [(one.name, one.why_not) for one in packs.listed] == [
+        ("de", None),
+        ("lost+found", "it cannot be read: Permission denied"),
+    ]
+    assert packs.choose("caption", "de", None).name == "de"
+
+
 def test_given_many_jobs_for_what_there_is_not_then_places_are_not_looked_at_for_each(
     make: Any,
 ) -> None:

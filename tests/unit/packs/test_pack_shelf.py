@@ -114,6 +114,7 @@ def test_given_a_slow_pack_then_others_are_not_held_up() -> None:
         (Fault(ErrorCode.FETCH_TIMEOUT), ErrorCode.S3_UNAVAILABLE, True),
         (Fault(ErrorCode.S3_UNAVAILABLE), ErrorCode.S3_UNAVAILABLE, True),
         (Fault(ErrorCode.S3_DENIED), ErrorCode.LANGUAGE_UNAVAILABLE, True),
+        (OSError(28, "No space left on device"), ErrorCode.LANGUAGE_UNAVAILABLE, True),
     ],
 )
 def test_given_a_pack_that_cannot_be_loaded_then_who_asks_learns_why_and_may_ask_again(

@@ -3,6 +3,7 @@
 Everything in it is written whole or not at all, so that a run may be ended anywhere, by anything.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ class RunFolder:
 
     def __init__(self, output: Path) -> None:
         self.path = output.with_name(output.name + ".training")
+        self._lock: int | None = None
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Make the folder for this run, or find that it is this run's.
@@ -45,9 +47,16 @@ class RunFolder:
         run: everything that decides what is trained, as JSON.
 
         Raises:
-            ValueError: it keeps the state of another run, and what differs.
+            ValueError: it keeps the state of another run, and what differs; or a process is at it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process trains in {self.path} now") from None
+        except OSError:
+            pass  # a file system without locks
         known = self.path / RUN
         if not (self.path / STATE).exists():
             write_whole(known, json.dumps(run, indent=2, ensure_ascii=False).encode())
@@ -63,6 +72,12 @@ class RunFolder:
                 f"{self.path} holds another run: {'; '.join(differ)}. Go on with what it was begun "
                 f"with, name another output, or remove that folder"
             )
+
+    def end(self) -> None:
+        """Leave the folder to others, as the end of the process does."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def save(self, standing: Standing, tensors: Mapping[str, Tensor], optimizer: Any) -> None:
         """Keep what the run goes on from; older best tensors go once this is kept."""
@@ -91,6 +106,7 @@ class RunFolder:
         """Keep the tensors after so many steps."""
         part = self.path / f"{BEST}.part"
         save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, part)
+        synced(part)
         part.replace(self._best(step))
 
     def best(self, step: int) -> dict[str, Tensor]:
@@ -107,6 +123,15 @@ class RunFolder:
 
     def _best(self, step: int | None) -> Path:
         return self.path / f"{BEST}-{step}.safetensors"
+
+
+def synced(path: Path) -> None:
+    """Have the disk hold what was written into a file, or which files a folder has."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -101,6 +101,7 @@ def train(
         bare.eval()
         found = validation.figures(bare, device, settings.batch) if validation is not None else {}
         bare.train()
+        found = _of_first(found)
         if losses:
             losses.add(standing.step, **{f"validation_{n}": value for n, value in found.items()})
         display.say(
@@ -196,6 +197,15 @@ def _put(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> Non
 
 def _stale(standing: Standing, settings: Settings) -> bool:
     return bool(settings.patience) and standing.stale >= settings.patience
+
+
+def _of_first(figures: dict[str, float]) -> dict[str, float]:
+    """The first process's figures: all decide by the same ones which state is best, and when to
+    end, also where devices round differently."""
+    from accelerate.utils import broadcast_object_list
+
+    found: list[dict[str, float]] = broadcast_object_list([figures])
+    return found[0]
 
 
 def _any(accelerator: Any, flag: bool) -> bool:

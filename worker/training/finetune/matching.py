@@ -38,12 +38,14 @@ class Matching(nn.Module):
         right for an image. Negatives besides the labelled ones: for each image another's text, and
         for each text another's image, drawn by ITC similarity.
         """
-        own = images[:positives]
         losses = []
         pairs = [torch.arange(len(ids))]
         texts = [torch.arange(len(ids))]
-        if positives > 1:
-            similarity = self.cosines(own, ids, mask) / TEMPERATURE
+        similarity = self.cosines(images[:positives], ids, mask) / TEMPERATURE
+        if positives < 2:
+            # Nothing to contrast, but of several processes each has to have every gradient.
+            losses.append(similarity.sum() * 0)
+        else:
             losses.append(contrastive(similarity, equal, positives))
             square, right = similarity[:, :positives].detach(), equal[:, :positives]
             rows, hard = _hard(square, right)
@@ -96,6 +98,7 @@ class MatchRows:
         texts: dict[str, int] = {}
         self._image = torch.tensor([images.setdefault(r.picture, len(images)) for r in rows])
         self._text = torch.tensor([texts.setdefault(r.caption, len(texts)) for r in rows])
+        self._right = {(images[r.picture], texts[r.caption]) for r in rows if r.match}
 
     def __len__(self) -> int:
         return len(self._pictures)
@@ -105,17 +108,23 @@ class MatchRows:
         rows = torch.cat([rows[self._match[rows]], rows[~self._match[rows]]])
         positives = int(self._match[rows].sum())
         image, text = self._image[rows], self._text[rows]
-        same_text = text[:positives, None] == text
-        same_image = image[:positives, None] == image
-        same_image[:, positives:] = False  # labelled as no match
+        said = text.tolist()
+        equal = torch.tensor(
+            [[self._is_right(one, other) for other in said] for one in image[:positives].tolist()],
+            dtype=torch.bool,
+        ).view(positives, len(said))
         ids, mask = self._ids(rows)
         return {
             "images": self._embedded.of([self._pictures[row] for row in rows.tolist()]),
             "ids": ids.to(device),
             "mask": mask.to(device),
             "positives": positives,
-            "equal": (same_text | same_image).to(device),
+            "equal": equal.to(device),
         }
+
+    def _is_right(self, image: int, text: int) -> bool:
+        """Whether any row says so: captions of one image are not wrong for it, nor equal ones."""
+        return (image, text) in self._right
 
     def weights(self, parts: Sequence[Tensor], _processes: int) -> list[float]:
         """What the loss of each part of a step is multiplied with."""
@@ -148,11 +157,11 @@ class MatchRows:
         return found
 
     def _another(self, row: int) -> int:
-        """The next row of another image with another text; the row itself where there is none."""
+        """The next row whose text is not right for the row's image; itself where there is none."""
+        image = int(self._image[row])
         for step in range(1, len(self)):
             other = (row + step) % len(self)
-            differs = self._text[other] != self._text[row]
-            if differs and self._image[other] != self._image[row]:
+            if not self._is_right(image, int(self._text[other])):
                 return other
         return row
 

@@ -4,6 +4,7 @@ The image side is not here: it is frozen, and what it says of images is handed i
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from producer.manifest.parquet import NotInstalled
+from worker.blip.adapter_names import places
 from worker.blip.checkpoint import PARTS, Checkpoint
 from worker.blip.errors import CheckpointError
 from worker.blip.tokenizer import Tokenizer
@@ -95,6 +97,7 @@ def load(checkpoint: Checkpoint, settings: Settings) -> Trained:
         return Trained(model, None, tokenizer)
     model.requires_grad_(False)
     adapted = _adapted(model, settings)
+    _check(adapted.targeted_module_names, checkpoint, settings)
     if settings.tokenizer is not None:
         for name in (WORDS, BIAS):
             model.get_parameter(name).requires_grad_(True)
@@ -138,6 +141,9 @@ def recompute(model: Any) -> None:
     """Gradient checkpointing: layers are run again backwards instead of kept."""
     newer = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
     (newer or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    # For the reentrant kind transformers has embeddings require gradients, which frozen ones that
+    # are added to in place cannot.
+    model.disable_input_require_grads()
 
 
 def take_words(model: Any, old: Path, new: Path) -> Tokenizer:
@@ -196,3 +202,14 @@ def _adapted(model: Any, settings: Settings) -> Any:
         if not isinstance(model.get_submodule(name).base_layer, nn.Linear):
             raise ValueError(f"--targets: {name} is not linear; only linear modules are adapted")
     return adapted
+
+
+def _check(names: Sequence[str], checkpoint: Checkpoint, settings: Settings) -> None:
+    """That the engine will read the pack, before hours are spent on it."""
+    known = places(settings.task, checkpoint.text)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--targets: no pack can adapt {name}, only the text layers can be")
+        least = min(known[name].size_in, known[name].size_out)
+        if settings.rank > least:
+            raise ValueError(f"--rank {settings.rank} is above the {least} of {name}")

@@ -1,6 +1,7 @@
 """Datasets of Hugging Face `datasets` on disk (`save_to_disk`), as rows."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def read_dataset(
 ) -> Iterator[Row]:
     """The rows of a dataset. Images are an Image column, files' bytes, or paths of files.
 
+    Datasets often have an image anew for each of its captions: equal ones are one picture.
+
     Raises:
         ValueError: it lacks a column; or, if strict, a row cannot be used.
     """
@@ -71,11 +74,24 @@ def read_dataset(
         for number, row in enumerate(others):
             yield f"{name}, row {number}", dict.fromkeys(left_out, number) | row
 
+    firsts: dict[bytes | int, int] = {}
+
     def picture(_position: str, said: object) -> Picture:
         if isinstance(said, int):
-            return CellPicture(dataset, image, said)
+            content = _content(dataset[said][image])
+            same = said if content is None else content
+            return CellPicture(dataset, image, firsts.setdefault(same, said))
         if isinstance(said, str) and (folder / said).is_file():
             return FilePicture(folder / said, said)
         raise BadReference("The row names no image file here.")
 
     yield from read_rows(table(), name, Columns(image, columns.caption), picture, complaints)
+
+
+def _content(cell: Any) -> bytes | None:
+    """What equal cells share; None for one that holds no image."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, str):
+        cell = cell.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(cell).digest() if isinstance(cell, bytes) else None

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from worker.blip.checkpoint import Checkpoint
+from worker.blip.checkpoint import PARTS, Checkpoint
 from worker.blip.pack_card import PackCard
 from worker.blip.weights import SAFETENSORS
 from worker.training.finetune.card import readme
+from worker.training.finetune.folder import synced
 from worker.training.finetune.model import Trained
 
 ADAPTER = "adapter_model.safetensors"
@@ -30,7 +31,8 @@ PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def write_output(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make `folder` with what `fill` writes into one beside it: it appears when all is written."""
+    """Make `folder` with what `fill` writes into one beside it: it appears when all is written, on
+    the disk too."""
     part = folder.with_name(folder.name + ".part")
     if part.exists():
         shutil.rmtree(part)
@@ -38,7 +40,9 @@ def write_output(folder: Path, fill: Callable[[Path], None]) -> None:
     fill(part)
     for path in part.iterdir():
         path.chmod(0o644)
+        synced(path)
     part.rename(folder)
+    synced(folder.absolute().parent)
 
 
 def write_pack(folder: Path, trained: Trained, card: PackCard, tokenizer: Path | None) -> None:
@@ -59,9 +63,10 @@ def write_checkpoint(
     folder: Path, base: Checkpoint, trained: Trained, card: PackCard, tokenizer: Path | None
 ) -> None:
     """A checkpoint in the published layout: the base's tensors, those that were trained in their
-    place."""
+    place. With another tokenizer it has no matching, which reads the base's words."""
     cpu = torch.device("cpu")
-    state = base.weights.load([""], torch.float32, cpu) | trained.tensors()
+    kept = [""] if tokenizer is None else [f"{part}." for part in PARTS["caption"]]
+    state = base.weights.load(kept, torch.float32, cpu) | trained.tensors()
     tied = (".cls.predictions.decoder.", "position_ids")
     save_file(
         _plain({name: t for name, t in state.items() if not any(part in name for part in tied)}),

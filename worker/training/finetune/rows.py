@@ -1,6 +1,7 @@
 """What is trained on: rows of an image, a caption, its language and whether they match."""
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -109,6 +110,11 @@ def read_rows(
             caption = chosen_column(
                 name, names, columns.caption, GUESSES["caption"], "captions", "--caption-column"
             )
+            if MATCH not in names and "label" in names:
+                complaints.say(
+                    f"the column label of {name} is not read: wrong pairs are said by a column "
+                    f"named {MATCH}"
+                )
         try:
             where = picture(position, said.get(image))
             language, match = _language(said.get(LANGUAGE)), _match(said.get(MATCH))
@@ -131,7 +137,7 @@ def of_language(rows: Iterable[Row], wanted: str | None) -> Rows:
     every = list(rows)
     found = Counter(row.language for row in every if row.language)
     there = ", ".join(f"{tag} ({count:,})" for tag, count in found.most_common())
-    if wanted is None and len(found) > 1:
+    if wanted is None and len({tag.lower() for tag in found}) > 1:
         raise ValueError(f"the data has several languages, {there}: say which with --language")
     language = wanted or next(iter(found), None)
     if wanted is not None and not is_language(wanted):
@@ -167,7 +173,15 @@ def _texts(said: object) -> list[str]:
         raise BadReference("The row has no caption.")
     if not all(texts):
         raise BadReference("The caption has no words.")
-    return texts
+    if not all(map(is_unicode, texts)):
+        raise BadReference("The caption is no Unicode text: it has half of a surrogate pair.")
+    # As tokenizers write it: captions that look alike are equal.
+    return [unicodedata.normalize("NFC", text) for text in texts]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether tokenizers can read it: JSON may hold halves of surrogate pairs."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _language(said: object) -> str | None:

@@ -41,6 +41,16 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
         BlipError: the checkpoint or the tokenizer cannot be.
         Interrupted: go on with the same request.
     """
+    folder = RunFolder(request.output)
+    try:
+        return _finetune(request, interrupted, folder)
+    finally:
+        folder.end()
+
+
+def _finetune(
+    request: Request, interrupted: Callable[[], bool], folder: RunFolder
+) -> PackCard | None:
     settings, output = request.settings, request.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is there already: name another output, or remove it")
@@ -57,7 +67,6 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
     )
     if data.others:
         display.say(f"{data.others:,} rows of other languages are left aside")
-    folder = RunFolder(output)
     if accelerator.is_main_process:
         folder.begin(request.identity(base, data))
     accelerator.wait_for_everyone()
@@ -92,6 +101,7 @@ def finetune(request: Request, interrupted: Callable[[], bool] = lambda: False) 
         training=_training(settings, standing, trained, accelerator),
     )
     first = accelerator.is_main_process
+    accelerator.wait_for_everyone()  # all have read the best state, which is cleared away
     if first:
         trained.model.cpu()
         _write(output, checkpoint, trained, card, settings)

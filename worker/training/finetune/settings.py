@@ -68,6 +68,8 @@ class Settings:
                 raise ValueError(f"{_flag(name)} is at least 0 and below 1")
         if self.max_tokens < 3:
             raise ValueError("--max-tokens counts [DEC] and [SEP]: it is 3 or more")
+        if self.tokenizer is not None and self.task != "caption":
+            raise ValueError("--tokenizer is for captions: matching reads the checkpoint's words")
         if self.full and self.targets:
             raise ValueError("--targets names what LoRA adapts; --full trains everything")
         try:

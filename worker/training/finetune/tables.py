@@ -60,6 +60,7 @@ def _csv(path: Path) -> Iterator[TableRow]:
             names = next(csv.reader([header], delimiter=delimiter), [])
             table = csv.DictReader(file, [name.strip() for name in names], delimiter=delimiter)
             for number, row in enumerate(table, 1):
+                row.pop(None, None)  # fields beyond the last column
                 yield f"{path.name}, row {number}", row
         except (csv.Error, UnicodeDecodeError) as exc:
             raise ValueError(f"{path} is no CSV file in UTF-8: {exc}") from exc

@@ -9,7 +9,8 @@ from torch import Tensor
 from worker.blip.tokenizer import Tokenizer
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
-UNKNOWN = "[UNK]"
+UNKNOWN = ("[UNK]", "<unk>")
+"""As BERT and SentencePiece have it."""
 
 
 @dataclass(frozen=True)
@@ -59,5 +60,5 @@ def _padded(
         torch.tensor([min(len(row), width) for row in rows]),
         tokenizer.pad_id,
         sum(len(row) > most for row in rows) if cut is None else cut,
-        words.count(UNKNOWN) / max(1, len(words)),
+        sum(word in UNKNOWN for word in words) / max(1, len(words)),
     )

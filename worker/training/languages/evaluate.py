@@ -25,6 +25,8 @@ SCALES = {"bleu_4": 100.0, "cider_d": 10.0}
 """The best that a figure can be; 1 for shares."""
 COUNT = "images"
 """Says how many captions were judged, and is no score."""
+DIGITS = 4
+"""After the point, in cards."""
 PACKS = Path(__file__).parents[2] / "checkpoints" / "packs"
 _BATCH = 50
 
@@ -92,14 +94,15 @@ def falls(found: Mapping[str, float], card: Mapping[str, float], margin: float) 
     return {
         name: stated
         for name, stated in card.items()
-        if name in found and found[name] < stated - margin * SCALES.get(_plain(name), 1.0)
+        if name in found
+        and round(found[name], DIGITS) < stated - margin * SCALES.get(_plain(name), 1.0)
     }
 
 
 def save(folder: Path, figures: Mapping[str, float]) -> PackCard:
     """Write the figures into a pack's cards, in place of those of the same names."""
     card = read_card(folder)
-    rounded = {name: round(value, 4) for name, value in figures.items() if name != COUNT}
+    rounded = {name: round(value, DIGITS) for name, value in figures.items() if name != COUNT}
     scored = replace(card, scores={**card.scores, **rounded})
     scored.write(folder)
     (folder / "README.md").write_text(readme(scored), encoding="utf-8")
