@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from worker.blip import Engine
-from worker.blip.bench import Result, command, explain, languages, main, match, timing
+from worker.blip.bench import Result, command, explain, languages, main, match, sized, timing
 from worker.blip.bench.compare import Stage
 from worker.blip.bench.explain import measure_explain
 from worker.blip.bench.languages import measure_languages
@@ -133,7 +133,7 @@ def test_given_the_command_when_matching_is_measured_then_lines_or_json_are_prin
     asked = []
     monkeypatch.setattr(match, "measure_match", lambda *words: asked.append(words) or found)
     assert match.main(["--size", "bundled", "--texts", "8", "--dtype", "bfloat16"]) == 0
-    assert asked == [("bundled", command.BUNDLED, "bfloat16", 8, 3, "auto", True)]
+    assert asked == [("bundled", sized.BUNDLED, "bfloat16", 8, 3, "auto", True)]
     assert capsys.readouterr().out.splitlines() == [
         "tiny, float32 on cpu: 1 image x 64 texts, medians of 3",
         "(abacus, 2 threads, torch 2.13, transformers 5.23)",

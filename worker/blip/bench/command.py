@@ -10,13 +10,11 @@ from pathlib import Path
 from worker.blip.bench.compare import Case, arithmetic, measure
 from worker.blip.bench.kernels import kernel_shares
 from worker.blip.bench.report import HEADER, lines, row
+from worker.blip.bench.sized import SHAPES, count, sized
 from worker.blip.device import DTYPES
 from worker.blip.hub import resolve
 from worker.blip.options import MAX_BEAMS
-from worker.blip.random_checkpoint import BASE, LARGE, write_random_checkpoint
 
-SHAPES = {"base": BASE, "large": LARGE}
-BUNDLED = Path(__file__).parents[2] / "checkpoints" / "scenes"
 TABLE = (
     ("bfloat16", "bfloat16", 1),
     ("bfloat16", "bfloat16", 5),
@@ -60,7 +58,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description="The engine against transformers' generate, side by side."
     )
-    parser.add_argument("--size", choices=["base", "large", "bundled"], default="base")
+    parser.add_argument("--size", choices=[*SHAPES, "bundled"], default="base")
     parser.add_argument(
         "--random-weights",
         action=argparse.BooleanOptionalAction,
@@ -101,23 +99,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def count(text: str) -> int:
-    """A number of at least 1, as argparse reads it."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
 def _checkpoint(args: argparse.Namespace, temporary: Path) -> tuple[str, Path]:
     """The name to show, and the folder."""
     if args.model:
         return args.model, resolve(args.model).folder
-    if args.size == "bundled":
-        return "bundled", BUNDLED
-    if args.random_weights:
-        folder = write_random_checkpoint(temporary, SHAPES[args.size], spread=2.0)
-        return f"{args.size}, random weights", folder
+    if args.size == "bundled" or args.random_weights:
+        return sized(args.size, temporary)
     return args.size, resolve(f"Salesforce/blip-image-captioning-{args.size}").folder
 
 

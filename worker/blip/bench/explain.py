@@ -15,15 +15,14 @@ from typing import Any
 
 import torch
 
-from worker.blip.bench.command import BUNDLED, SHAPES, count
 from worker.blip.bench.noise import coarse_noise
+from worker.blip.bench.sized import add_size, count, sized
 from worker.blip.bench.timing import medians
 from worker.blip.device import DTYPES
 from worker.blip.engine import Engine
 from worker.blip.explanation import DEFAULT_METHOD, METHODS, Method
 from worker.blip.hardware import Hardware, hardware
 from worker.blip.options import CaptionOptions
-from worker.blip.random_checkpoint import write_random_checkpoint
 
 MOST = {"gradcam": 3.0, DEFAULT_METHOD: 2.0}
 """Times that an explained caption may cost a plain greedy one."""
@@ -114,12 +113,7 @@ def main(
     parser = argparse.ArgumentParser(
         prog=prog, description="What an explained caption costs, beside a plain greedy one."
     )
-    parser.add_argument(
-        "--size",
-        choices=[*SHAPES, "bundled"],
-        default="base",
-        help="base and large have random weights, which are as fast as any",
-    )
+    add_size(parser)
     parser.add_argument("--batch", type=count, default=16, help="images")
     parser.add_argument("--tokens", type=count, default=12, help="new tokens of every caption")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -134,10 +128,7 @@ def main(
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
-        name, folder = args.size, BUNDLED
-        if args.size != "bundled":
-            name = f"{args.size}, random weights"
-            folder = write_random_checkpoint(Path(temporary), SHAPES[args.size], spread=2.0)
+        name, folder = sized(args.size, Path(temporary))
         result = measure_explain(
             name,
             folder,

@@ -14,15 +14,14 @@ from typing import Any
 
 import torch
 
-from worker.blip.bench.command import BUNDLED, SHAPES, count
 from worker.blip.bench.noise import coarse_noise
+from worker.blip.bench.sized import add_size, count, sized
 from worker.blip.bench.timing import times
 from worker.blip.device import DTYPES
 from worker.blip.engine import Engine
 from worker.blip.hardware import Hardware, hardware
 from worker.blip.options import CaptionOptions
 from worker.blip.pack import Pack
-from worker.blip.random_checkpoint import write_random_checkpoint
 from worker.blip.random_pack import PackShape, write_random_pack
 
 LEAST_SHARE = 0.85
@@ -141,12 +140,7 @@ def main(
         description="Batches in several languages, against batches in one. The packs are random, "
         "which are as fast as any.",
     )
-    parser.add_argument(
-        "--size",
-        choices=[*SHAPES, "bundled"],
-        default="base",
-        help="base and large have random weights, which are as fast as any",
-    )
+    add_size(parser)
     parser.add_argument("--batch", type=count, default=12, help="images")
     parser.add_argument("--beams", type=count, default=3, help="1 is greedy search")
     parser.add_argument("--tokens", type=count, default=12, help="new tokens of every caption")
@@ -163,10 +157,7 @@ def main(
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
-        name, folder = args.size, BUNDLED
-        if args.size != "bundled":
-            name = f"{args.size}, random weights"
-            folder = write_random_checkpoint(Path(temporary, "base"), SHAPES[args.size], spread=2.0)
+        name, folder = sized(args.size, Path(temporary, "base"))
         engine = Engine.load(folder, device=args.device, dtype=args.dtype, tasks=["caption"])
         words = args.words or engine._tokenizer.vocab_size
         shape = PackShape(targets=TARGETS[args.targets], rank=args.rank, words=words)

@@ -16,17 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.blip.bench.command import BUNDLED, SHAPES, count
 from worker.blip.bench.compare import arithmetic
 from worker.blip.bench.noise import coarse_noise
 from worker.blip.bench.reference import MatchReference
+from worker.blip.bench.sized import add_size, count, sized
 from worker.blip.bench.timing import medians
 from worker.blip.device import DTYPES
 from worker.blip.encoded import EncodedImages
 from worker.blip.engine import Engine
 from worker.blip.hardware import Hardware, hardware
 from worker.blip.images import Images
-from worker.blip.random_checkpoint import write_random_checkpoint
 from worker.blip.results import Match
 
 MOST_OVER_PARTS = 1.3
@@ -177,12 +176,7 @@ def main(
         prog=prog,
         description="One image against many texts: match, its parts, and transformers beside it.",
     )
-    parser.add_argument(
-        "--size",
-        choices=[*SHAPES, "bundled"],
-        default="base",
-        help="base and large have random weights, which are as fast as any",
-    )
+    add_size(parser)
     parser.add_argument("--texts", type=count, default=64)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
@@ -196,11 +190,7 @@ def main(
     parser.add_argument("--json", action="store_true", help="one JSON object")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
-        name, folder = args.size, BUNDLED
-        if args.size != "bundled":
-            name = f"{args.size}, random weights"
-            folder = Path(temporary)
-            write_random_checkpoint(folder, SHAPES[args.size], ["match"], spread=2.0)
+        name, folder = sized(args.size, Path(temporary), ["match"])
         result = measure_match(
             name, folder, args.dtype, args.texts, args.repeats, args.device, args.reference
         )
