@@ -163,6 +163,8 @@ class Packs:
             try:
                 self._look_at(place)
             except (Fault, OSError) as exc:
+                if self._ended.is_set():  # it was closed meanwhile
+                    return
                 log.warning("the packs of %s cannot be listed: %s", place.where, exc)
         self._looked_s = time.monotonic()
 
