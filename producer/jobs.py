@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from producer.callback import Callback
 from producer.embedding import Encoding
 from producer.explaining import ExplainOptions
 from producer.filtering import CaptionFilter
@@ -65,7 +66,17 @@ class BaseJob(Model):
     expires_at: datetime | None = Field(
         None, description="Not begun after this moment: the job then fails as job_expired"
     )
-
+    callback: Callback | None = Field(
+        None, description="Who is told when the job has ended, however it did"
+    )
+    batch_id: JobId | None = Field(
+        None, description="The batch that it was submitted in, whose jobs are counted together"
+    )
+    owner: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Whose job it is: the id of the API key that it was submitted with",
+    )
     signature: str | None = Field(
         None,
         max_length=200,
