@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field
 
 from producer.options import Model
 
-SECRET_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Of secrets and of the API keys that own jobs."""
 
 
 def _web_url(url: str) -> str:
@@ -33,6 +34,6 @@ class Callback(Model):
         description="https:// unless the workers are set to allow http:// as well",
         examples=["https://app.example.com/hooks/captions"],
     )
-    secret_id: Annotated[str, Field(pattern=SECRET_ID_PATTERN)] = Field(
+    secret_id: Annotated[str, Field(pattern=ID_PATTERN)] = Field(
         "default", description="Which of the workers' CALLBACK_SECRETS signs it"
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from producer.callback import Callback
+from producer.callback import ID_PATTERN, Callback
 from producer.embedding import Encoding
 from producer.explaining import ExplainOptions
 from producer.filtering import CaptionFilter
@@ -74,7 +74,7 @@ class BaseJob(Model):
     )
     owner: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=ID_PATTERN,
         description="Whose job it is: the id of the API key that it was submitted with",
     )
     signature: str | None = Field(
