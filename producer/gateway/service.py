@@ -9,6 +9,7 @@ from producer.gateway.accepted import Accepted
 from producer.gateway.access import Access
 from producer.gateway.settings import GatewaySettings
 from producer.gateway.submitter import Submitter
+from producer.gateway.uploads import Uploads
 
 
 class Service:
@@ -25,6 +26,7 @@ class Service:
         self.accepted = Accepted(settings)
         self.client = AsyncClient(settings=settings)
         self.submitter = Submitter(self.client)
+        self.uploads = Uploads(settings)
         self._background: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:

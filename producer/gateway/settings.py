@@ -32,6 +32,17 @@ class GatewaySettings(ProducerSettings):
         description="Where uploaded images are kept: s3://bucket/prefix/, or file:///folder/ below "
         "the workers' FILE_ROOT; unset: there are no uploads",
     )
+    max_upload_bytes: int = Field(
+        20_971_520, ge=1_024, description="Largest image that is uploaded, in bytes"
+    )
+    upload_timeout_s: float = Field(
+        60, gt=0, description="Longest time, in seconds, that an upload's body may take to come"
+    )
+    max_uploads: int = Field(
+        16,
+        ge=1,
+        description="Most uploads at a time; each holds 10 MiB at most while it is written",
+    )
     allowed_origins: str = Field(
         "",
         description="Origins whose pages may call the gateway from browsers (CORS): "

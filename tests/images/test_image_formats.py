@@ -12,7 +12,8 @@ from tests.images.orientation import UPRIGHT
 from tests.images.sample import on_white, smooth
 from worker import formats
 from worker.errors import ErrorCode, Fault
-from worker.formats import DEFAULT_FORMATS, begins_as, enable, parse_formats
+from producer.beginnings import begins_as
+from worker.formats import DEFAULT_FORMATS, enable, parse_formats
 from worker.house import make_sandbox
 from worker.image import ImageLimits, decode
 from worker.settings import SettingsError, WorkerSettings, load_settings

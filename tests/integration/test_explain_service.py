@@ -124,9 +124,7 @@ def test_given_pictures_then_they_are_of_the_original_beside_its_maps(
         assert (maps / f"pictured.{name}").stat().st_size > 100
 
 
-@pytest.mark.parametrize(
-    ("mode", "width"), [("stretch", 560), ("crop", 560), ("native", WIDTH)]
-)
+@pytest.mark.parametrize(("mode", "width"), [("stretch", 560), ("crop", 560), ("native", WIDTH)])
 def test_given_inline_then_the_result_alone_shows_the_image_and_where_the_word_points(
     client: Client, folder: Path, mode: str, width: int
 ) -> None:
