@@ -165,9 +165,8 @@ class AsyncClient:
                     broker_url = await asyncio.to_thread(embedded.ensure, settings.home)
                 store = AsyncRedisStore(
                     self._results_url or settings.results_url_beside(broker_url),
-                    settings.result_ttl_s,
-                    settings.queued_ttl_s,
                     socket_timeout_s=self._attempt_s,
+                    **settings.keeping,
                 )
                 publisher = await asyncio.to_thread(
                     Publisher, broker_url, self._timeout_s, settings.sentinel_master

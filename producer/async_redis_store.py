@@ -1,6 +1,7 @@
 """The results store in Redis, for asyncio."""
 
 import asyncio
+import builtins
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -13,7 +14,10 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from producer.contract import ItemResult, Job, JobResult
+from producer.batch import Batch
+from producer.call import Call
+from producer.callback import Callback
+from producer.contract import ItemResult, Job, JobResult, JobState
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
@@ -21,11 +25,14 @@ from producer.ledger import (
     DEAD_TTL_S,
     HEALTH_CHECK_INTERVAL_S,
     SOCKET_TIMEOUT_S,
-    Call,
     Ledger,
     typed_errors,
 )
+from producer.listing import LISTED_JOBS, Page, Wanted
+from producer.presence import LIFE_S, WorkerFacts
+from producer.registry import Registry
 from producer.store import Record, Settled
+from producer.terms import Terms
 from producer.waiting import Waiting
 
 T = TypeVar("T")
@@ -43,8 +50,13 @@ class AsyncRedisStore:
         socket_timeout_s: float = SOCKET_TIMEOUT_S,
         dead_max: int = DEAD_MAX,
         dead_ttl_s: float = DEAD_TTL_S,
+        listed_jobs: int = LISTED_JOBS,
+        result_stream: int = 0,
     ) -> None:
-        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s)
+        self._ledger = Ledger(
+            result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s, listed_jobs, result_stream
+        )
+        self._registry = Registry(queued_ttl_s, prefix)
         self._redis = redis.asyncio.Redis.from_url(
             url,
             decode_responses=True,
@@ -60,7 +72,7 @@ class AsyncRedisStore:
         """See `Store.create`."""
         return await self._run(self._ledger.create(job))
 
-    async def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
+    async def create_many(self, jobs: Sequence[Job]) -> builtins.list[Record | None]:
         """See `Store.create_many`: one round trip for all."""
         return await self._run_all([self._ledger.create(job) for job in jobs])
 
@@ -72,9 +84,11 @@ class AsyncRedisStore:
         worker: str,
         at: datetime | None = None,
         only_first: bool = False,
+        terms: Terms | None = None,
     ) -> Record:
         """See `Store.start`."""
-        return await self._run(self._ledger.start(job_id, task, attempt, worker, at, only_first))
+        call = self._ledger.start(job_id, task, attempt, worker, at, only_first, terms)
+        return await self._run(call)
 
     async def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""
@@ -84,9 +98,14 @@ class AsyncRedisStore:
         """See `Store.settle`."""
         return await self._run(self._ledger.settle(job_id, items))
 
-    async def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
+    async def finish(
+        self,
+        result: JobResult,
+        letter: Mapping[str, str] | None = None,
+        terms: Terms | None = None,
+    ) -> JobResult:
         """See `Store.finish`."""
-        return await self._run(self._ledger.finish(result, letter))
+        return await self._run(self._ledger.finish(result, letter, terms))
 
     async def get(self, job_id: str) -> Record | None:
         """See `Store.get`."""
@@ -112,11 +131,55 @@ class AsyncRedisStore:
             except StoreUnavailable as exc:
                 await asyncio.sleep(waiting.interrupted(exc))
 
+    async def list(
+        self,
+        *,
+        state: JobState | None = None,
+        owner: str | None = None,
+        batch_id: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `Store.list`."""
+        wanted, found = Wanted(state, owner, batch_id), Page([], before)
+        while True:
+            call = self._registry.listed(wanted, found.next, limit - len(found.records))
+            page = await self._run(call)
+            found = Page(found.records + page.records, page.next)
+            if found.next is None or len(found.records) >= limit:
+                return found
+
+    async def open_batch(
+        self, batch_id: str, callback: Callback | None = None, owner: str | None = None
+    ) -> Batch:
+        """See `Store.open_batch`."""
+        return await self._run(self._registry.open_batch(batch_id, callback, owner))
+
+    async def close_batch(self, batch_id: str) -> Batch | None:
+        """See `Store.close_batch`."""
+        return await self._run(self._registry.close_batch(batch_id))
+
+    async def batch(self, batch_id: str) -> Batch | None:
+        """See `Store.batch`."""
+        return await self._run(self._registry.batch(batch_id))
+
+    async def present(self, facts: WorkerFacts, life_s: float = LIFE_S) -> None:
+        """See `Store.present`."""
+        await self._run(self._registry.present(facts, life_s))
+
+    async def absent(self, name: str) -> None:
+        """See `Store.absent`."""
+        await self._run(self._registry.absent(name))
+
+    async def workers(self) -> Sequence[WorkerFacts]:
+        """See `Store.workers`."""
+        return await self._run(self._registry.workers())
+
     async def close(self) -> None:
         """See `Store.close`."""
         await self._redis.aclose()
 
-    async def _next(self, waiting: Waiting, channels: PubSub) -> list[JobResult]:
+    async def _next(self, waiting: Waiting, channels: PubSub) -> builtins.list[JobResult]:
         with typed_errors():
             message: dict[str, Any] | None
             message = await channels.get_message(timeout=waiting.patience_s())
@@ -133,7 +196,7 @@ class AsyncRedisStore:
             reply = await self._script(call.script)(call.keys, call.args)
         return call.read(reply)
 
-    async def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
+    async def _run_all(self, calls: Sequence[Call[T]]) -> builtins.list[T]:
         if not calls:
             return []
         with typed_errors():

@@ -27,12 +27,18 @@ class Service:
         self.client = AsyncClient(settings=settings)
         self.submitter = Submitter(self.client)
         self.uploads = Uploads(settings)
+        self.leaving = asyncio.Event()
+        """Set when the process is about to end: streams end too."""
         self._background: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Begin. Redis need not be there yet."""
         self.store = await self.client.open()
         self._background.append(asyncio.create_task(self.access.keep_up()))
+
+    def leave(self) -> None:
+        """The process is about to end."""
+        self.leaving.set()
 
     async def close(self) -> None:
         """Send what has come, and close the connections."""
