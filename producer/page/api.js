@@ -94,7 +94,11 @@ async function* streamed(id, signal) {
       if (done) return;
       const lines = (rest + value).split(/\r\n|\n|\r/);
       rest = lines.pop();
-      for (const line of lines) if (line.startsWith("data:")) yield JSON.parse(line.slice(5));
+      for (const line of lines) {
+        if (!line.startsWith("data:")) continue;
+        const status = JSON.parse(line.slice(5));
+        if (status.job_id) yield status; // not so the gateway's own farewell
+      }
     }
   } finally {
     reader.cancel().catch(() => {});

@@ -75,10 +75,13 @@ function mark(pen, canvas, [width, height], { peak, box }) {
   const fine = canvas.width / Math.max(1, canvas.clientWidth);
   const x = (place) => (place * canvas.width) / width;
   const y = (place) => (place * canvas.height) / height;
+  const inside = (place, side) => Math.min(side - 2 * fine, Math.max(2 * fine, place));
+  const [left, right] = [box[0], box[2]].map((place) => inside(x(place), canvas.width));
+  const [top, bottom] = [box[1], box[3]].map((place) => inside(y(place), canvas.height));
   for (const [colour, thickness] of [["#000", 4], ["#fff", 2]]) {
     pen.strokeStyle = colour;
     pen.lineWidth = thickness * fine;
-    pen.strokeRect(x(box[0]), y(box[1]), x(box[2] - box[0]), y(box[3] - box[1]));
+    pen.strokeRect(left, top, right - left, bottom - top);
     pen.beginPath();
     pen.arc(x(peak[0]), y(peak[1]), 6 * fine, 0, 2 * Math.PI);
     pen.stroke();

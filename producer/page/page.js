@@ -31,19 +31,22 @@ function sayService(is, words) {
   get("service-said").textContent = words;
 }
 
-function welcome({ workers = 0, languages = [], tasks, uploads }) {
+function welcome({ workers = 0, languages = [], tasks, uploads, scopes }) {
   get("key-form").hidden = true;
   get("forget-key").hidden = !api.key.get();
   sayService(workers ? "ready" : "away", workers ? `${workers} ${workers === 1 ? "worker is" : "workers are"} ready`
     : "No worker is there: jobs wait until one is");
   const names = new Intl.DisplayNames(["en"], { type: "language" });
   const chosen = get("language").value;
-  get("language").replaceChildren(new Option("The model’s own", ""), ...languages.map((code) => new Option(names.of(code), code)));
+  get("language").replaceChildren(new Option("Default", ""), ...languages.map((code) => new Option(names.of(code), code)));
   get("language").value = languages.includes(chosen) ? chosen : "";
   for (const one of document.querySelectorAll("input[name=task]"))
     one.disabled = Boolean(workers && tasks) && !tasks.includes(one.value);
-  source.accepted = uploads;
-  get("drop").hidden = !uploads;
+  const may = (scope) => scopes.includes(scope) || scopes.includes("admin");
+  source.accepted = uploads && may("upload");
+  get("drop").hidden = !source.accepted;
+  get("submit").disabled = !may("submit");
+  if (!may("submit")) refuse("This key may look at jobs, and not submit any (its scopes).");
   recent.load();
 }
 
@@ -62,7 +65,7 @@ async function run(makeJob, local, name) {
   underWay.abort();
   const mine = underWay = new AbortController();
   get("submit").disabled = true;
-  result.begin(local, name);
+  result.begin(local, name, true);
   get("result").scrollIntoView({ block: "nearest" });
   try {
     const job = last = await makeJob(mine.signal);
@@ -106,7 +109,7 @@ async function openNamed() {
   underWay.abort();
   const mine = underWay = new AbortController();
   last = null;
-  result.begin(null, null);
+  result.begin(null, null, false);
   recent.mark(id);
   get("result").focus({ preventScroll: true });
   get("result").scrollIntoView({ block: "nearest" });
@@ -148,7 +151,10 @@ get("key-form").addEventListener("submit", (event) => {
 get("forget-key").addEventListener("click", () => { api.key.forget(); location.reload(); });
 get("copy").addEventListener("click", () => copy(result.showing.said, "Copied."));
 get("copy-json").addEventListener("click", () => copy(JSON.stringify(result.showing.status, null, 2), "Copied as JSON."));
-get("again").addEventListener("click", () => (last ? run(async () => last, source.shownAs, source.file?.name) : submit()));
+get("again").addEventListener("click", () => {
+  if (last) run(async () => last, source.shownAs, source.file?.name);
+  else submit();
+});
 get("cancel").addEventListener("click", async () => {
   try { show(await api.cancel(result.showing.id)); } catch (problem) { failed(problem); }
 });

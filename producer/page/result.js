@@ -8,6 +8,8 @@ import { press, sentence } from "./words.js";
 
 const get = (id) => document.getElementById(id);
 const STEPS = ["sent", "queued", "running", "done"];
+let alone = () => {}; // shows the image without a map
+
 const HINT = "Point at a word, tap it, or reach it with Tab and the arrow keys.";
 
 const SAID = {
@@ -17,24 +19,32 @@ const SAID = {
   cancelled: "Cancelled.",
 };
 
-/** What the section shows. `showing` is what it is of: {id, result}. */
-export const showing = { id: null, status: null, said: "" };
+/** What the section is of: the job's id and status, the text to copy, and whether this page can submit
+ * it again. */
+export const showing = { id: null, status: null, said: "", ours: false };
 
 /** Nothing but the sentence that says what will be here. */
 export function empty() {
   Object.assign(showing, { id: null, status: null, said: "" });
   reset();
-  get("state").textContent = "";
   get("steps").hidden = get("actions").hidden = true;
+  busy(false, true);
   stage(null);
 }
 
 function reset() {
+  alone = () => {};
   get("answer").replaceChildren();
-  get("looked").textContent = get("copied").textContent = "";
-  get("scale").hidden = true;
-  get("result").classList.remove("has-words");
-  get("map").hidden = true;
+  for (const id of ["looked", "copied", "about", "state"]) get(id).textContent = "";
+  get("state").classList.remove("away");
+  get("looking").hidden = get("map").hidden = true;
+}
+
+// Whether an answer is waited for; a ghost of one stands where it will be.
+function busy(is, ghost = is) {
+  get("ghost").hidden = !ghost;
+  get("result").setAttribute("aria-busy", String(is));
+  get("frame").classList.toggle("waiting", is);
 }
 
 /** The image at hand, of these pixels; null for none. */
@@ -52,12 +62,12 @@ function stage(src, alt = "", width = 0, height = 0) {
 }
 
 /** A job that is on its way: `local` is a URL of the image if this machine has it. */
-export function begin(local, name) {
-  Object.assign(showing, { id: null, status: null, said: "" });
+export function begin(local, name, ours) {
+  Object.assign(showing, { id: null, status: null, said: "", ours });
   reset();
   stage(local, name ? `The image ${name}` : "");
   if (!local) get("stage-empty").textContent = "The worker sends a small picture of the image with its answer.";
-  get("frame").classList.add("waiting");
+  busy(true);
   step("sent", SAID.sending);
   get("actions").hidden = true;
 }
@@ -66,8 +76,8 @@ function step(now, words) {
   get("steps").hidden = false;
   const place = STEPS.indexOf(now);
   [...get("steps").children].forEach((one, number) => {
-    one.classList.toggle("past", number < place || now === "done");
-    one.classList.toggle("now", number === place && now !== "done");
+    one.classList.toggle("past", number < place);
+    one.classList.toggle("now", number === place);
     if (number === place) one.setAttribute("aria-current", "step");
     else one.removeAttribute("aria-current");
   });
@@ -90,17 +100,16 @@ export function show(status) {
     actions("cancel");
     return;
   }
-  get("frame").classList.remove("waiting");
+  busy(false);
   reset();
+  get("steps").hidden = true;
   const result = status.result || {};
   if (result.preview) {
-    const { data, width, height } = result.preview;
-    stage(`data:image/jpeg;base64,${data}`, `The image ${named(result.image_ref)}`, width, height);
+    const { width, height } = result.image || result.preview;
+    stage(`data:image/jpeg;base64,${result.preview.data}`, `The image ${named(result.image_ref)}`, width, height);
   }
-  if (status.state === "succeeded") return succeeded(status, result);
-  get("steps").hidden = true;
-  get("state").textContent = "";
-  failed(status.state, result.error || { code: `job_${status.state}`, message: "" });
+  if (status.state === "succeeded") return succeeded(result);
+  return failed(status.state, result.error || { code: `job_${status.state}`, message: "" });
 }
 
 /** The gateway is away; what is shown stays. */
@@ -115,13 +124,12 @@ function failed(state, { code, message }) {
     make("p", {}, "Code ", make("code", {}, code)),
     make("p", {}, make("strong", {}, "What to do")),
     make("ul", {}, ...adviceFor(code).map((line) => make("li", {}, line)))));
-  actions("again", "copy-json");
-  get("looked").textContent = "";
+  actions(...(showing.ours ? ["again"] : []), "copy-json");
 }
 
 /** A request that was refused, before there was a job. */
 export function refused(problem) {
-  get("frame").classList.remove("waiting");
+  busy(false);
   get("steps").hidden = true;
   get("state").textContent = "";
   const faults = problem.errors.map((one) => [one.pointer || one.parameter, one.detail].filter(Boolean).join(": "));
@@ -130,11 +138,11 @@ export function refused(problem) {
     make("p", {}, "Code ", make("code", {}, problem.code)),
     make("p", {}, make("strong", {}, "What to do")),
     make("ul", {}, ...[problem.detail, ...faults].filter(Boolean).map((line) => make("li", {}, line)))));
-  actions("again");
+  actions(...(showing.ours ? ["again"] : []));
 }
 
-function succeeded(status, result) {
-  step("done", about(result));
+function succeeded(result) {
+  get("about").textContent = about(result);
   const answers = {
     caption: () => captions(result),
     match: () => matches(result),
@@ -142,15 +150,18 @@ function succeeded(status, result) {
   }[result.task];
   if (answers) answers();
   else get("answer").replaceChildren(make("p", { class: "about" }, `This page does not draw ${result.task} jobs: copy the JSON.`));
-  actions(...(showing.said ? ["copy"] : []), "copy-json", "again");
+  get("copy").textContent = result.task === "caption" ? "Copy caption" : "Copy text";
+  get("state").classList.add("away"); // what is seen is the answer itself
+  get("state").textContent = `Done. ${showing.said}`;
+  actions(...(showing.said ? ["copy"] : []), "copy-json", ...(showing.ours ? ["again"] : []));
 }
 
 function about({ timings, model, pack, image }) {
   const took = ["fetch_ms", "decode_ms", "infer_ms"].map((name) => timings?.[name] || 0).reduce((a, b) => a + b, 0);
   return [
-    took ? `Done in ${seconds(took)}` : "Done",
-    model && `by ${model.id.split("/").pop()}`,
-    pack && `with ${pack.name || pack.id || pack.language}`,
+    took ? `Took ${seconds(took)}` : null,
+    model && `model ${model.id.split("/").pop()}`,
+    pack && `pack ${pack.name}`,
     image && `${image.width} × ${image.height} ${image.format}`,
   ].filter(Boolean).join(" · ");
 }
@@ -184,10 +195,11 @@ function captions({ captions: all = [], regions = [], abstained }) {
   choose("Captions", rows, (number, place) => {
     const one = found[number];
     tell(one.text, one.explanation, place);
-    const words = `${percent(sure(one))} sure of a token, on the average.`;
-    place.append(make("p", { class: "about" },
-      abstained ? `${words} The filter leaves no caption.` : words,
-      one.explanation ? " Under a word: how sure of it; the thicker the line, the less." : ""));
+    place.append(make("p", { class: "about" }, [
+      `On average ${percent(sure(one))} sure per token.`,
+      one.explanation && "Below each word is how sure the model was of it; a thicker line is less sure.",
+      abstained && "The filter leaves no caption.",
+    ].filter(Boolean).join(" ")));
   });
 }
 
@@ -222,8 +234,7 @@ function tell(text, explanation, place) {
   const canvas = get("map");
   fit(canvas, ...original);
   place.append(group);
-  get("result").classList.add("has-words");
-  get("scale").hidden = false;
+  get("looking").hidden = false;
   get("looked").textContent = HINT;
   let shown = -1;
   function look(number) {
@@ -238,13 +249,10 @@ function tell(text, explanation, place) {
   alone = () => look(-1);
 }
 
-let alone = () => {};
-
 function quiet() {
   alone();
   alone = () => {};
-  get("result").classList.remove("has-words");
-  get("scale").hidden = true;
+  get("looking").hidden = true;
   get("looked").textContent = "";
 }
 

@@ -12,7 +12,10 @@ export function where([x, y], [width, height]) {
   return row === "middle" ? `at the middle ${column}` : `at the ${row} ${column}`;
 }
 
-export const percent = (share) => `${Math.round(100 * share)}%`;
+export function percent(share) {
+  if (share > 0 && share < 0.005) return "<1%";
+  return share < 1 && share >= 0.995 ? ">99%" : `${Math.round(100 * share)}%`;
+}
 
 /** A word and what is known of it, for those who hear it and those who read it. */
 export function saying(word, size) {
@@ -46,8 +49,9 @@ export const seconds = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 10
 /** The last part of where an image lies, which people know it by. */
 export function named(uri) {
   if (!uri) return "texts";
-  const path = uri.replace(/[?#].*$/, "");
-  return path.slice(path.replace(/\/+$/, "").lastIndexOf("/") + 1) || uri;
+  const path = uri.replace(/[?#].*$/, "").replace(/\/+$/, "");
+  const last = path.slice(path.lastIndexOf("/") + 1);
+  return last.replace(/^([0-9a-f]{8})[0-9a-f]{24}(?=\.\w+$)/, "upload $1") || uri;
 }
 
 /** An element with attributes and children; strings become text. */
