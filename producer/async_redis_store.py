@@ -18,6 +18,7 @@ from producer.batch import Batch
 from producer.call import Call
 from producer.callback import Callback
 from producer.contract import ItemResult, Job, JobResult, JobState
+from producer.envelope import Sent
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
@@ -39,7 +40,11 @@ T = TypeVar("T")
 
 
 class AsyncRedisStore:
-    """`RedisStore` with coroutines: same arguments, records and errors."""
+    """`RedisStore` with coroutines: same arguments, records and errors.
+
+    `redis` are its connections, up to 100 at a time, for what else lies there; `ledger` knows its
+    keys and channels.
+    """
 
     def __init__(
         self,
@@ -53,11 +58,11 @@ class AsyncRedisStore:
         listed_jobs: int = LISTED_JOBS,
         result_stream: int = 0,
     ) -> None:
-        self._ledger = Ledger(
+        self.ledger = Ledger(
             result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s, listed_jobs, result_stream
         )
         self._registry = Registry(queued_ttl_s, prefix)
-        self._redis = redis.asyncio.Redis.from_url(
+        self.redis = redis.asyncio.Redis.from_url(
             url,
             decode_responses=True,
             socket_timeout=socket_timeout_s,
@@ -66,15 +71,23 @@ class AsyncRedisStore:
             health_check_interval=HEALTH_CHECK_INTERVAL_S,
             retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
         )
-        self._script = cache(self._redis.register_script)
+        self._script = cache(self.redis.register_script)
 
     async def create(self, job: Job) -> Record | None:
         """See `Store.create`."""
-        return await self._run(self._ledger.create(job))
+        return await self._run(self.ledger.create(job))
 
     async def create_many(self, jobs: Sequence[Job]) -> builtins.list[Record | None]:
         """See `Store.create_many`: one round trip for all."""
-        return await self._run_all([self._ledger.create(job) for job in jobs])
+        return await self._run_all([self.ledger.create(job) for job in jobs])
+
+    async def send_many(
+        self, jobs: Sequence[Job], sent: Sequence[Sent]
+    ) -> builtins.list[Record | None]:
+        """`create_many`, and in the same steps the messages of those that are new: where the broker
+        is this Redis."""
+        calls = [self.ledger.create(job, one) for job, one in zip(jobs, sent, strict=True)]
+        return await self._run_all(calls)
 
     async def start(
         self,
@@ -87,16 +100,16 @@ class AsyncRedisStore:
         terms: Terms | None = None,
     ) -> Record:
         """See `Store.start`."""
-        call = self._ledger.start(job_id, task, attempt, worker, at, only_first, terms)
+        call = self.ledger.start(job_id, task, attempt, worker, at, only_first, terms)
         return await self._run(call)
 
     async def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""
-        await self._run(self._ledger.return_delivery(job_id, attempt))
+        await self._run(self.ledger.return_delivery(job_id, attempt))
 
     async def settle(self, job_id: str, items: Sequence[ItemResult] = ()) -> Settled:
         """See `Store.settle`."""
-        return await self._run(self._ledger.settle(job_id, items))
+        return await self._run(self.ledger.settle(job_id, items))
 
     async def finish(
         self,
@@ -105,24 +118,28 @@ class AsyncRedisStore:
         terms: Terms | None = None,
     ) -> JobResult:
         """See `Store.finish`."""
-        return await self._run(self._ledger.finish(result, letter, terms))
+        return await self._run(self.ledger.finish(result, letter, terms))
 
     async def get(self, job_id: str) -> Record | None:
         """See `Store.get`."""
-        return await self._run(self._ledger.get(job_id))
+        return await self._run(self.ledger.get(job_id))
+
+    async def get_many(self, job_ids: Sequence[str]) -> builtins.list[Record | None]:
+        """`get` for each, in the same order: one round trip for all."""
+        return await self._run_all([self.ledger.get(job_id) for job_id in job_ids])
 
     async def forget(self, *jobs: Job) -> None:
         """See `Store.forget`."""
-        await self._run_all([self._ledger.forget(job) for job in jobs])
+        await self._run_all([self.ledger.forget(job) for job in jobs])
 
     async def wait(
         self, job_ids: Iterable[str], timeout_s: float
     ) -> AsyncGenerator[JobResult, None]:
         """See `Store.wait`."""
-        waiting = Waiting(self._ledger, job_ids, timeout_s)
+        waiting = Waiting(self.ledger, job_ids, timeout_s)
         while waiting:
             try:
-                async with aclosing(self._redis.pubsub()) as channels:
+                async with aclosing(self.redis.pubsub()) as channels:
                     with typed_errors():
                         await channels.subscribe(*waiting.channels())
                     while waiting:
@@ -177,7 +194,7 @@ class AsyncRedisStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
-        await self._redis.aclose()
+        await self.redis.aclose()
 
     async def _next(self, waiting: Waiting, channels: PubSub) -> builtins.list[JobResult]:
         with typed_errors():
@@ -186,7 +203,7 @@ class AsyncRedisStore:
             while message is not None:
                 waiting.hear(message)
                 message = await channels.get_message(timeout=0)
-        lookups = [self._ledger.result(job_id) for job_id in waiting.due()]
+        lookups = [self.ledger.result(job_id) for job_id in waiting.due()]
         for result in await self._run_all(lookups):
             waiting.found(result)
         return waiting.arrived()
@@ -200,7 +217,7 @@ class AsyncRedisStore:
         if not calls:
             return []
         with typed_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
+            async with self.redis.pipeline(transaction=False) as pipeline:
                 for call in calls:
                     await self._script(call.script)(call.keys, call.args, client=pipeline)
                 replies = await pipeline.execute()

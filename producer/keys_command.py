@@ -62,7 +62,9 @@ def new(
         key, entry = keys.new_key(name, _scopes(scope), rate)
         with keys.changing(path):
             keys.write(path, [*_entries(path), entry])
-        typer.echo(f"The key of {name}, kept in {path} by its hash; it is not shown again:", err=True)
+        typer.echo(
+            f"The key of {name}, kept in {path} by its hash; it is not shown again:", err=True
+        )
         typer.echo(key)
 
 

@@ -37,6 +37,7 @@ import redis
 
 from producer.call import Call
 from producer.contract import ItemResult, Job, JobResult, JobState, utcnow
+from producer.envelope import Sent
 from producer.errors import StoreFull, StoreUnavailable
 from producer.listing import LISTED_JOBS
 from producer.queues import queue_for
@@ -89,6 +90,11 @@ class Ledger:
         self._listed = listed_jobs
         self._stream_max = result_stream
 
+    @property
+    def prefix(self) -> str:
+        """What all keys and channels begin with."""
+        return self._prefix
+
     def key(self, job_id: str) -> str:
         """The hash of a job."""
         return f"{self._prefix}job:{job_id}"
@@ -109,14 +115,15 @@ class Ledger:
         """The job a channel of results belongs to."""
         return channel.removeprefix(self.channel(""))
 
-    def create(self, job: Job) -> Call[Record | None]:
-        """See `Store.create`."""
+    def create(self, job: Job, sent: Sent | None = None) -> Call[Record | None]:
+        """See `Store.create`. With `sent`, a new job is sent in the same step: its message goes
+        into its queue, in this Redis."""
         job_id = checked_id(job)
         created_at = (job.submitted_at or utcnow()).isoformat()
         queue = queue_for(job.task, job.model, job.lane)
         args = (
             job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue,
-            self._listed, *Terms.of(job),
+            self._listed, *Terms.of(job), *(sent or ()),
         )  # fmt: skip
         return Call(CREATE, self._keys(job_id), args, _record_reader(job_id))
 

@@ -36,6 +36,10 @@ touch(ARGV[5], ARGV[4])
 list(ARGV[6], ARGV[4])
 note(ARGV[7], ARGV[8], ARGV[9])
 if ARGV[8] ~= '' then count(ARGV[8], 'queued', ARGV[4]) end
+if ARGV[10] then  -- the broker is this Redis: its message as well, and what is told of that
+    redis.call('LPUSH', ARGV[5], ARGV[10])
+    redis.call('PUBLISH', ARGV[11], ARGV[12])
+end
 return {}
 """
 )

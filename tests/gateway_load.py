@@ -6,7 +6,6 @@ free, and note how long each answer takes; then streams of events are opened, an
 memory of the gateway's process is told at the start, every 20,000 jobs, and at the end.
 """
 
-import argparse
 import asyncio
 import json
 import time

@@ -5,6 +5,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from producer.gateway.access import HEADERS
 from producer.gateway.metrics import Metrics
 from producer.gateway.problems import Code, Problem
 
@@ -16,9 +17,6 @@ SECURITY = (
     (b"cache-control", b"no-store"),
 )
 """Of answers that do not say otherwise."""
-
-HEADERS = "captionq.headers"
-"""In a request's scope: headers that its answer is to have besides."""
 
 _log = logging.getLogger("captionq.gateway")
 
@@ -55,8 +53,6 @@ class Edge:
             await Problem(Code.INTERNAL_ERROR).response()(scope, receive, sending)
 
 
-def _completed(
-    headers: "list[tuple[bytes, bytes]]", scope: Scope
-) -> list[tuple[bytes, bytes]]:
+def _completed(headers: "list[tuple[bytes, bytes]]", scope: Scope) -> list[tuple[bytes, bytes]]:
     said = {name for name, _ in headers}
     return [*headers, *scope.get(HEADERS, ()), *(one for one in SECURITY if one[0] not in said)]

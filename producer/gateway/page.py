@@ -1,4 +1,4 @@
-"""The page at `/`, for people: the files of producer/page, under a policy that lets in nothing else.
+"""The page at `/`, for people: the files of producer/page, under a policy that lets in nothing more.
 
 No file is made at run time: each is read once, and known to browsers by its content's hash.
 """
@@ -87,7 +87,10 @@ def _answer(request: Request, name: str) -> Response:
     if file is None:
         raise Problem(Code.NOT_FOUND)
     headers = HEADERS | {"ETag": file.etag}
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    known = {
+        tag.strip().removeprefix("W/")
+        for tag in request.headers.get("if-none-match", "").split(",")
+    }
     if file.etag in known:
         return Response(None, 304, headers)
     return Response(file.body, 200, headers, file.media_type)

@@ -87,11 +87,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def app_of(**settings: Any) -> FastAPI:
-    made = create_app(GatewaySettings(**settings))
-    known = {getattr(route, "path", "") for route in made.routes}
-    if "/v1/uploads" not in known:
-        made.include_router(uploads.router)
-    return made
+    return create_app(GatewaySettings(**settings))
 
 
 @pytest.fixture(scope="module", params=["file", "s3"])
