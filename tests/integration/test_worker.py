@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rich.console import Console
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
 from producer.contract import utcnow
 from producer.queues import DEFAULT_QUEUE
+from producer.redis_store import RedisStore
 from tests.house import PNG, SCENE, House, picture
 from tests.servers import Reply
 from worker import demo
@@ -337,3 +339,14 @@ def test_given_the_command_line_when_a_file_is_submitted_its_caption_is_printed(
     by_state = {document["state"]: document for document in documents}
     assert by_state["succeeded"]["captions"][0]["text"] == SCENE.caption
     assert by_state["failed"]["error"]["code"] == "http_4xx"
+
+
+def test_given_a_worker_that_takes_work_then_it_says_so_and_what_it_serves(house: House) -> None:
+    with closing(RedisStore(house.broker.url)) as store:
+        (worker,) = store.workers()
+
+    assert (worker.name, worker.pid) == ("test@localhost", house.worker.process.pid)
+    assert set(worker.models) == {"caption", "match"}
+    assert {"en", "de"} <= set(worker.languages)
+    assert worker.packs
+    assert {"celery", "captionq.caption", "captionq.match.bulk"} <= set(worker.queues)
