@@ -295,7 +295,7 @@ async def _of_http(request: Request, exc: HTTPException) -> Response:
 def _allowed(request: Request) -> Iterator[str]:
     """The methods of all routes of a path: Starlette names those of the first."""
     for method in ("DELETE", "GET", "POST", "PUT"):
-        asked = request.scope | {"method": method}
+        asked = {**request.scope, "method": method}
         if any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes):
             yield method
 
