@@ -203,6 +203,29 @@ def test_given_what_is_refused_then_the_problem_says_why_and_nothing_is_left(
     assert soon(kept.nothing)
 
 
+@pytest.mark.parametrize(
+    ("site", "origin", "status"),
+    [
+        ("same-origin", "http://gateway.example", 201),
+        ("none", None, 201),
+        ("cross-site", "https://evil.example", 403),
+        ("same-site", "https://b.example", 403),
+        ("cross-site", "null", 403),
+        ("cross-site", "https://app.example", 201),
+    ],
+)
+def test_given_another_site_s_page_then_its_form_keeps_nothing_here_unless_it_may(
+    tmp_path: Path, site: str, origin: str | None, status: int
+) -> None:
+    place = f"{tmp_path.as_uri()}/kept/"
+    with serving(app_of(**SETTINGS, upload_to=place, allowed_origins="https://app.example")) as url:
+        headers = {"Sec-Fetch-Site": site} | ({"Origin": origin} if origin else {})
+        files = {"file": ("a.png", PNG)}
+        answer = httpx.post(f"{url}/v1/uploads", files=files, headers=headers)
+    assert answer.status_code == status
+    assert (tmp_path / "kept").exists() == (status == 201)
+
+
 def raw(kept: Kept, declared: int, sent: bytes) -> socket.socket:
     """A connection that has sent the head, and some of a body that it has promised."""
     parts = urlsplit(kept.url)
