@@ -15,6 +15,7 @@ from worker.asked import BatchKey
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
+from worker.callbacks.service import Callbacks
 from worker.chunk import Chunks
 from worker.deadletter import DeadLetters
 from worker.errors import Fault
@@ -145,6 +146,7 @@ class House:
         self._reconciler = make_reconciler(settings, broker_url, send_again)
         self._models = models
         self._presence: Presence | None = None
+        self._callbacks = make_callbacks(settings, broker_url)
         self.shutdown = Shutdown(
             leases,
             self.shell.return_running,
@@ -166,11 +168,15 @@ class House:
             lambda: facts_of(name, started_at, served, self._packs.listed, self._packs.language),
         )
         self._presence.start()
+        if self._callbacks is not None:
+            self._callbacks.start()
 
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
         if self._presence is not None:
             self._presence.close()
+        if self._callbacks is not None:
+            self._callbacks.close()
         if self._reconciler is not None:
             self._reconciler.close()
         self._batcher.close(timeout_s=10)
@@ -212,6 +218,15 @@ def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Re
     )
     reconciler.start()
     return reconciler
+
+
+def make_callbacks(settings: WorkerSettings, broker_url: str) -> Callbacks | None:
+    """What tells submitters of results, not begun; None where that is left to others."""
+    if not settings.callback_threads:
+        return None
+    if settings.callback_exceptions:
+        log.warning("callbacks to addresses that are not public: %s", settings.callback_allow)
+    return Callbacks(settings, settings.results_url_beside(broker_url))
 
 
 def make_sinks(settings: WorkerSettings) -> Sinks:
