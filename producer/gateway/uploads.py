@@ -83,7 +83,7 @@ class Uploads:
             self.running -= 1
 
     def _check_origin(self, request: Request) -> None:
-        """Refuse what a browser sends for another site's page: a form may be sent anywhere, unasked.
+        """Refuse what a browser sends for another site: its forms may go anywhere, unasked.
 
         Raises:
             Problem: origin_refused.
