@@ -71,12 +71,39 @@ class AsyncClient:
         handles: list[AsyncJobHandle] = []
         for batch in await asyncio.to_thread(batches, list(jobs), self._keys):
             try:
-                await self._submit(batch)
+                await self.send(batch)
             except BrokerUnavailable as exc:
                 exc.submitted = tuple(handle.job_id for handle in handles)
                 raise
             handles += [AsyncJobHandle(str(job.job_id), self) for job in batch]
         return handles
+
+    async def send(self, batch: list[Job]) -> list[Record | None]:
+        """Submit up to `submission.BATCH` jobs that are prepared already (`submission.prepared`).
+
+        Returns:
+            The record each of them had before, in their order; None for the new ones.
+        """
+        store, publisher = await self._opened()
+        deadline_s = time.monotonic() + self._timeout_s
+        due = batch
+        try:
+            known = await self._recorded(store, batch, deadline_s)
+            due = to_send(batch, known, self._unsent)
+            await asyncio.to_thread(publisher.publish, due, deadline_s)
+        except BrokerUnavailable as exc:
+            self._unsent.add(due)
+            if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
+                with suppress(StoreUnavailable):
+                    await store.forget(*batch)
+                    self._unsent.discard(due)
+            raise
+        self._unsent.discard(due)
+        return known
+
+    async def open(self) -> AsyncRedisStore:
+        """The results store that this client speaks to; the first call opens it."""
+        return (await self._opened())[0]
 
     async def result(self, job_id: str, timeout_s: float = 300) -> JobResult:
         """See `Client.result`."""
@@ -153,23 +180,6 @@ class AsyncClient:
         if record is None:
             raise UnknownJob(job_id)
         return record
-
-    async def _submit(self, batch: list[Job]) -> None:
-        store, publisher = await self._opened()
-        deadline_s = time.monotonic() + self._timeout_s
-        due = batch
-        try:
-            known = await self._recorded(store, batch, deadline_s)
-            due = to_send(batch, known, self._unsent)
-            await asyncio.to_thread(publisher.publish, due, deadline_s)
-        except BrokerUnavailable as exc:
-            self._unsent.add(due)
-            if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
-                with suppress(StoreUnavailable):
-                    await store.forget(*batch)
-                    self._unsent.discard(due)
-            raise
-        self._unsent.discard(due)
 
     async def _recorded(
         self, store: AsyncRedisStore, batch: list[Job], deadline_s: float
