@@ -13,6 +13,8 @@ from producer.event_rules import Event, NoReference, Rules
 
 log = logging.getLogger(__name__)
 
+Prepare = Callable[[Sequence[Event]], Awaitable[Sequence[Event]]]
+
 
 class Fate(StrEnum):
     """What became of an event."""
@@ -53,6 +55,8 @@ class Intake:
 
     Args:
         submit: hands jobs to the broker, all of them; raises BrokerUnavailable.
+        prepare: makes what came ready to be named in jobs, such as copied to where workers read
+            it; returns what is ready.
         remove: takes images out of the index, all versions of those that name none; blocks. None
             where an object's removal changes nothing.
     """
@@ -62,11 +66,14 @@ class Intake:
         rules: Rules,
         memory: EventMemory,
         submit: Callable[[Sequence[ImageJob]], Awaitable[object]],
+        *,
+        prepare: Prepare | None = None,
         remove: Callable[[Sequence[str]], object] | None = None,
     ) -> None:
         self._rules = rules
         self._memory = memory
         self._submit = submit
+        self._prepare = prepare
         self._remove = remove
 
     async def take(self, events: Sequence[Event]) -> Taken:
@@ -75,54 +82,45 @@ class Intake:
 
         Raises:
             BrokerUnavailable: the broker, or the store, could not be reached.
-            OSError: the index could not be changed.
+            OSError: the index could not be changed, or what came not be copied.
         """
         taken = Taken()
-        wanted: list[tuple[Event, list[ImageJob]]] = []
-        for event in events:
-            jobs = self._wanted(event, taken)
-            if jobs is not None:
-                wanted.append((event, jobs))
-        sightings = await self._memory.see([event for event, _ in wanted])
-        due = []
-        for (event, jobs), sighting in zip(wanted, sightings, strict=True):
-            match sighting:
-                case Sighting.NEW:
-                    due.append((event, jobs))
-                case Sighting.REPEATED:
-                    taken.events[Fate.REPEATED] += 1
-                case Sighting.STALE:
-                    taken.events[Fate.STALE] += 1
-                    log.info("Passed over, a later event of the key has come: %s", _shown(event))
-        jobs_due = [job for _, jobs in due for job in jobs]
-        if jobs_due:
-            await self._submit(jobs_due)
-        gone = [event.image_ref for event, _ in due if event.kind == "removed"]
+        wanted = [event for event in events if any(self._rules.matching(event))]
+        taken.events[Fate.NOT_WANTED] += len(events) - len(wanted)
+        sightings = await self._memory.see(wanted)
+        taken.events[Fate.REPEATED] += sightings.count(Sighting.REPEATED)
+        for event, sighting in zip(wanted, sightings, strict=True):
+            if sighting is Sighting.STALE:
+                taken.events[Fate.STALE] += 1
+                log.info("Passed over, a later event of the key has come: %s", _shown(event))
+        due = [
+            event
+            for event, sighting in zip(wanted, sightings, strict=True)
+            if sighting is Sighting.NEW
+        ]
+        await self._caption([event for event in due if event.kind == "created"], taken)
+        gone = [event for event in due if event.kind == "removed"]
         if gone and self._remove is not None:
-            await asyncio.to_thread(self._remove, gone)
-        await self._memory.told([event for event, _ in due])
-        for event, _ in due:
-            taken.events[Fate.SUBMITTED if event.kind == "created" else Fate.REMOVED] += 1
-        taken.jobs = len(jobs_due)
+            await asyncio.to_thread(self._remove, [event.image_ref for event in gone])
+        taken.events[Fate.REMOVED] += len(gone)
+        await self._memory.told(due)
         return taken
 
-    def _wanted(self, event: Event, taken: Taken) -> list[ImageJob] | None:
-        """The jobs that an event asks for; None, and it is counted, where nothing is to be done."""
-        if event.kind == "removed":
-            if any(self._rules.matching(event)):
-                return []
-            taken.events[Fate.NOT_WANTED] += 1
-            return None
-        try:
-            jobs = self._rules.jobs(event)
-        except NoReference as exc:
-            log.warning("No job can name this object, and it is passed over: %s", exc)
-            taken.events[Fate.NO_REFERENCE] += 1
-            return None
-        if not jobs:
-            taken.events[Fate.NOT_WANTED] += 1
-            return None
-        return jobs
+    async def _caption(self, came: Sequence[Event], taken: Taken) -> None:
+        ready = came if self._prepare is None or not came else await self._prepare(came)
+        taken.events[Fate.NO_REFERENCE] += len(came) - len(ready)
+        jobs: list[ImageJob] = []
+        for event in ready:
+            try:
+                jobs += self._rules.jobs(event)
+            except NoReference as exc:
+                log.warning("No job can name this object, and it is passed over: %s", exc)
+                taken.events[Fate.NO_REFERENCE] += 1
+            else:
+                taken.events[Fate.SUBMITTED] += 1
+        if jobs:
+            await self._submit(jobs)
+        taken.jobs = len(jobs)
 
 
 def _shown(event: Event) -> str:

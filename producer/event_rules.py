@@ -32,6 +32,7 @@ from producer.contract import (
 )
 from producer.object_event import Kind
 from producer.references import MAX_URI_CHARS
+from producer.settings import ProducerSettings
 
 TASKS = ("caption", "match", "explain", "embed", "rank")
 PER_IMAGE = frozenset({"job_id", "image", "images", "submitted_at", "batch_id", "signature"})
@@ -205,6 +206,14 @@ class Rules:
                 what = fault["msg"].removeprefix("Value error, ")
                 raise BadRules(f"{path}: rule {place}{where and f', {where}'}: {what}.") from exc
         return cls.of(found, allow)
+
+    @classmethod
+    def of_settings(cls, settings: ProducerSettings) -> Self:
+        """The rules that the settings name. Raises: BadRules."""
+        allow = [one for entry in settings.events_allow.split(",") if (one := entry.strip())]
+        if settings.events_rules is None:
+            return cls.of(allow=allow or None)
+        return cls.read(settings.events_rules, allow or None)
 
     def matching(self, event: Event) -> Iterator[tuple[Rule, ImageJob]]:
         """The rules that an object passes."""

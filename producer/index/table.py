@@ -165,6 +165,7 @@ class VectorIndex:
             return 0
         removed = 0
         with _typed(self.place):
+            table.checkout_latest()  # what others have added since goes as well
             for begin in range(0, len(image_refs), REMOVED_AT_ONCE):
                 condition = of_images(image_refs[begin : begin + REMOVED_AT_ONCE])
                 removed += int(table.delete(condition).num_deleted_rows)
