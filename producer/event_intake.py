@@ -42,7 +42,8 @@ class Taken:
 
     def words(self) -> str:
         """What was taken, for people."""
-        counts = [f"{n:,} {fate.value.replace('_', ' ')}" for fate, n in self.events.most_common()]
+        found = [(fate, n) for fate, n in self.events.most_common() if n]
+        counts = [f"{n:,} {fate.value.replace('_', ' ')}" for fate, n in found]
         return f"{self.events.total():,} events ({', '.join(counts) or 'none'}), {self.jobs:,} jobs"
 
     def document(self) -> dict[str, int]:

@@ -14,7 +14,7 @@ from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.flags import Adapter, CaptionFlags, InLane, Language, ModelId
 from producer.groups import with_groups
 from producer.listen.session import of_folder, of_queue
-from producer.listen.sqs_queue import SCHEME
+from producer.listen.sqs_queue import LONG_POLL_S, SCHEME
 from producer.settings import ProducerSettings
 
 LISTEN_EXAMPLES = (
@@ -75,12 +75,22 @@ def listen(
         int,
         typer.Option(
             "--visibility",
-            min=10,
+            min=2,
             max=43_200,
             metavar="SECONDS",
             help="How long a message is kept from other listeners; held on to as long as needed.",
         ),
     ] = 60,
+    long_poll_s: Annotated[
+        int,
+        typer.Option(
+            "--long-poll",
+            min=1,
+            max=LONG_POLL_S,
+            metavar="SECONDS",
+            help="Of a queue: how long one call waits for messages; SIGTERM waits for it too.",
+        ),
+    ] = LONG_POLL_S,
     dead_after: Annotated[
         int | None,
         typer.Option(
@@ -138,9 +148,10 @@ def listen(
             )
         logging.basicConfig(
             format="%(asctime)s %(levelname)s %(message)s",
-            level=logging.WARNING if quiet else logging.INFO,
+            level=logging.WARNING,
             stream=sys.stderr,
         )
+        logging.getLogger("producer").setLevel(logging.WARNING if quiet else logging.INFO)
         if is_queue:
             done = asyncio.run(
                 of_queue(
@@ -149,6 +160,7 @@ def listen(
                     source,
                     pollers=pollers,
                     visibility_s=visibility_s,
+                    long_poll_s=long_poll_s,
                     dead_after=dead_after,
                     once=once,
                 )

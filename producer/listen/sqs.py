@@ -42,6 +42,8 @@ class SqsListener:
             broker is away. After a kill it comes again when this is over.
         dead_after: receives after which a message that cannot be read becomes a dead letter. None
             leaves all to the queue's redrive policy.
+        long_poll_s: how long one call waits for messages. Ending takes no longer than that, and
+            what follows.
         once: whether to end when the queue is empty.
     """
 
@@ -55,6 +57,7 @@ class SqsListener:
         pollers: int = 4,
         visibility_s: int = 60,
         dead_after: int | None = None,
+        long_poll_s: int = LONG_POLL_S,
         once: bool = False,
     ) -> None:
         self._queue = queue
@@ -64,6 +67,7 @@ class SqsListener:
         self._pollers = pollers
         self._visibility_s = visibility_s
         self._dead_after = dead_after
+        self._wait_s = LAST_LOOK_S if once else long_poll_s
         self._once = once
         self._rng = random.Random()
         self.tally = Tally()
@@ -84,9 +88,8 @@ class SqsListener:
     async def _poll(self) -> None:
         tries = 0
         while not self._stop.is_set():
-            wait_s = LAST_LOOK_S if self._once else LONG_POLL_S
             try:
-                messages = await self._queue.receive(wait_s, self._visibility_s)
+                messages = await self._queue.receive(self._wait_s, self._visibility_s)
             except QueueUnavailable as exc:
                 tries += 1
                 log.warning("%s Trying again.", exc)
