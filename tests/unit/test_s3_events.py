@@ -38,7 +38,16 @@ SOURCE_OF = {
     "minio": "minio",
     "ceph": "ceph",
 }
-KEYS = ["in/a b+c.jpg", "%41.jpg", "a+b%20c", "ü/猫.png", "e?f#g&h=i;j", 'quo"te\\back', "in//x", "é"]
+KEYS = [
+    "in/a b+c.jpg",
+    "%41.jpg",
+    "a+b%20c",
+    "ü/猫.png",
+    "e?f#g&h=i;j",
+    'quo"te\\back',
+    "in//x",
+    "é",
+]
 
 
 def one(body: str) -> ObjectEvent:
