@@ -1,4 +1,4 @@
-"""Which jobs a stranger with a key may submit: what they may name, and what is not theirs to set."""
+"""Which jobs a stranger with a key may submit: what they may name, and what is not theirs."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -57,6 +57,8 @@ class Accepted:
         for name in NOT_THEIRS:
             if getattr(job, name) is not None:
                 yield Fault(detail="The gateway sets this field.", pointer=pointer((*at, name)))
+        if job.job_id is not None and not nameable(job.job_id):
+            yield Fault(detail="No path can name it.", pointer=pointer((*at, "job_id")))
         for place, uri in _images(job):
             reason = self.refused(uri)
             if reason:
@@ -81,11 +83,21 @@ class Accepted:
         return uri.startswith(self._uploads)
 
 
-def invalid(exc: ValidationError) -> Problem:
-    """What is wrong with a body, as a problem."""
+def nameable(job_id: str) -> bool:
+    """Whether a path can name a job: clients take . and .. for folders, and /events is its events.
+
+    >>> nameable("shop/1"), nameable("shop/../1"), nameable("shop/events")
+    (True, False, False)
+    """
+    parts = job_id.split("/")
+    return not {".", ".."} & set(parts) and parts[-1] != "events"
+
+
+def invalid(exc: ValidationError, tagged_at: int = 0) -> Problem:
+    """What is wrong with a body, as a problem; `tagged_at` as for `faults_of`."""
     if exc.errors(include_url=False, include_context=False)[0]["type"] == "json_invalid":
         return Problem(Code.BODY_INVALID, "The body is not JSON in UTF-8.")
-    return Problem(Code.JOB_INVALID, errors=faults_of(exc, tagged_at=0))
+    return Problem(Code.JOB_INVALID, errors=faults_of(exc, tagged_at))
 
 
 def _images(job: Job) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -20,6 +20,9 @@ from producer.gateway.keys import SCOPES, BadKeysFile, KeyEntry, KeyRing, Scope,
 from producer.gateway.problems import Code, Problem
 from producer.gateway.rate import Allowed, Bucket
 
+HEADERS = "captionq.headers"
+"""In a request's scope: headers that its answer is to have besides."""
+
 RELOAD_S = 2.0
 """How often the keys file is looked at."""
 
@@ -34,6 +37,8 @@ class Caller:
 
     id: str | None
     scopes: frozenset[Scope]
+    key: str = ""
+    """The hash of the key that they have shown."""
 
     @property
     def sees_all(self) -> bool:
@@ -78,7 +83,7 @@ class Access:
         entry = self._ring.find(_presented(headers.get("authorization", "")))
         if entry is None:
             raise Problem(Code.KEY_INVALID, headers={"WWW-Authenticate": CHALLENGE})
-        return Caller(entry.id, frozenset(entry.scopes)), entry
+        return Caller(entry.id, frozenset(entry.scopes), entry.sha256), entry
 
     def ask(self, entry: KeyEntry) -> Allowed:
         """Take one request from a key's bucket."""
@@ -87,9 +92,11 @@ class Access:
             bucket = self._buckets[entry.sha256] = Bucket(entry.rate, time.monotonic)
         return bucket.ask()
 
-    def spend(self, entry: KeyEntry, tokens: int) -> None:
-        """Count so many requests more, of a key that has just asked."""
-        self._buckets[entry.sha256].spend(tokens)
+    def spend(self, caller: Caller, tokens: int) -> None:
+        """Count so many requests more, of a caller who has just asked."""
+        bucket = self._buckets.get(caller.key)
+        if bucket is not None:
+            bucket.spend(tokens)
 
     async def keep_up(self) -> None:
         """Read the file again whenever it changes, until cancelled."""
@@ -122,13 +129,14 @@ class Access:
 
 
 class Requires:
-    """A dependency of routes: the caller, who has this scope; `admin` stands for each of them.
+    """A dependency of routes: the caller, who has this scope, or `admin`, which stands for each of
+    them; None for whoever has a key.
 
     Raises:
         Problem: key_invalid, scope_missing, rate_limited.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope | None) -> None:
         self.scope = scope
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
@@ -138,15 +146,14 @@ class Requires:
         if entry is not None:
             allowed = access.ask(entry)
             policy, left = rate_headers(entry.rate, allowed)
-            connection.scope["captionq.headers"] = [
+            connection.scope[HEADERS] = [
                 (b"ratelimit-policy", policy.encode()),
                 (b"ratelimit", left.encode()),
             ]
-            connection.scope["captionq.key"] = entry
             if not allowed.granted:
                 seconds = str(max(1, math.ceil(allowed.wait_s)))
                 raise Problem(Code.RATE_LIMITED, headers={"Retry-After": seconds})
-        if not caller.scopes & {self.scope, "admin"}:
+        if self.scope is not None and not caller.scopes & {self.scope, "admin"}:
             raise Problem(Code.SCOPE_MISSING, f"This needs a key with the scope {self.scope}.")
         return caller
 

@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
-from producer.gateway import jobs, problems
+from producer.gateway import batches, events, facts, health, jobs, problems
+from producer.gateway.edge import Edge
 from producer.gateway.service import Service
 from producer.gateway.settings import GatewaySettings
 
@@ -34,6 +35,8 @@ def create_app(
     )
     app.state.service = service
     problems.install(app)
-    for router in (*routers, jobs.router):
+    own = (jobs.submitting, events.router, jobs.router, batches.router, facts.router, health.router)
+    for router in (*own, *routers):  # the busiest first; events before jobs, whose ids may hold /
         app.include_router(router)
+    app.add_middleware(Edge, metrics=service.metrics)
     return app

@@ -4,10 +4,11 @@
 
     {"keys": [{"id": "shop", "sha256": ..., "scopes": ["submit"], "rate": 100, "created_at": ...}]}
 
-A secret of 256 random bits needs neither salt nor a slow hash: there is nothing to guess. One id may
-have several keys, old and new, while senders change over; jobs belong to the id.
+A secret of 256 random bits needs neither salt nor a slow hash: there is nothing to guess. One id
+may have several keys, old and new, while senders change over; jobs belong to the id.
 """
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -16,7 +17,8 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -128,7 +130,6 @@ def write(path: Path, entries: Sequence[KeyEntry]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps(_KeysFile(keys=tuple(entries)).model_dump(mode="json"), indent=2)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # mode 0600
     try:
@@ -138,6 +139,18 @@ def write(path: Path, entries: Sequence[KeyEntry]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Hold off others who would change the file, while it is read and written."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _hash(secret: str) -> str:

@@ -252,7 +252,6 @@ def install(app: FastAPI) -> None:
         (RequestValidationError, _of_parameters),
         (JobFailed, _of_job),
         (BrokerUnavailable, _of_broker),
-        (Exception, _of_anything),
     ):
         app.add_exception_handler(kind, answer)  # type: ignore[arg-type]
 
@@ -285,11 +284,6 @@ async def _of_broker(_: Request, exc: BrokerUnavailable) -> Response:
     return Problem(code, headers={"Retry-After": str(RETRY_AFTER_S)}).response()
 
 
-async def _of_anything(request: Request, exc: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return Problem(Code.INTERNAL_ERROR).response()
-
-
 def faults_of(exc: ValidationError, tagged_at: int | None = None) -> list[Fault]:
     """What is wrong with a body, by pydantic.
 
@@ -301,9 +295,7 @@ def faults_of(exc: ValidationError, tagged_at: int | None = None) -> list[Fault]
         if one["type"] == "default_factory_not_called":  # it follows from another fault
             continue
         place = one["loc"]
-        if one["type"] == "union_tag_not_found":
-            place = (*place, "task")
-        elif one["type"] == "union_tag_invalid":
+        if one["type"] == "union_tag_not_found" or one["type"] == "union_tag_invalid":
             place = (*place, "task")
         elif tagged_at is not None:
             place = place[:tagged_at] + place[tagged_at + 1 :]
