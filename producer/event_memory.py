@@ -14,22 +14,11 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from producer.contract import ErrorCode, utcnow
 from producer.event_rules import Event, digest
-from producer.ledger import (
-    CONNECT_TIMEOUT_S,
-    DEAD_MAX,
-    DEAD_TTL_S,
-    HEALTH_CHECK_INTERVAL_S,
-    SOCKET_TIMEOUT_S,
-    Ledger,
-    typed_errors,
-)
+from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
 
 SEE = """
 local life = ARGV[3]
@@ -79,34 +68,21 @@ class EventMemory:
     """Remembers events of all listeners and gateways that share a results store.
 
     Args:
-        url: the results store's Redis.
+        client: of the results store's Redis, with decoded answers.
         ttl_s: how long an event is remembered, in seconds.
         prefix: what all keys begin with.
-        socket_timeout_s: longest wait for one answer of the server, in seconds.
 
     Every method raises StoreUnavailable when the store cannot be reached, StoreFull when it has no
     memory left.
     """
 
     def __init__(
-        self,
-        url: str,
-        ttl_s: float = 604_800,
-        prefix: str = "captionq:",
-        socket_timeout_s: float = SOCKET_TIMEOUT_S,
+        self, client: redis.asyncio.Redis, ttl_s: float = 604_800, prefix: str = "captionq:"
     ) -> None:
         self._ttl_ms = round(ttl_s * 1_000)
         self._prefix = prefix
-        self._redis = redis.asyncio.Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=socket_timeout_s,
-            socket_connect_timeout=min(CONNECT_TIMEOUT_S, socket_timeout_s),
-            socket_keepalive=True,
-            health_check_interval=HEALTH_CHECK_INTERVAL_S,
-            retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
-        )
-        self._script = cache(self._redis.register_script)
+        self._redis = client
+        self._script = cache(client.register_script)
 
     async def see(self, events: Sequence[Event]) -> list[Sighting]:
         """What these events are, in order; each is compared with all that came before, and noted
@@ -136,16 +112,15 @@ class EventMemory:
                     step.set(self._told(event), "1", px=self._ttl_ms)
                 await step.execute()
 
-    async def first(self, name: str, ttl_s: float) -> bool:
-        """Whether this name, of a message, is heard for the first time in `ttl_s` seconds."""
+    async def heard(self, message_id: str) -> bool:
+        """Whether a message by this name has been seen to."""
         with typed_errors():
-            key = f"{self._prefix}heard:{digest(name)}"
-            return bool(await self._redis.set(key, "1", px=round(ttl_s * 1_000), nx=True))
+            return bool(await self._redis.exists(self._heard(message_id)))
 
-    async def forget(self, name: str) -> None:
-        """Undo `first`: what the message asks for could not be done."""
+    async def hear(self, message_id: str, ttl_s: float) -> None:
+        """Note that a message by this name has been seen to, for so many seconds."""
         with typed_errors():
-            await self._redis.delete(f"{self._prefix}heard:{digest(name)}")
+            await self._redis.set(self._heard(message_id), "1", px=round(ttl_s * 1_000))
 
     async def bury(self, raw: str, queue: str, reason: str) -> None:
         """Keep a message that no event can be read from as a dead letter."""
@@ -163,12 +138,11 @@ class EventMemory:
                 step.pexpire(key, round(DEAD_TTL_S * 1_000))
                 await step.execute()
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
-
     def _order(self, event: Event) -> str:
         return f"{self._prefix}order:{digest(event.bucket, event.key)[:32]}"
+
+    def _heard(self, message_id: str) -> str:
+        return f"{self._prefix}heard:{digest(message_id)[:32]}"
 
     def _told(self, event: Event) -> str:
         content = digest(event.kind, event.bucket, event.key, event.content)

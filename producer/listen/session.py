@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from producer import embedded
 from producer.async_client import AsyncClient
 from producer.event_intake import Intake, Prepare
 from producer.event_memory import EventMemory
@@ -90,21 +89,18 @@ async def _parts(
     settings: ProducerSettings, rules: Rules, prepare: Prepare | None = None
 ) -> AsyncIterator[Parts]:
     """What a listener needs, while the block lasts; SIGTERM and SIGINT set `stop` meanwhile."""
-    broker_url = settings.broker_url
-    if broker_url is None:
-        broker_url = await asyncio.to_thread(embedded.ensure, settings.home)
-    memory = EventMemory(settings.results_url_beside(broker_url), settings.events_memory_s)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, _asked_to_end, stop)
     try:
         remove = await asyncio.to_thread(remover, settings)
-        async with AsyncClient(broker_url, settings=settings) as client:
+        async with AsyncClient(settings=settings) as client:
+            store = await client.open()
+            memory = EventMemory(store.redis, settings.events_memory_s, store.ledger.prefix)
             intake = Intake(rules, memory, client.submit_many, prepare=prepare, remove=remove)
             yield Parts(PatientIntake(intake, stop), memory, stop)
     finally:
-        await memory.close()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
 

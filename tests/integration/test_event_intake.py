@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 
 from producer.async_client import AsyncClient
 from producer.contract import ImageJob, JobState
@@ -28,7 +29,8 @@ class House:
 
     def __init__(self, url: str, rules: Rules, **parts: Any) -> None:
         self.url = url
-        self.memory = EventMemory(url)
+        self._redis = redis.asyncio.Redis.from_url(url, decode_responses=True)
+        self.memory = EventMemory(self._redis)
         self.sent: list[ImageJob] = []
         self.away: Exception | None = None
         self.removed: list[str] = []
@@ -44,6 +46,9 @@ class House:
             raise self.away
         self.removed += refs
 
+    async def close(self) -> None:
+        await self._redis.aclose()
+
     async def take(self, *events: Event) -> dict[str, int]:
         taken = await self.intake.take(events)
         return {fate.value: n for fate, n in taken.events.items() if n} | {"jobs": taken.jobs}
@@ -53,7 +58,7 @@ class House:
 async def house(redis_server: RedisServer) -> AsyncIterator[House]:
     opened = House(redis_server.url, Rules.of([Rule(prefix="in/")]))
     yield opened
-    await opened.memory.close()
+    await opened.close()
 
 
 def came(name: str = "cat.jpg", sequencer: str = "1", **fields: Any) -> ObjectEvent:
@@ -127,7 +132,7 @@ async def test_given_removals_that_change_nothing_then_they_are_counted_alone(
 
     assert await house.take(went()) == {"removed": 1, "jobs": 0}
     assert await house.take(came(sequencer="1")) == {"stale": 1, "jobs": 0}
-    await house.memory.close()
+    await house.close()
 
 
 async def test_given_a_key_that_no_job_can_name_then_the_others_go_on(house: House) -> None:
@@ -153,19 +158,19 @@ async def test_given_what_has_to_be_made_ready_then_only_what_is_new_is(
     assert await house.take(came(), came("gone.jpg")) == first
     assert await house.take(came(), came("gone.jpg")) == {"repeated": 2, "jobs": 0}
     assert asked == ["in/cat.jpg", "in/gone.jpg"]
-    await house.memory.close()
+    await house.close()
 
 
 async def test_given_a_real_broker_then_a_repeated_event_sends_no_second_message_nor_runs_again(
     redis_server: RedisServer,
 ) -> None:
     client = AsyncClient(redis_server.url)
-    forgetful = EventMemory(redis_server.url, ttl_s=0.001)  # all it knows is the jobs' records
+    store = await client.open()
+    forgetful = EventMemory(store.redis, ttl_s=0.001)  # all it knows is the jobs' records
     intake = Intake(Rules.of(), forgetful, client.submit_many)
     await intake.take([came()])
     (job,) = Rules.of().jobs(came())
     assert job.job_id is not None
-    store = await client.open()
 
     await intake.take([came()])
     with redis.Redis.from_url(redis_server.url) as broker:
@@ -177,7 +182,6 @@ async def test_given_a_real_broker_then_a_repeated_event_sends_no_second_message
     record = await client.status(job.job_id)
     assert record is not None
     assert record.state is JobState.SUCCEEDED
-    await forgetful.close()
     await client.close()
 
 
@@ -203,7 +207,7 @@ async def test_given_the_setting_then_what_goes_leaves_the_index_and_may_come_ba
     assert VectorIndex(index.place).stats().rows == 1
     index.upsert(versions[:1])
     assert VectorIndex(index.place).stats().rows == 2
-    await house.memory.close()
+    await house.close()
 
 
 async def test_given_a_message_that_is_buried_then_operators_find_it(house: House) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import redis
+import redis.asyncio
 
 from producer.embedded import RedisServer
 from producer.errors import StoreUnavailable
@@ -14,6 +16,13 @@ from producer.event_memory import EventMemory, Sighting
 from producer.object_event import ObjectEvent, later
 
 NEW, REPEATED, STALE = Sighting.NEW, Sighting.REPEATED, Sighting.STALE
+
+
+@asynccontextmanager
+async def opened(url: str, **options: float) -> AsyncIterator[EventMemory]:
+    client = redis.asyncio.Redis.from_url(url, decode_responses=True, socket_timeout=5)
+    async with client:
+        yield EventMemory(client, **options)
 
 
 def came(sequencer: str | None, **fields: str) -> ObjectEvent:
@@ -26,9 +35,8 @@ def went(sequencer: str | None, **fields: str) -> ObjectEvent:
 
 @pytest.fixture
 async def memory(redis_server: RedisServer) -> AsyncIterator[EventMemory]:
-    opened = EventMemory(redis_server.url, ttl_s=60)
-    yield opened
-    await opened.close()
+    async with opened(redis_server.url, ttl_s=60) as memory:
+        yield memory
 
 
 STORIES = {
@@ -124,7 +132,6 @@ async def test_scripts_compare_as_python_does(memory: EventMemory) -> None:
 
 
 async def test_given_many_who_see_the_same_then_order_is_kept(redis_server: RedisServer) -> None:
-    memories = [EventMemory(redis_server.url) for _ in range(4)]
     events = [came(f"{n:04x}") for n in range(100)]
 
     async def all_of_them(memory: EventMemory, order: list[ObjectEvent]) -> None:
@@ -132,45 +139,44 @@ async def test_given_many_who_see_the_same_then_order_is_kept(redis_server: Redi
             await memory.see([event])
 
     orders = [random.Random(n).sample(events, k=len(events)) for n in range(4)]
-    await asyncio.gather(*(all_of_them(*one) for one in zip(memories, orders, strict=True)))
+    async with opened(redis_server.url) as one, opened(redis_server.url) as other:
+        memories = [one, other, one, other]
+        await asyncio.gather(*(all_of_them(*pair) for pair in zip(memories, orders, strict=True)))
 
-    assert await memories[0].see(events) == [STALE] * 99 + [NEW]
-    for memory in memories:
-        await memory.close()
+        assert await one.see(events) == [STALE] * 99 + [NEW]
 
 
 async def test_what_is_remembered_has_a_bounded_life_from_the_last_event_on(
     redis_server: RedisServer,
 ) -> None:
-    memory = EventMemory(redis_server.url, ttl_s=0.4)
-    await memory.see([came("2")])
-    await memory.told([came("2")])
-    for _ in range(3):
-        await asyncio.sleep(0.2)
-        assert await memory.see([came("2"), came("1")]) == [REPEATED, STALE]
+    async with opened(redis_server.url, ttl_s=0.4) as memory:
+        await memory.see([came("2")])
+        await memory.told([came("2")])
+        for _ in range(3):
+            await asyncio.sleep(0.2)
+            assert await memory.see([came("2"), came("1")]) == [REPEATED, STALE]
 
-    with redis.Redis.from_url(redis_server.url) as client:
-        assert len(client.keys("captionq:*")) == 2
-        await asyncio.sleep(0.6)
-        assert client.keys("captionq:*") == []
-    assert await memory.see([came("1")]) == [NEW]
-    await memory.close()
+        with redis.Redis.from_url(redis_server.url) as client:
+            assert len(client.keys("captionq:*")) == 2
+            await asyncio.sleep(0.6)
+            assert client.keys("captionq:*") == []
+        assert await memory.see([came("1")]) == [NEW]
 
 
-async def test_given_a_name_then_it_is_new_once_until_it_is_forgotten(memory: EventMemory) -> None:
-    assert await memory.first("m1", 60)
-    assert not await memory.first("m1", 60)
-    assert await memory.first("m2", 60)
-    await memory.forget("m1")
-    assert await memory.first("m1", 60)
+async def test_given_a_message_that_has_been_seen_to_then_it_is_known_for_a_while(
+    memory: EventMemory,
+) -> None:
+    assert not await memory.heard("m1")
+    await memory.hear("m1", 0.2)
+    assert await memory.heard("m1")
+    assert not await memory.heard("m2")
+    await asyncio.sleep(0.3)
+    assert not await memory.heard("m1")
 
 
 async def test_given_no_redis_then_it_is_said_in_bounded_time() -> None:
-    memory = EventMemory("redis://127.0.0.1:1/0", socket_timeout_s=0.5)
-
-    for call in (memory.see([came("1")]), memory.told([came("1")]), memory.first("m", 1)):
-        with pytest.raises(StoreUnavailable):
-            await call
-    with pytest.raises(StoreUnavailable):
-        await memory.bury("junk", "sqs://uploads", "No event.")
-    await memory.close()
+    async with opened("redis://127.0.0.1:1/0") as memory:
+        calls = (memory.see([came("1")]), memory.told([came("1")]), memory.heard("m"))
+        for call in (*calls, memory.hear("m", 1), memory.bury("junk", "sqs://uploads", "No event")):
+            with pytest.raises(StoreUnavailable):
+                await call
