@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from producer.callback import Callback
 from producer.contract import JOB_ID_PATTERN, Job
-from producer.gateway import idempotency
+from producer.gateway import examples, idempotency
 from producer.gateway.accepted import Accepted, AnyJob, invalid
 from producer.gateway.access import Caller, Requires
-from producer.gateway.body import read_json
+from producer.gateway.body import json_body, read_json
 from producer.gateway.paths import ACCESS, BODY, BROKER, batch_path
 from producer.gateway.problems import Code, Fault, Problem, documented, pointer
 from producer.gateway.service import Service
@@ -49,7 +49,10 @@ _BATCH = TypeAdapter(BatchOfJobs)
         Code.IDEMPOTENCY_CONFLICT,
         Code.JOB_ID_TAKEN,
     ),
-    openapi_extra={"parameters": [idempotency.PARAMETER]},
+    openapi_extra={
+        "parameters": [idempotency.PARAMETER],
+        "requestBody": json_body("BatchOfJobs", examples.BATCHES),
+    },
 )
 async def submit_batch(
     request: Request,

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from producer.contract import Job, JobState
-from producer.gateway import idempotency, waiting
+from producer.gateway import examples, idempotency, waiting
 from producer.gateway.access import Caller, Requires
-from producer.gateway.body import read_json
+from producer.gateway.body import json_body, read_json
 from producer.gateway.paths import ACCESS, BODY, BROKER, JobIdInPath, job_path, seen
 from producer.gateway.problems import Code, Fault, Problem, documented
 from producer.gateway.service import Service
@@ -38,7 +38,10 @@ router = APIRouter(tags=["jobs"])
             Code.JOB_ID_TAKEN,
         ),
     },
-    openapi_extra={"parameters": [idempotency.PARAMETER, waiting.PARAMETER]},
+    openapi_extra={
+        "parameters": [idempotency.PARAMETER, waiting.PARAMETER],
+        "requestBody": json_body("AnyJob", examples.JOBS),
+    },
 )
 async def submit(
     request: Request, caller: Annotated[Caller, Depends(Requires("submit"))]

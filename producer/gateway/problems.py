@@ -7,16 +7,17 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from producer.errors import BrokerFull, BrokerUnavailable, JobFailed
 
@@ -213,6 +214,18 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's name
         return JSONResponse(self.body, self.status, self.headers, MEDIA_TYPE)
 
 
+class Meaning(BaseModel):
+    """What a code means."""
+
+    code: str
+    status: int
+    title: str
+    what_to_do: str
+
+
+router = APIRouter(tags=["problems"])
+
+
 def documented(*codes: Code) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route that may answer with these, for its OpenAPI."""
     responses: dict[int | str, dict[str, Any]] = {}
@@ -244,6 +257,15 @@ def pointer(place: Sequence[int | str]) -> str:
     return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in place)
 
 
+@router.get("/problems/{code}", responses=documented(Code.NOT_FOUND))
+async def problem(code: Annotated[str, Path(examples=["job_invalid"])]) -> Meaning:
+    """Say what a problem's `type` means, and what to do about it."""
+    if code not in MEANING:
+        raise Problem(Code.NOT_FOUND)
+    status, title, what_to_do = MEANING[Code(code)]
+    return Meaning(code=code, status=status, title=title, what_to_do=what_to_do)
+
+
 def install(app: FastAPI) -> None:
     """Have the app answer every error as problem details."""
     for kind, answer in (
@@ -260,11 +282,22 @@ async def _own(_: Request, problem: Problem) -> Response:
     return problem.response()
 
 
-async def _of_http(_: Request, exc: HTTPException) -> Response:
+async def _of_http(request: Request, exc: HTTPException) -> Response:
     codes = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}
     code = codes.get(exc.status_code, Code.HTTP_ERROR)
     detail = "" if code is not Code.HTTP_ERROR else HTTPStatus(exc.status_code).phrase
-    return Problem(code, detail, status=exc.status_code, headers=exc.headers).response()
+    headers = dict(exc.headers or {})
+    if code is Code.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return Problem(code, detail, status=exc.status_code, headers=headers).response()
+
+
+def _allowed(request: Request) -> Iterator[str]:
+    """The methods of all routes of a path: Starlette names those of the first."""
+    for method in ("DELETE", "GET", "POST", "PUT"):
+        asked = request.scope | {"method": method}
+        if any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes):
+            yield method
 
 
 async def _of_parameters(_: Request, exc: RequestValidationError) -> Response:

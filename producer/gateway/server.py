@@ -2,6 +2,7 @@
 
 import ipaddress
 import resource
+import signal
 import socket
 from collections.abc import Callable
 
@@ -62,12 +63,14 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
         lifespan="on",
         access_log=False,
         log_config=None,
+        log_level="warning",
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn's own is in its place meanwhile
     GatewayServer(config, app, say).run()
 
 

@@ -3,16 +3,19 @@
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from producer.batch import Batch
 from producer.contract import Job, JobResult, JobState, utcnow
+from producer.gateway import examples
 from producer.listing import Page, Summary
 from producer.store import Record
 
 
 class JobStatus(BaseModel):
     """Where a job stands; with its result once it has ended. What is not known is left out."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.QUEUED, examples.ENDED]})
 
     job_id: str
     task: str
@@ -64,6 +67,8 @@ class JobStatus(BaseModel):
 class JobList(BaseModel):
     """Some of the newest jobs, the newest first."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.JOB_LIST]})
+
     jobs: list[Summary]
     next: str | None = Field(None, description="The cursor of the page behind this one")
 
@@ -76,12 +81,18 @@ class JobList(BaseModel):
 class BatchAccepted(BaseModel):
     """A batch that was submitted."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"batch_id": "b1", "job_ids": ["b1/0", "shop/4711"]}]}
+    )
+
     batch_id: str
     job_ids: list[str] = Field(description="One for each of its jobs, in their order")
 
 
 class BatchStatus(BaseModel):
     """How far the jobs of a batch are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BATCH]})
 
     batch_id: str
     closed: bool = Field(description="Whether all of its jobs are submitted")
