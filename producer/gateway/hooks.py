@@ -6,172 +6,117 @@ until then 503, so that the sender repeats.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from pydantic import BaseModel, Field
+from starlette.requests import HTTPConnection
 
-from producer.contract import ImageJob, utcnow
-from producer.event_intake import Intake, Taken
-from producer.event_memory import EventMemory
-from producer.event_rules import Rules
-from producer.gateway.access import CHALLENGE, Caller, Requires
-from producer.gateway.body import read, too_deep
-from producer.gateway.fetching import FetchFailed, fetch
+from producer.gateway.access import Caller, Requires
+from producer.gateway.body import MAX_DEPTH, read, too_deep
+from producer.gateway.hearing import Heard, Hearing
 from producer.gateway.paths import ACCESS, BROKER
-from producer.gateway.problems import RETRY_AFTER_S, Code, Problem, documented
-from producer.gateway.service import Service
-from producer.gateway.sns import (
-    CONFIRM_URL,
-    TYPE_HEADER,
-    CertificateUnavailable,
-    Forged,
-    NotSns,
-    SnsMessage,
-    Unsigned,
-    Verifier,
-)
-from producer.index.removal import remover
-from producer.s3_events import MAX_BODY_BYTES, UnknownEvent, parse
-from producer.submission import prepared
+from producer.gateway.problems import Code, Problem, documented
+from producer.gateway.sns import TYPE_HEADER
+from producer.s3_events import MAX_BODY_BYTES
 
-log = logging.getLogger("captionq.gateway")
-
-
-class Heard(BaseModel):
-    """What became of the events of a request."""
-
-    jobs: int = Field(description="Jobs that they asked for, and the broker now has")
-    events: dict[str, int] = Field(
-        description="Events by what became of them: submitted; repeated, which have been seen to "
-        "before; stale, after a later one of the same key; not_wanted by any rule; no_reference, "
-        "whose key no job can name; removed"
-    )
-    confirmed: bool = Field(False, description="A subscription of SNS has been confirmed")
-    repeated_message: bool = Field(False, description="This message of SNS has been seen to before")
-
-
-class Hooks:
-    """What the route needs beside the service; `app.state.hooks`."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._settings = service.settings
-        self._rules = Rules.of_settings(service.settings)
-        self._memory = EventMemory(
-            service.store.redis, service.settings.events_memory_s, service.store.ledger.prefix
-        )
-        self._remove = remover(service.settings)
-        self.fetch = fetch
-        self.verifier = Verifier(lambda url: self.fetch(url))
-
-    async def take(self, body: bytes, owner: str | None) -> Heard:
-        """See to the events of a body.
-
-        Raises:
-            Problem: event_unknown.
-            BrokerUnavailable: they have to come again.
-        """
-        try:
-            events = parse(body)
-        except UnknownEvent as exc:
-            log.warning("A hook was sent what is no event: %s", exc)
-            raise Problem(Code.EVENT_UNKNOWN, f"Seen was {exc}.") from None
-
-        async def submit(jobs: Sequence[ImageJob]) -> None:
-            keys = self._settings.keys
-            owned = (job if job.owner else job.model_copy(update={"owner": owner}) for job in jobs)
-            ready = [prepared(job, keys) for job in owned]
-            await asyncio.gather(*(self._service.submitter.ask(job) for job in ready))
-
-        intake = Intake(self._rules, self._memory, submit, remove=self._remove)
-        try:
-            return _told(await intake.take(events))
-        except OSError as exc:
-            if isinstance(exc, ConnectionError):  # the broker's, which is answered as such
-                raise
-            log.warning("%s", exc)
-            raise Problem(Code.INDEX_UNAVAILABLE, headers=_AGAIN) from exc
-
-    async def hear(self, body: bytes) -> Heard:
-        """See to a message of SNS.
-
-        Raises:
-            Problem: event_unknown, topic_not_allowed, signature_missing, signature_invalid,
-                message_replayed, certificate_unavailable.
-            BrokerUnavailable: it has to come again.
-        """
-        try:
-            message = SnsMessage.read(body)
-        except NotSns as exc:
-            raise Problem(Code.EVENT_UNKNOWN, f"No message of SNS: {exc}") from None
-        if message.topic_arn not in self._settings.topics:
-            log.warning("A message of a topic that is not on SNS_TOPICS was refused")
-            raise Problem(Code.TOPIC_NOT_ALLOWED)
-        await self._verified(message)
-        if await self._memory.heard(message.message_id):
-            return Heard(jobs=0, events={}, repeated_message=True)
-        if message.type == "SubscriptionConfirmation":
-            heard = await self._confirmed(message)
-        elif message.type == "UnsubscribeConfirmation":
-            log.warning("%s sends nothing here any more: it was unsubscribed", message.topic_arn)
-            heard = Heard(jobs=0, events={})
-        else:
-            heard = await self.take(message.message.encode(errors="replace"), None)
-        await self._memory.hear(message.message_id, self._settings.sns_max_age_s)
-        return heard
-
-    async def _verified(self, message: SnsMessage) -> None:
-        challenge = {"WWW-Authenticate": CHALLENGE}
-        try:
-            await self.verifier.verify(message, utcnow())
-            fresh = message.fresh(utcnow(), self._settings.sns_max_age_s)
-        except Unsigned as exc:
-            raise Problem(Code.SIGNATURE_MISSING, f"{exc}.", headers=challenge) from None
-        except Forged as exc:
-            log.warning("A message of %s was refused: %s", message.topic_arn, exc)
-            raise Problem(Code.SIGNATURE_WRONG, headers=challenge) from None
-        except CertificateUnavailable as exc:
-            log.warning("%s", exc)
-            raise Problem(Code.CERTIFICATE_UNAVAILABLE, headers=_AGAIN) from None
-        if not fresh:
-            log.warning("A message of %s was refused: it is of %s", message.topic_arn, message.at)
-            raise Problem(Code.MESSAGE_REPLAYED)
-
-    async def _confirmed(self, message: SnsMessage) -> Heard:
-        url = message.subscribe_url or ""
-        if not CONFIRM_URL.fullmatch(url):
-            raise Problem(Code.EVENT_UNKNOWN, "The SubscribeURL is not of SNS.")
-        try:
-            await self.fetch(url)
-        except FetchFailed as exc:
-            log.warning("The subscription to %s was not confirmed: %s", message.topic_arn, exc)
-            raise Problem(Code.CERTIFICATE_UNAVAILABLE, headers=_AGAIN) from exc
-        log.info("The subscription to %s is confirmed", message.topic_arn)
-        return Heard(jobs=0, events={}, confirmed=True)
-
-
-_AGAIN = {"Retry-After": str(RETRY_AFTER_S)}
-
-
-def _told(taken: Taken) -> Heard:
-    return Heard(jobs=taken.jobs, events={f.value: n for f, n in taken.events.items() if n})
+EXAMPLES = {
+    "eventbridge": {
+        "value": {
+            "detail-type": "Object Created",
+            "source": "aws.s3",
+            "detail": {
+                "bucket": {"name": "photos"},
+                "object": {"key": "in/cat.jpg", "size": 54_321, "etag": "b1946ac9"},
+            },
+        }
+    },
+    "ceph": {
+        "value": {
+            "Records": [
+                {
+                    "eventSource": "ceph:s3",
+                    "eventName": "ObjectCreated:Put",
+                    "s3": {"bucket": {"name": "photos"}, "object": {"key": "in/cat.jpg"}},
+                }
+            ]
+        }
+    },
+}
 
 
 @asynccontextmanager
 async def _opened(app: FastAPI) -> AsyncIterator[None]:
-    app.state.hooks = await asyncio.to_thread(Hooks, app.state.service)
+    app.state.hearing = await asyncio.to_thread(Hearing, app.state.service, app.state.rules)
     yield
 
 
 router = APIRouter(tags=["hooks"], lifespan=_opened)
 
 
-async def _sender(request: Request) -> Caller | None:
-    """Who sends: None for SNS, whose signature is its key."""
-    if TYPE_HEADER in request.headers:
-        return None
-    return await Requires("hooks")(request)
+class Sender(Requires):
+    """Who sends: a caller with the scope `hooks`, or SNS, whose signature is its key."""
+
+    async def __call__(self, connection: HTTPConnection) -> Caller:
+        """See `Requires`."""
+        if TYPE_HEADER in connection.headers:
+            return SNS
+        return await super().__call__(connection)
+
+
+SNS = Caller(None, frozenset())
+
+
+@router.post(
+    "/hooks/s3",
+    response_model=Heard,
+    responses=documented(
+        *ACCESS,
+        *BROKER,
+        Code.BODY_INVALID,
+        Code.BODY_TIMEOUT,
+        Code.BODY_TOO_LARGE,
+        Code.EVENT_UNKNOWN,
+        Code.SIGNATURE_MISSING,
+        Code.SIGNATURE_WRONG,
+        Code.TOPIC_NOT_ALLOWED,
+        Code.MESSAGE_REPLAYED,
+        Code.SNS_UNAVAILABLE,
+        Code.INDEX_UNAVAILABLE,
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "description": "As the source writes it, whatever Content-Type it says",
+            "content": {"application/json": {"schema": {}, "examples": EXAMPLES}},
+        },
+        "parameters": [
+            {
+                "name": TYPE_HEADER,
+                "in": "header",
+                "required": False,
+                "description": "What SNS says of its messages: these need no key, but its "
+                "signature and a topic on CAPTIONQ_SNS_TOPICS",
+                "schema": {"type": "string"},
+            }
+        ],
+    },
+)
+async def hear(request: Request, caller: Annotated[Caller, Depends(Sender("hooks"))]) -> Heard:
+    """Take events on objects: of S3, MinIO, Ceph or EventBridge, or a message of SNS.
+
+    Answered when the broker has the jobs of all of them. What is sent again does nothing again.
+    """
+    hearing: Hearing = request.app.state.hearing
+    body = await read(request, MAX_BODY_BYTES, hearing.settings.body_timeout_s)
+    if too_deep(body):
+        raise Problem(Code.BODY_INVALID, f"The body is nested deeper than {MAX_DEPTH}.")
+    return await (hearing.hear(body) if caller is SNS else hearing.take(body, caller.id))
+
+
+@router.get("/hooks/s3", status_code=204, responses=documented(*ACCESS))
+@router.head("/hooks/s3", include_in_schema=False, status_code=204)
+async def ready(_: Annotated[Caller, Depends(Requires("hooks"))]) -> Response:
+    """Say whether the key is good for hooks: MinIO, for one, asks before it sends anything."""
+    return Response(status_code=204)

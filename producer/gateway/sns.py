@@ -1,8 +1,8 @@
 """Messages that Amazon SNS sends to HTTP endpoints: read, and told from what others send.
 
-What is signed, and how: https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
-SignatureVersion 1 is SHA-1 with RSA, 2 is SHA-256 with RSA, both by PKCS #1 v1.5. The certificate is
-fetched from SNS' own host over https, and from nowhere else.
+What is signed, and how: "Verifying the signatures of Amazon SNS messages", in SNS' own guide.
+SignatureVersion 1 is SHA-1 with RSA, 2 is SHA-256 with RSA, both by PKCS #1 v1.5. The certificate
+is fetched from SNS' own host over https, and from nowhere else.
 """
 
 import asyncio
