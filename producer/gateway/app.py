@@ -8,7 +8,17 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from producer.event_rules import Rules
-from producer.gateway import batches, events, facts, health, hooks, jobs, problems
+from producer.gateway import (
+    batches,
+    events,
+    facts,
+    health,
+    hooks,
+    jobs,
+    page,
+    problems,
+    uploads,
+)
 from producer.gateway.edge import Edge
 from producer.gateway.openapi import describe
 from producer.gateway.service import Service
@@ -56,6 +66,8 @@ def create_app(
         hooks.router,
         health.router,
         problems.router,
+        uploads.router,
+        page.router,
         *routers,
     )
     for router in included:
