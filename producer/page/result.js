@@ -69,7 +69,7 @@ export function begin(local, name, ours) {
   if (!local) get("stage-empty").textContent = "The worker sends a small picture of the image with its answer.";
   busy(true);
   step("sent", SAID.sending);
-  get("actions").hidden = true;
+  actions("cancel");
 }
 
 function step(now, words) {
@@ -223,14 +223,15 @@ function explanations({ explanations: found = [] }) {
 // A caption or text with its words, if these were explained.
 function tell(text, explanation, place) {
   showing.said = text;
-  const image = showing.status.result.image;
+  const { image, pack } = showing.status.result;
+  const lang = pack?.language;
   const drawn = explanation?.words.some((word) => word.map) && image;
   if (!drawn) {
-    place.append(make("p", { class: "caption", dir: "auto" }, text));
+    place.append(make("p", { class: "caption", dir: "auto", lang }, text));
     return;
   }
   const original = [image.width, image.height];
-  const { group, buttons } = sentence(text, explanation, original, (number) => look(number));
+  const { group, buttons } = sentence(text, explanation, lang, (number) => look(number));
   const canvas = get("map");
   fit(canvas, ...original);
   place.append(group);

@@ -124,7 +124,7 @@ def test_given_a_word_when_it_is_pointed_at_then_its_map_lies_over_the_image_whe
         assert pressed == ["true" if one == word else "false" for one in person.words()]
         letters = word.text.split("\n")[0]
         assert person.text("#looked").startswith(f"{letters}: ")
-        assert word.accessible_name == person.text("#looked")
+        assert word.accessible_name == letters
         if letters in ("red", "circle"):
             red, green, blue = np.moveaxis(now[..., :3].astype(int), 2, 0)
             glow = red + green - blue  # most where the map is bright; marks are black and white
@@ -162,7 +162,9 @@ def test_given_a_keyboard_then_tab_reaches_the_words_arrows_go_between_them_and_
         person.press(key)
         assert focused() == place
         assert person.map().any()
-        assert person.one("[aria-live]#looked").text == words[place].accessible_name
+        told = person.one("[aria-live=polite]#looked").text
+        assert told.startswith(f"{words[place].accessible_name}: ")
+        assert " sure, looked " in told
 
     person.press(Keys.ESCAPE)
     assert not person.shows("#map")
@@ -249,6 +251,7 @@ def test_given_sampling_and_a_language_then_several_captions_are_chosen_from(
     result = person.result()["result"]
 
     assert result["pack"]["language"] == "de"
+    assert person.one(".caption").get_attribute("lang") == "de"
     texts = [one["text"] for one in result["captions"]]
     assert len(texts) > 1
     assert [row.text.split("\n")[0] for row in person.all(".one")] == texts
@@ -273,6 +276,18 @@ def test_given_a_form_that_cannot_be_sent_then_it_says_why_and_goes_to_the_field
     person.click("#submit")
     assert "17 texts" in person.text("#ask-fault")
     assert person.one("#texts").get_attribute("aria-invalid") == "true"
+
+
+def test_given_a_file_that_is_too_large_then_it_is_said_before_it_is_sent(
+    chromium: webdriver.Chrome, desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / "large.png").write_bytes(PNG + bytes(5_000))
+    with serving(create_app(desk.settings(max_upload_bytes=4_000))) as url:
+        person = Person(chromium, url)
+        person.one("#file").send_keys(str(tmp_path / "large.png"))
+        person.click("#submit")
+        assert "at most 4 kB" in person.text("#ask-fault")
+        assert person.shows("#ghost")
 
 
 def test_given_a_job_that_runs_when_it_is_cancelled_then_that_is_how_it_ended(
@@ -301,6 +316,9 @@ def test_given_a_job_s_address_then_the_page_opens_with_it_and_back_goes_back(
     person.until(lambda: person.status() and person.status()["job_id"] != first)
     person.browser.back()
     person.until(lambda: (person.status() or {}).get("job_id") == first)
+    person.browser.back()
+    person.until(lambda: person.shows("#ghost"))
+    assert not person.words()
 
 
 def test_given_what_is_pasted_or_dropped_then_it_is_the_image(person: Person, desk: Desk) -> None:
