@@ -1,7 +1,8 @@
 // The page: what happens when.
 
 import * as api from "./api.js";
-import { arrange, fault, refuse, task, wanted } from "./ask.js";
+import { imageAlone, shownText } from "./answer.js";
+import { arrange, fault, refuse, wanted } from "./ask.js";
 import { Recent, remember } from "./recent.js";
 import * as result from "./result.js";
 import { Source } from "./source.js";
@@ -159,7 +160,7 @@ get("key-form").addEventListener("submit", (event) => {
   greet().then(openNamed);
 });
 get("forget-key").addEventListener("click", () => { api.key.forget(); location.reload(); });
-get("copy").addEventListener("click", () => copy(result.showing.said, "Copied."));
+get("copy").addEventListener("click", () => copy(shownText(), "Copied."));
 get("copy-json").addEventListener("click", () => copy(JSON.stringify(result.showing.status, null, 2), "Copied as JSON."));
 get("again").addEventListener("click", () => {
   if (last) run(async () => last, source.shownAs, source.file?.name);
@@ -169,7 +170,7 @@ get("cancel").addEventListener("click", async () => {
   if (!result.showing.id) { leave(); get("submit").disabled = false; return; } // not sent yet
   try { show(await api.cancel(result.showing.id)); } catch (problem) { failed(problem); }
 });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") result.imageAlone(); });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") imageAlone(); });
 window.addEventListener("hashchange", openNamed);
 
 arrange();
