@@ -110,7 +110,8 @@ function tell(text, explanation, place) {
     canvas.hidden = number < 0;
     if (number < 0) { clear(canvas); get("looked").textContent = HINT; return; }
     paint(canvas, original, explanation, explanation.words[number]);
-    get("looked").textContent = saying(explanation.words[number], original);
+    const word = explanation.words[number];
+    get("looked").replaceChildren(make("bdi", { lang }, word.text), saying(word, original).slice(word.text.length));
   }
   alone = () => look(-1);
 }

@@ -25,17 +25,19 @@ export function sentence(text, found, lang, show) {
   const parts = pieces(text, found.words) || [[-1, `${text} `], ...found.words.flatMap((word, n) => [[n, word.text], [-1, " "]])];
   const group = make("p", { class: "caption", dir: "auto", lang, role: "group", "aria-label": `Words of: ${text}` });
   const buttons = [];
+  let joined = false; // to the word before: some scripts have no spaces
   for (const [number, letters] of parts) {
-    if (number < 0) { group.append(letters); continue; }
+    if (number < 0) { group.append(letters); joined = false; continue; }
     const word = found.words[number];
     const probability = word.logprob == null ? null : Math.exp(Math.min(0, word.logprob));
     const button = make("button", {
       type: "button", class: "word", "aria-pressed": "false", tabindex: number ? -1 : 0,
-      "data-sure": probability == null ? null : level(probability),
+      "data-sure": probability == null ? null : level(probability), "data-joined": joined,
     }, make("span", { class: "letters" }, letters));
-    if (probability != null) button.append(make("span", { class: "sure", "aria-hidden": "true" }, percent(probability)));
+    if (probability != null) button.append(make("span", { class: "sure", dir: "ltr", "aria-hidden": "true" }, percent(probability)));
     for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => show(number));
     button.addEventListener("keydown", (event) => step(event, buttons, number));
+    joined = true;
     buttons.push(button);
     group.append(button);
   }

@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterator
+from itertools import pairwise
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,28 @@ def test_given_sampling_and_a_language_then_several_captions_are_chosen_from(
     assert [row.text.split("\n")[0] for row in person.all(".one")] == texts
     person.all(".one")[1].click()
     assert [word.text.split("\n")[0] for word in person.words()] == texts[1].split()
+
+
+@pytest.mark.parametrize(("language", "name"), [("ar", "Arabic"), ("zh", "Chinese")])
+def test_given_another_script_then_words_are_side_by_side_in_its_direction_and_so_are_arrows(
+    person: Person, desk: Desk, language: str, name: str
+) -> None:
+    person.one("#language").send_keys(name)
+    person.ask(web(desk))
+    text = person.result()["result"]["captions"][0]["text"]
+
+    words = person.words()
+    assert "".join(word.text.split("\n")[0] for word in words) == text.replace(" ", "")
+    boxes = [word.rect for word in words]
+    left = sorted(boxes, key=lambda box: (box["y"], box["x"]))
+    assert (left == boxes) == (language == "zh")
+    for one, other in pairwise(left):
+        assert one["y"] < other["y"] or one["x"] + one["width"] <= other["x"] + 5
+    on = Keys.ARROW_LEFT if language == "ar" else Keys.ARROW_RIGHT
+    person.browser.execute_script("arguments[0].focus()", words[0])
+    person.press(on)
+    assert person.browser.switch_to.active_element == words[1]
+    assert person.text("#looked").startswith(words[1].text.split("\n")[0])
 
 
 def test_given_a_form_that_cannot_be_sent_then_it_says_why_and_goes_to_the_field(
