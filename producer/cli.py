@@ -40,6 +40,8 @@ from producer.manifest.match_command import match as match_images
 from producer.rank_command import RANK_EXAMPLES, rank
 from producer.signing import new_key
 from producer.store import Record
+from producer.tail_command import EXAMPLES as TAIL_EXAMPLES
+from producer.tail_command import tail
 from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import uris
 from producer.validation.command import VALIDATE_EXAMPLES, validate
@@ -183,6 +185,7 @@ match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
 explain_words = app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain)
 find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
 app.add_typer(index_commands.app, name="index")
+tail_results = app.command("tail", epilog=TAIL_EXAMPLES)(tail)
 
 
 @app.command(epilog=EXIT_CODES)
