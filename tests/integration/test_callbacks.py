@@ -55,13 +55,17 @@ class Post:
         self.outbox: Outbox = outbox_of(self.settings, url)
 
     def end(
-        self, job_id: str, path: str = "/hook", secret_id: str = "main", **more: Any
+        self,
+        job_id: str,
+        path: str = "/hook",
+        secret_id: str = "main",
+        owner: str | None = None,
     ) -> JobResult:
         """A job with a callback to `path` that ends; a whole URL goes there."""
         url = path if "://" in path else self.web.url(path)
         told = Callback(url=url, secret_id=secret_id)
-        self.store.create(job(job_id, callback=told))
-        return self.store.finish(ended(job_id).model_copy(update=more))
+        self.store.create(job(job_id, callback=told, owner=owner))
+        return self.store.finish(ended(job_id))
 
     @contextmanager
     def couriers(self, **settings: Any) -> Iterator[None]:
@@ -268,18 +272,23 @@ def test_given_secrets_that_are_changed_then_receivers_with_either_can_verify(po
     post.end("a")
     post.end("b", secret_id="other")
     post.end("c", secret_id="unknown")
+    post.end("mine", secret_id="main", owner="main")
+    post.end("theirs", secret_id="main", owner="other")
 
     with post.couriers():
-        post.until("a", Fate.DELIVERED)
-        post.until("b", Fate.DELIVERED)
-        post.until("c", Fate.DEAD)
+        for job_id in ("a", "b", "mine"):
+            post.until(job_id, Fate.DELIVERED)
+        for job_id in ("c", "theirs"):
+            post.until(job_id, Fate.DEAD)
 
     by_job = {json.loads(seen.body)["data"]["job_id"]: seen for seen in post.web.requests}
     assert read(by_job["a"], OLD) == read(by_job["a"], NEW)
     assert read(by_job["b"], OTHER)["data"]["job_id"] == "b"
     with pytest.raises(Exception, match="No matching signature"):
         read(by_job["b"], NEW)
-    assert [letter.code for letter in post.letters()] == ["callback_secret_unknown"]
+    letters = {letter.job_id: letter.code for letter in post.letters()}
+    assert letters == dict.fromkeys(("c", "theirs"), "callback_secret_unknown")
+    assert "theirs" not in by_job
 
 
 def test_given_all_that_was_done_then_no_secret_is_in_redis_in_logs_or_in_what_is_sent(
@@ -307,7 +316,7 @@ def test_given_all_that_was_done_then_no_secret_is_in_redis_in_logs_or_in_what_i
 
 
 def test_given_a_batch_then_its_end_is_told_once_with_its_counts(post: Post) -> None:
-    post.store.open_batch("b", Callback(url=post.web.url("/hook"), secret_id="main"), "web")
+    post.store.open_batch("b", Callback(url=post.web.url("/hook"), secret_id="main"), "main")
     post.store.create_many([job(f"{n}", batch_id="b") for n in range(3)])
     for n, state in enumerate([JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]):
         post.store.finish(ended(f"{n}", state))
@@ -329,7 +338,7 @@ def test_given_a_receiver_that_never_accepts_then_a_dead_letter_is_kept_and_can_
     post: Post,
 ) -> None:
     post.web.routes["/hook"] = [Reply(500)]
-    post.end("a", matches=None)
+    post.end("a")
     with post.couriers(callback_scale=0.000_001):
         one = post.until("a", Fate.DEAD)
         assert one.tried == len(one.tries) == 10
