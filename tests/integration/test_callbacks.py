@@ -3,11 +3,13 @@
 import base64
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,6 +357,26 @@ def test_given_a_receiver_that_never_accepts_then_a_dead_letter_is_kept_and_can_
     assert (again.webhook_id, again.tried) == (one.webhook_id, 1)
     assert len({seen.body for seen in post.web.requests}) == 1
     assert len({seen.headers["webhook-id"] for seen in post.web.requests}) == 1
+
+
+def test_given_what_the_docs_say_by_hand_then_it_tells_genuine_requests_from_others(
+    post: Post,
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
+    (by_hand,) = re.findall(r"```python\n(import base64.*?)```", text, re.DOTALL)
+    said: dict[str, Any] = {}
+    exec(by_hand, said)
+    post.end("a")
+    with post.couriers():
+        wait_until(lambda: post.web.hits() == 1)
+    (seen,) = post.web.requests
+    headers = dict(seen.headers)
+    late = str(int(headers["webhook-timestamp"]) - 301)
+
+    assert all(said["genuine"](seen.body, headers, one) for one in (OLD, NEW))
+    assert not said["genuine"](seen.body, headers, OTHER)
+    assert not said["genuine"](seen.body + b" ", headers, NEW)
+    assert not said["genuine"](seen.body, headers | {"webhook-timestamp": late}, NEW)
 
 
 def test_given_many_results_for_one_receiver_then_they_are_told_of_one_after_the_other_at_once(
