@@ -70,6 +70,7 @@ local function tell(callback, about, name, owner)  -- that a job or a batch has 
     redis.call('DEL', key)
     redis.call('HSET', key, about, name, 'url', to.url, 'secret_id', to.secret_id, 'host', host,
         'created_ms', now, 'state', 'due', 'owner', owner or '')
+    redis.call('ZREMRANGEBYSCORE', due .. ':' .. host, '-inf', now - callback_life)  -- by nobody
     redis.call('ZADD', due .. ':' .. host, now, to.id)
     redis.call('ZADD', due, 'LT', now, host)
     redis.call('ZADD', due .. ':log', now, to.id)
