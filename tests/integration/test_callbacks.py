@@ -23,6 +23,7 @@ from producer.embedded import RedisServer
 from producer.redis_store import RedisStore
 from tests.servers import Reply, ScriptedHttp, Seen
 from tests.stores import ended, job
+from worker.callbacks.courier import LOOK_EVERY_S
 from worker.callbacks.outbox import Outbox, Told
 from worker.callbacks.schedule import Fate
 from worker.callbacks.service import Callbacks, outbox_of
@@ -70,9 +71,9 @@ class Post:
         return self.store.finish(ended(job_id))
 
     @contextmanager
-    def couriers(self, **settings: Any) -> Iterator[None]:
+    def couriers(self, every_s: float = 0.05, **settings: Any) -> Iterator[None]:
         """Callbacks are tried while the block lasts."""
-        callbacks = Callbacks(self.settings.model_copy(update=settings), self.url)
+        callbacks = Callbacks(self.settings.model_copy(update=settings), self.url, every_s)
         callbacks.start()
         try:
             yield
@@ -323,7 +324,7 @@ def test_given_a_batch_then_its_end_is_told_once_with_its_counts(post: Post) -> 
     for n, state in enumerate([JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]):
         post.store.finish(ended(f"{n}", state))
     with post.couriers():
-        time.sleep(0.6)
+        time.sleep(0.2)
         assert post.web.hits() == 0
         post.store.close_batch("b")
         post.until("b", Fate.DELIVERED)
@@ -441,7 +442,7 @@ def test_given_nothing_that_is_due_then_couriers_cost_next_to_nothing(post: Post
         with redis.Redis.from_url(post.url) as client:
             return int(client.info("stats")["total_commands_processed"])
 
-    with post.couriers(callback_threads=8):
+    with post.couriers(LOOK_EVERY_S, callback_threads=8):
         time.sleep(0.3)
         before, began_s = calls(), time.monotonic()
         time.sleep(1.0)
