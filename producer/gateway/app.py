@@ -8,7 +8,17 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from producer.event_rules import Rules
-from producer.gateway import batches, events, facts, health, hooks, jobs, problems
+from producer.gateway import (
+    batches,
+    events,
+    facts,
+    health,
+    hooks,
+    jobs,
+    page,
+    problems,
+    uploads,
+)
 from producer.gateway.edge import Edge
 from producer.gateway.openapi import describe
 from producer.gateway.service import Service
@@ -49,13 +59,15 @@ def create_app(
     problems.install(app)
     included = (
         jobs.submitting,  # the busiest first
-        events.router,  # before jobs, whose ids may hold /
         jobs.router,
+        events.router,
         batches.router,
         facts.router,
         hooks.router,
         health.router,
         problems.router,
+        uploads.router,
+        page.router,
         *routers,
     )
     for router in included:

@@ -58,6 +58,7 @@ class Live:
         self._changed: set[str] = set()
         self._waking: asyncio.Task[None] | None = None
         self._leaving = False
+        self._heard = True
 
     @asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watch]:
@@ -89,7 +90,9 @@ class Live:
             try:
                 await self._listen()
             except redis.RedisError as exc:
-                _log.warning("The subscription is lost, and made anew: %s", exc)
+                if self._heard:  # it is told once
+                    _log.warning("The subscription is lost, and made anew: %s", exc)
+                    self._heard = False
             await asyncio.sleep(RECONNECT_PAUSE_S)
 
     async def _listen(self) -> None:
@@ -100,6 +103,7 @@ class Live:
             while True:
                 message = await channels.get_message(timeout=LISTEN_S)
                 if message is not None:
+                    self._heard = True
                     self._hear(message)
                 if self._changed:
                     await self._follow(channels, subscribed)

@@ -63,6 +63,11 @@ class Code(StrEnum):
     INDEX_UNAVAILABLE = "index_unavailable"
     NOT_READY = "not_ready"
     NOT_CONFIGURED = "not_configured"
+    IMAGE_UNSUPPORTED_FORMAT = "image_unsupported_format"
+    IMAGE_EMPTY = "image_empty"
+    ORIGIN_REFUSED = "origin_refused"
+    UPLOADS_BUSY = "uploads_busy"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
     HTTP_ERROR = "http_error"
 
 
@@ -184,6 +189,23 @@ MEANING: dict[Code, tuple[int, str, str]] = {
         501,
         "This gateway is not set up for it",
         "Ask the operator; detail names the setting.",
+    ),
+    Code.IMAGE_UNSUPPORTED_FORMAT: (
+        415,
+        "The file does not begin as an image",
+        "Send a JPEG, PNG, WebP, GIF, BMP, AVIF or HEIC.",
+    ),
+    Code.IMAGE_EMPTY: (422, "The file is empty", "Send the bytes of an image."),
+    Code.ORIGIN_REFUSED: (
+        403,
+        "Another site's page may not do this",
+        "Ask the operator to allow its origin (ALLOWED_ORIGINS).",
+    ),
+    Code.UPLOADS_BUSY: (503, "Too many uploads at a time", "Try again as Retry-After says."),
+    Code.STORAGE_UNAVAILABLE: (
+        503,
+        "The image could not be kept",
+        "Nothing of it is left. Try again as Retry-After says; tell the operator if it persists.",
     ),
     Code.HTTP_ERROR: (400, "The request was refused", "See the status."),
 }
@@ -337,7 +359,7 @@ async def _of_http(request: Request, exc: HTTPException) -> Response:
 def _allowed(request: Request) -> Iterator[str]:
     """The methods of all routes of a path: Starlette names those of the first."""
     for method in ("DELETE", "GET", "POST", "PUT"):
-        asked = request.scope | {"method": method}
+        asked = {**request.scope, "method": method}
         if any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes):
             yield method
 

@@ -43,6 +43,17 @@ class GatewaySettings(ProducerSettings):
         description="How long ago, in seconds, a message of SNS may have been published: older "
         "ones may be replayed. SNS itself tries for an hour",
     )
+    max_upload_bytes: int = Field(
+        20_971_520, ge=1_024, description="Largest image that is uploaded, in bytes"
+    )
+    upload_timeout_s: float = Field(
+        60, gt=0, description="Longest time, in seconds, that an upload's body may take to come"
+    )
+    max_uploads: int = Field(
+        16,
+        ge=1,
+        description="Most uploads at a time; each holds 10 MiB at most while it is written",
+    )
     allowed_origins: str = Field(
         "",
         description="Origins whose pages may call the gateway from browsers (CORS): "
