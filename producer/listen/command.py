@@ -179,7 +179,7 @@ def _rules(settings: ProducerSettings, file: Path | None, rule: Rule) -> Rules:
     Raises:
         ValueError: both a file and options are given, or the file cannot be used.
     """
-    if rule == Rule():
+    if rule.model_dump() == Rule().model_dump():
         named = settings.model_copy(update={"events_rules": file or settings.events_rules})
         return Rules.of_settings(named)
     if file is not None:
