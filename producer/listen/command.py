@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.contract import CaptionOptions
 from producer.event_rules import Rule, Rules
 from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.flags import Adapter, CaptionFlags, InLane, Language, ModelId
@@ -128,8 +129,8 @@ def listen(
         settings = read_settings()
         seen = {"model": model, "language": language, "adapter": adapter}
         job: dict[str, Any] = {name: one for name, one in seen.items() if one is not None}
-        if options := captions.options.model_dump(mode="json", exclude_defaults=True):
-            job["options"] = options
+        if captions.options != CaptionOptions():
+            job["options"] = captions.options.model_dump(mode="json")
         if captions.filter is not None:
             job["filter"] = captions.filter.model_dump(mode="json")
         if lane is not InLane.BULK:
