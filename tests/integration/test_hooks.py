@@ -1,5 +1,6 @@
 """The hook over HTTP: each source as it sends, each refusal as it is documented."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -366,3 +367,14 @@ async def test_a_get_is_bounded_in_size_and_status_and_follows_nothing() -> None
                 await fetch(server.url(path))
     with pytest.raises(FetchFailed):
         await fetch("http://127.0.0.1:1/")
+
+
+async def test_given_many_senders_at_once_then_each_is_answered_and_each_object_is_one_job(
+    door: Door,
+) -> None:
+    each = [Happened(key=f"in/{n % 150}.jpg", version="v") for n in range(300)]
+
+    answers = await asyncio.gather(*(door.post(SHAPES["minio"](one)) for one in each))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(door.jobs) == 150
