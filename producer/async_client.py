@@ -1,21 +1,21 @@
 """The client for asyncio: every call of `Client` as a coroutine."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from producer import embedded
 from producer.async_redis_store import AsyncRedisStore
+from producer.async_sending import ByCelery, InOneStep, Sending, database_of_both
 from producer.contract import Job, JobResult
-from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnavailable, UnknownJob
-from producer.publisher import Publisher, attempt_timeout_s, pauses
+from producer.errors import BrokerUnavailable, UnknownJob
+from producer.publisher import Publisher, attempt_timeout_s
 from producer.settings import ProducerSettings
 from producer.store import Record
-from producer.submission import Unsent, batches, cancellation, to_send
+from producer.submission import batches, cancellation
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class AsyncJobHandle:
 class AsyncClient:
     """`Client` for one event loop: same arguments, meanings and errors.
 
-    The results store is spoken to with redis.asyncio; Celery's publishing, which blocks, runs in
-    a worker thread. Connections open with the first call.
+    Connections open with the first call. How jobs are sent: producer/async_sending.py.
     """
 
     def __init__(
@@ -59,8 +58,7 @@ class AsyncClient:
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._keys = self._settings.keys
         self._opening = asyncio.Lock()
-        self._unsent = Unsent()
-        self._open: tuple[AsyncRedisStore, Publisher] | None = None
+        self._open: tuple[AsyncRedisStore, Sending] | None = None
 
     async def submit(self, job: Job) -> AsyncJobHandle:
         """See `Client.submit`."""
@@ -71,12 +69,31 @@ class AsyncClient:
         handles: list[AsyncJobHandle] = []
         for batch in await asyncio.to_thread(batches, list(jobs), self._keys):
             try:
-                await self._submit(batch)
+                await self.send(batch)
             except BrokerUnavailable as exc:
                 exc.submitted = tuple(handle.job_id for handle in handles)
                 raise
             handles += [AsyncJobHandle(str(job.job_id), self) for job in batch]
         return handles
+
+    async def send(self, batch: list[Job]) -> Sequence[Record | None]:
+        """Submit up to `submission.BATCH` jobs that are prepared already (`submission.prepared`).
+
+        Returns:
+            The record each of them had before, in their order; None for the new ones.
+        """
+        _, sending = await self._opened()
+        return await sending.send(batch)
+
+    async def reach(self) -> None:
+        """Raise BrokerUnavailable when the broker, if it is not the results store, cannot be
+        reached."""
+        _, sending = await self._opened()
+        await sending.reach()
+
+    async def open(self) -> AsyncRedisStore:
+        """The results store that this client speaks to; the first call opens it."""
+        return (await self._opened())[0]
 
     async def result(self, job_id: str, timeout_s: float = 300) -> JobResult:
         """See `Client.result`."""
@@ -113,10 +130,10 @@ class AsyncClient:
     async def close(self) -> None:
         """See `Client.close`."""
         if self._open is not None:
-            store, publisher = self._open
+            store, sending = self._open
             self._open = None
             await store.close()
-            await asyncio.to_thread(publisher.close)
+            await sending.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -129,23 +146,27 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _opened(self) -> tuple[AsyncRedisStore, Publisher]:
+    async def _opened(self) -> tuple[AsyncRedisStore, Sending]:
         async with self._opening:
             if self._open is None:
                 settings = self._settings
                 broker_url = self._broker_url or settings.broker_url
                 if broker_url is None:
                     broker_url = await asyncio.to_thread(embedded.ensure, settings.home)
+                results_url = self._results_url or settings.results_url_beside(broker_url)
                 store = AsyncRedisStore(
-                    self._results_url or settings.results_url_beside(broker_url),
-                    settings.result_ttl_s,
-                    settings.queued_ttl_s,
-                    socket_timeout_s=self._attempt_s,
+                    results_url, socket_timeout_s=self._attempt_s, **settings.keeping
                 )
-                publisher = await asyncio.to_thread(
-                    Publisher, broker_url, self._timeout_s, settings.sentinel_master
-                )
-                self._open = store, publisher
+                db = database_of_both(broker_url, results_url)
+                sending: Sending
+                if db is not None:
+                    sending = InOneStep(store, db, self._timeout_s)
+                else:
+                    publisher = await asyncio.to_thread(
+                        Publisher, broker_url, self._timeout_s, settings.sentinel_master
+                    )
+                    sending = ByCelery(store, publisher, self._timeout_s)
+                self._open = store, sending
             return self._open
 
     async def _known(self, job_id: str) -> Record:
@@ -153,33 +174,3 @@ class AsyncClient:
         if record is None:
             raise UnknownJob(job_id)
         return record
-
-    async def _submit(self, batch: list[Job]) -> None:
-        store, publisher = await self._opened()
-        deadline_s = time.monotonic() + self._timeout_s
-        due = batch
-        try:
-            known = await self._recorded(store, batch, deadline_s)
-            due = to_send(batch, known, self._unsent)
-            await asyncio.to_thread(publisher.publish, due, deadline_s)
-        except BrokerUnavailable as exc:
-            self._unsent.add(due)
-            if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):
-                with suppress(StoreUnavailable):
-                    await store.forget(*batch)
-                    self._unsent.discard(due)
-            raise
-        self._unsent.discard(due)
-
-    async def _recorded(
-        self, store: AsyncRedisStore, batch: list[Job], deadline_s: float
-    ) -> list[Record | None]:
-        further = pauses(deadline_s, self._attempt_s)
-        while True:
-            try:
-                return await store.create_many(batch)
-            except StoreUnavailable as exc:
-                pause_s = None if isinstance(exc, StoreFull) else next(further, None)
-                if pause_s is None:
-                    raise
-                await asyncio.sleep(pause_s)

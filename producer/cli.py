@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from producer import contract
+from producer import contract, keys_command
 from producer.client import Client
 from producer.contract import CaptionJob, EmbedJob, Job, JobResult, JobState, MatchJob, RankJob
 from producer.errors import BrokerUnavailable, UnknownJob
@@ -38,6 +38,7 @@ from producer.manifest.embed_command import EMBED_EXAMPLES, embed
 from producer.manifest.match_command import MATCH_EXAMPLES
 from producer.manifest.match_command import match as match_images
 from producer.rank_command import RANK_EXAMPLES, rank
+from producer.serve_command import SERVE_EXAMPLES, serve
 from producer.signing import new_key
 from producer.store import Record
 from producer.terminal import outcome, show, standing, with_progress
@@ -182,7 +183,9 @@ validate_pairs = app.command("validate", epilog=VALIDATE_EXAMPLES)(validate)
 match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
 explain_words = app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain)
 find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
+serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)
 app.add_typer(index_commands.app, name="index")
+app.add_typer(keys_command.app, name="keys")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -78,9 +78,8 @@ class Client:
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._store = store or RedisStore(
             results_url or settings.results_url_beside(broker_url),
-            settings.result_ttl_s,
-            settings.queued_ttl_s,
             socket_timeout_s=self._attempt_s,
+            **settings.keeping,
         )
         self._keys = settings.keys
         self._unsent = Unsent()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -11,6 +11,8 @@ from producer.contract import JobFailed
 from producer.embedded import EmbeddedUnavailable
 from producer.errors import BrokerFull, BrokerUnavailable, UnknownJob
 from producer.settings import ProducerSettings
+
+Settings = TypeVar("Settings", bound=ProducerSettings)
 
 JOB_FAILED, USAGE, UNREACHABLE, TIMED_OUT, UNKNOWN_JOB = 1, 2, 3, 4, 5
 
@@ -54,8 +56,17 @@ def read_settings() -> ProducerSettings:
     Raises:
         ValueError: naming the variable that cannot be used.
     """
+    return named_settings(ProducerSettings)
+
+
+def named_settings(kind: type[Settings], **given: Any) -> Settings:
+    """Settings of some kind: as `given`, and from the environment.
+
+    Raises:
+        ValueError: naming the variable that cannot be used.
+    """
     try:
-        return ProducerSettings()
+        return kind(**given)
     except ValidationError as exc:
         prefix = str(ProducerSettings.model_config["env_prefix"])
         raise ValueError(_fault(exc, lambda field: prefix + field.upper())) from exc

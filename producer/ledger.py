@@ -1,17 +1,27 @@
 """How the results store lies in Redis: keys, scripts, records as hashes. No I/O.
 
 `captionq:job:<id>` is a hash with the fields task, state, job, result (both JSON text),
-created_at, started_at (ISO 8601), worker, attempt and history (JSON: its deliveries).
+created_at, started_at, finished_at (ISO 8601), worker, attempt, history (JSON: its deliveries), and
+code, the error's; callback (JSON), batch_id and owner where the job has them; image_ref where there
+is no job, once it has ended.
 `captionq:items:<id>` is a hash of the settled images of a chunk that is under way: ItemResults
 (JSON) by their index. Its life is the record's, and it is gone when the chunk has ended, unless the
 chunk is given up and may be replayed.
-`captionq:done:<id>` is the channel on which a job's result is published when it ends.
+`captionq:done:<id>` is the channel on which a job's result is published when it ends;
+`captionq:running:<id>` the one on which it is told, as JSON {state, attempt, worker}, when a
+delivery is counted (running) or goes back (queued).
+`captionq:results` is the stream of results, where that is wanted: job_id, task, state, owner and
+result.
 `captionq:dead` is the stream of dead letters.
 `captionq:open:<queue>` is a sorted set of the keys of jobs that were submitted to a queue and have
 not ended, by the moment of the last event (milliseconds of Redis' clock); `captionq:open` is the
 set of these queues. Such jobs have two more fields: queue, and opened_ms, when they were submitted
 by that clock. What the broker lost is found by them (worker/reconciler.py). A job that was replayed
 names in `replayed` the dead letter that it came from.
+`captionq:callback:<webhook-id>` is a hash of what is to be told, and how that goes
+(worker/callbacks/outbox.py); `captionq:callbacks:<host>` a sorted set of these by when they are
+due, `captionq:callbacks` one of the hosts, by the first of each.
+Lists of jobs, batches and workers: producer/registry.py.
 
 Written by RedisStore and AsyncRedisStore alike.
 """
@@ -20,14 +30,16 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import redis
 
-from producer.contract import ItemResult, Job, JobResult, utcnow
+from producer.call import Call
+from producer.contract import ItemResult, Job, JobResult, JobState, utcnow
+from producer.envelope import Sent
 from producer.errors import StoreFull, StoreUnavailable
+from producer.listing import LISTED_JOBS
 from producer.queues import queue_for
 from producer.scripts import (
     CREATE,
@@ -41,9 +53,8 @@ from producer.scripts import (
     START,
 )
 from producer.store import MAX_HISTORY, Record, Settled, checked_id, checked_terminal
+from producer.terms import Terms
 from producer.wire import WireJob
-
-T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 3.0
 SOCKET_TIMEOUT_S = 10.0
@@ -53,18 +64,13 @@ DEAD_MAX = 10_000
 DEAD_TTL_S = 14 * 86_400.0
 
 
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """One atomic step on one record: a script, its keys and arguments, how to read its reply."""
-
-    script: str
-    keys: tuple[str, ...]
-    args: tuple[str | int, ...]
-    read: Callable[[Any], T]
-
-
 class Ledger:
-    """The calls of a store whose keys begin with `prefix` and live as long as given, in seconds."""
+    """The calls of a store whose keys begin with `prefix` and live as long as given, in seconds.
+
+    Args:
+        listed_jobs: how many of the newest jobs can be listed.
+        result_stream: how many results the stream of results keeps, roughly; 0 for no stream.
+    """
 
     def __init__(
         self,
@@ -73,12 +79,21 @@ class Ledger:
         prefix: str = "captionq:",
         dead_max: int = DEAD_MAX,
         dead_ttl_s: float = DEAD_TTL_S,
+        listed_jobs: int = LISTED_JOBS,
+        result_stream: int = 0,
     ) -> None:
         self._result_ttl_ms = round(result_ttl_s * 1000)
         self._queued_ttl_ms = round(queued_ttl_s * 1000)
         self._prefix = prefix
         self._dead_max = dead_max
         self._dead_ttl_s = dead_ttl_s
+        self._listed = listed_jobs
+        self._stream_max = result_stream
+
+    @property
+    def prefix(self) -> str:
+        """What all keys and channels begin with."""
+        return self._prefix
 
     def key(self, job_id: str) -> str:
         """The hash of a job."""
@@ -88,16 +103,28 @@ class Ledger:
         """Where a job's result is published."""
         return f"{self._prefix}done:{job_id}"
 
+    def running_channel(self, job_id: str) -> str:
+        """Where it is told that a delivery of a job is counted, or goes back."""
+        return f"{self._prefix}running:{job_id}"
+
+    def stream_key(self) -> str:
+        """The stream of results."""
+        return f"{self._prefix}results"
+
     def job_id(self, channel: str) -> str:
-        """The job a channel belongs to."""
+        """The job a channel of results belongs to."""
         return channel.removeprefix(self.channel(""))
 
-    def create(self, job: Job) -> Call[Record | None]:
-        """See `Store.create`."""
+    def create(self, job: Job, sent: Sent | None = None) -> Call[Record | None]:
+        """See `Store.create`. With `sent`, a new job is sent in the same step: its message goes
+        into its queue, in this Redis."""
         job_id = checked_id(job)
         created_at = (job.submitted_at or utcnow()).isoformat()
         queue = queue_for(job.task, job.model, job.lane)
-        args = (job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue)
+        args = (
+            job.task, job.model_dump_json(), created_at, self._queued_ttl_ms, queue,
+            self._listed, *Terms.of(job), *(sent or ()),
+        )  # fmt: skip
         return Call(CREATE, self._keys(job_id), args, _record_reader(job_id))
 
     def reopen(self, job: WireJob, entry: str) -> Call[bool]:
@@ -108,7 +135,10 @@ class Ledger:
         way for another reason, has ended well, or was cancelled.
         """
         job_id, created_at = checked_id(job), utcnow().isoformat()
-        args = (job.task, job.text, created_at, self._queued_ttl_ms, job.queue, entry)
+        args = (
+            job.task, job.text, created_at, self._queued_ttl_ms, job.queue, entry,
+            self._listed, *Terms.read(job_id, job.body, entry),
+        )  # fmt: skip
         return Call(REOPEN, self._keys(job_id), args, bool)
 
     def open_key(self, queue: str | None = None) -> str:
@@ -138,6 +168,7 @@ class Ledger:
         worker: str,
         at: datetime | None = None,
         only_first: bool = False,
+        terms: Terms | None = None,
     ) -> Call[Record]:
         """See `Store.start`."""
         read = _record_reader(job_id)
@@ -148,7 +179,11 @@ class Ledger:
             return record
 
         moment = (at or utcnow()).isoformat()
-        args = (task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY, int(only_first))
+        event = json.dumps({"state": JobState.RUNNING, "attempt": attempt, "worker": worker})
+        args = (
+            task, moment, attempt, worker, self._queued_ttl_ms, MAX_HISTORY, int(only_first),
+            self._listed, event, *(terms or Terms()),
+        )  # fmt: skip
         return Call(START, self._keys(job_id), args, read_existing)
 
     def return_delivery(self, job_id: str, attempt: int) -> Call[None]:
@@ -160,7 +195,12 @@ class Ledger:
         fields = (text for item in items for text in (item.index, item.model_dump_json()))
         return Call(SETTLE, self._keys(job_id), (self._queued_ttl_ms, *fields), _read_settled)
 
-    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> Call[JobResult]:
+    def finish(
+        self,
+        result: JobResult,
+        letter: Mapping[str, str] | None = None,
+        terms: Terms | None = None,
+    ) -> Call[JobResult]:
         """See `Store.finish`."""
         job_id = checked_terminal(result).job_id
         args: tuple[str | int, ...] = (
@@ -171,6 +211,13 @@ class Ledger:
             utcnow().isoformat(),
             self._result_ttl_ms,
             self.channel(job_id),
+            self._queued_ttl_ms,
+            result.finished_at.isoformat(),
+            self._listed,
+            self._stream_max,
+            result.error.code.value if result.error else "",
+            result.image_ref or "",
+            *(terms or Terms()),
         )
         if letter is not None:
             oldest_ms = round((time.time() - self._dead_ttl_s) * 1_000)

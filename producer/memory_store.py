@@ -1,13 +1,19 @@
 """The results store in this process's memory."""
 
+import builtins
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from producer.contract import ItemResult, Job, JobResult, JobState, utcnow
+from producer.listing import LISTED_JOBS
+from producer.memory_registry import MemoryRegistry
+from producer.memory_watch import MemoryWatch
 from producer.store import (
     MAX_HISTORY,
     Delivered,
@@ -17,18 +23,25 @@ from producer.store import (
     checked_terminal,
     still_missing,
 )
+from producer.terms import Terms
 
 
 @dataclass
 class _Entry:
     record: Record
+    callback: str
     expires_s: float
 
 
-class MemoryStore:
+class MemoryStore(MemoryRegistry):
     """A `Store` in this process's memory, for tests and single-process use.
 
     `clock_s` is a monotonic clock in seconds; it ages records, not waits.
+
+    Attributes:
+        letters: dead letters, the oldest first.
+        events: what was told of deliveries, as (job id, {state, attempt, worker}).
+        stream: the stream of results, if that is wanted.
     """
 
     def __init__(
@@ -36,14 +49,17 @@ class MemoryStore:
         result_ttl_s: float = 86_400,
         queued_ttl_s: float = 604_800,
         clock_s: Callable[[], float] = time.monotonic,
+        listed_jobs: int = LISTED_JOBS,
+        result_stream: int = 0,
     ) -> None:
+        super().__init__(clock_s, listed_jobs)
         self._result_ttl_s = result_ttl_s
         self._queued_ttl_s = queued_ttl_s
-        self._clock_s = clock_s
         self._entries: dict[str, _Entry] = {}
         self._settled: dict[str, dict[int, ItemResult]] = {}
-        self._changed = threading.Condition()
-        self.letters: list[dict[str, str]] = []
+        self.letters: builtins.list[dict[str, str]] = []
+        self.events: builtins.list[tuple[str, dict[str, Any]]] = []
+        self.stream: deque[JobResult] = deque(maxlen=result_stream)
 
     def create(self, job: Job) -> Record | None:
         """See `Store.create`."""
@@ -53,20 +69,17 @@ class MemoryStore:
             if known is not None and not _of_nothing_known(known):
                 return None if known.job == text else known
             self._settled.pop(job_id, None)
-            created_at = job.submitted_at or utcnow()
-            self._put(
-                Record(
-                    job_id=job_id,
-                    task=job.task,
-                    state=JobState.QUEUED,
-                    job=text,
-                    created_at=created_at,
-                ),
-                self._queued_ttl_s,
+            new = Record(
+                job_id=job_id,
+                task=job.task,
+                state=JobState.QUEUED,
+                job=text,
+                created_at=job.submitted_at or utcnow(),
             )
+            self._record(new, Terms.of(job))
             return None
 
-    def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
+    def create_many(self, jobs: Sequence[Job]) -> builtins.list[Record | None]:
         """See `Store.create_many`."""
         return [self.create(job) for job in jobs]
 
@@ -78,12 +91,13 @@ class MemoryStore:
         worker: str,
         at: datetime | None = None,
         only_first: bool = False,
+        terms: Terms | None = None,
     ) -> Record:
         """See `Store.start`."""
         with self._changed:
             now = at or utcnow()
-            record = self._get(job_id) or Record(
-                job_id=job_id, task=task, state=JobState.QUEUED, created_at=now
+            record = self._get(job_id) or self._record(
+                Record(job_id=job_id, task=task, state=JobState.QUEUED, created_at=now), terms
             )
             if record.state.terminal or record.attempt > attempt:
                 return record
@@ -93,6 +107,7 @@ class MemoryStore:
                 if only_first and record.deliveries(attempt):
                     return record
                 history = (*history, delivered)[-MAX_HISTORY:]
+                self._tell(job_id, JobState.RUNNING, delivered)
             started = {
                 "state": JobState.RUNNING,
                 "started_at": now,
@@ -110,6 +125,7 @@ class MemoryStore:
                 return
             latest = max(i for i, one in enumerate(record.history) if one.attempt == attempt)
             history = (*record.history[:latest], *record.history[latest + 1 :])
+            self._tell(job_id, JobState.QUEUED, record.history[latest])
             returned = {"state": JobState.QUEUED, "history": history}
             self._put(record.model_copy(update=returned), self._queued_ttl_s)
 
@@ -124,17 +140,26 @@ class MemoryStore:
                 kept.setdefault(item.index, item)
             return Settled(dict(kept))
 
-    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
+    def finish(
+        self,
+        result: JobResult,
+        letter: Mapping[str, str] | None = None,
+        terms: Terms | None = None,
+    ) -> JobResult:
         """See `Store.finish`; the letters are kept in `letters`."""
         job_id = checked_terminal(result).job_id
         with self._changed:
-            record = self._get(job_id) or Record(
-                job_id=job_id, task=result.task, state=JobState.QUEUED, created_at=utcnow()
+            record = self._get(job_id) or self._record(
+                Record(job_id=job_id, task=result.task, state=JobState.QUEUED, created_at=utcnow()),
+                terms,
             )
             if record.result is not None:
                 return record.result
             ended = {"state": result.state, "result": result, "attempt": result.attempts}
             self._put(record.model_copy(update=ended), self._result_ttl_s)
+            if callback := self._entries[job_id].callback:
+                self.told.append((job_id, callback))
+            self.stream.append(result)
             if letter is None:
                 self._settled.pop(job_id, None)
             else:
@@ -157,6 +182,8 @@ class MemoryStore:
                     continue
                 if record.job == job.model_dump_json():
                     del self._entries[job_id]
+                    self._listed.pop(job_id, None)
+                    self._count(record.batch_id, job_id, None)
 
     def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
         """See `Store.wait`."""
@@ -175,11 +202,11 @@ class MemoryStore:
                 del missing[result.job_id]
                 yield result
 
-    def watch(self) -> "MemoryWatch":
+    def watch(self) -> MemoryWatch:
         """See `Store.watch`."""
-        return MemoryWatch(self)
+        return MemoryWatch(self.ended)
 
-    def ended(self, job_ids: Collection[str], timeout_s: float) -> list[JobResult]:
+    def ended(self, job_ids: Collection[str], timeout_s: float) -> builtins.list[JobResult]:
         """The results that these jobs have; waits for the first one for so many seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._done(job_ids), timeout_s)
@@ -188,7 +215,7 @@ class MemoryStore:
     def close(self) -> None:
         """See `Store.close`."""
 
-    def _done(self, job_ids: Iterable[str]) -> list[JobResult]:
+    def _done(self, job_ids: Iterable[str]) -> builtins.list[JobResult]:
         records = (self._get(job_id) for job_id in job_ids)
         return [record.result for record in records if record is not None and record.result]
 
@@ -200,35 +227,24 @@ class MemoryStore:
             return None
         return entry.record if entry else None
 
+    def _record(self, new: Record, terms: Terms | None) -> Record:
+        terms = terms or Terms()
+        named = {"owner": terms.owner or None, "batch_id": terms.batch_id or None}
+        self._enlist(new.job_id)
+        self._entries[new.job_id] = _Entry(new, terms.callback, 0)
+        return self._put(new.model_copy(update=named), self._queued_ttl_s)
+
     def _put(self, record: Record, ttl_s: float) -> Record:
-        self._entries[record.job_id] = _Entry(record, self._clock_s() + ttl_s)
+        entry = self._entries[record.job_id]
+        entry.record, entry.expires_s = record, self._clock_s() + ttl_s
+        self._count(record.batch_id, record.job_id, record.state)
         return record
+
+    def _tell(self, job_id: str, state: JobState, delivered: Delivered) -> None:
+        event = {"state": state.value, "attempt": delivered.attempt, "worker": delivered.worker}
+        self.events.append((job_id, event))
 
 
 def _of_nothing_known(record: Record) -> bool:
     failed = record.state is JobState.FAILED
     return failed and record.attempt == 0 and record.job is None
-
-
-class MemoryWatch:
-    """A `Watch` (producer/watch.py) on a MemoryStore."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self._store = store
-        self._missing: dict[str, None] = {}
-
-    def add(self, job_ids: Iterable[str]) -> None:
-        """See `Watch.add`."""
-        self._missing |= dict.fromkeys(job_ids)
-
-    def next(self, timeout_s: float) -> list[JobResult]:
-        """See `Watch.next`."""
-        if not self._missing:
-            return []
-        results = self._store.ended(self._missing, timeout_s)
-        for result in results:
-            del self._missing[result.job_id]
-        return results
-
-    def close(self) -> None:
-        """See `Watch.close`."""

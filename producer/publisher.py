@@ -98,6 +98,18 @@ class Publisher:
             else:
                 return
 
+    def reach(self) -> None:
+        """Open a connection, unless one is open.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        try:
+            with self._connections.acquire(block=True, timeout=self._attempt_s) as connection:
+                connection.ensure_connection(max_retries=1, timeout=self._attempt_s)
+        except (KombuError, redis.RedisError, OSError) as exc:
+            raise BrokerUnavailable(f"The broker cannot be reached: {exc}") from exc
+
     def close(self) -> None:
         """Close the connections."""
         self._connections.force_close_all()

@@ -1,5 +1,6 @@
 """The results store in Redis."""
 
+import builtins
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,10 @@ from redis.backoff import NoBackoff
 from redis.client import PubSub
 from redis.retry import Retry
 
-from producer.contract import ItemResult, Job, JobResult
+from producer.batch import Batch
+from producer.call import Call
+from producer.callback import Callback
+from producer.contract import ItemResult, Job, JobResult, JobState
 from producer.errors import StoreUnavailable
 from producer.ledger import (
     CONNECT_TIMEOUT_S,
@@ -20,11 +24,14 @@ from producer.ledger import (
     DEAD_TTL_S,
     HEALTH_CHECK_INTERVAL_S,
     SOCKET_TIMEOUT_S,
-    Call,
     Ledger,
     typed_errors,
 )
+from producer.listing import LISTED_JOBS, Page, Wanted
+from producer.presence import LIFE_S, WorkerFacts
+from producer.registry import Registry
 from producer.store import Record, Settled
+from producer.terms import Terms
 from producer.waiting import Waiting
 from producer.watch import RedisWatch, messages
 
@@ -42,6 +49,8 @@ class RedisStore:
         socket_timeout_s: longest wait for one answer of the server, in seconds.
         dead_max: most dead letters that are kept, roughly.
         dead_ttl_s: how long they are kept, in seconds.
+        listed_jobs: how many of the newest jobs can be listed.
+        result_stream: most results that the stream of results keeps, roughly; 0 for no stream.
     """
 
     def __init__(
@@ -53,8 +62,13 @@ class RedisStore:
         socket_timeout_s: float = SOCKET_TIMEOUT_S,
         dead_max: int = DEAD_MAX,
         dead_ttl_s: float = DEAD_TTL_S,
+        listed_jobs: int = LISTED_JOBS,
+        result_stream: int = 0,
     ) -> None:
-        self._ledger = Ledger(result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s)
+        self._ledger = Ledger(
+            result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s, listed_jobs, result_stream
+        )
+        self._registry = Registry(queued_ttl_s, prefix)
         self._redis = redis.Redis.from_url(
             url,
             decode_responses=True,
@@ -70,7 +84,7 @@ class RedisStore:
         """See `Store.create`."""
         return self._run(self._ledger.create(job))
 
-    def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
+    def create_many(self, jobs: Sequence[Job]) -> builtins.list[Record | None]:
         """See `Store.create_many`: one round trip for all."""
         return self._run_all([self._ledger.create(job) for job in jobs])
 
@@ -82,9 +96,11 @@ class RedisStore:
         worker: str,
         at: datetime | None = None,
         only_first: bool = False,
+        terms: Terms | None = None,
     ) -> Record:
         """See `Store.start`."""
-        return self._run(self._ledger.start(job_id, task, attempt, worker, at, only_first))
+        call = self._ledger.start(job_id, task, attempt, worker, at, only_first, terms)
+        return self._run(call)
 
     def return_delivery(self, job_id: str, attempt: int) -> None:
         """See `Store.return_delivery`."""
@@ -94,9 +110,14 @@ class RedisStore:
         """See `Store.settle`."""
         return self._run(self._ledger.settle(job_id, items))
 
-    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
+    def finish(
+        self,
+        result: JobResult,
+        letter: Mapping[str, str] | None = None,
+        terms: Terms | None = None,
+    ) -> JobResult:
         """See `Store.finish`."""
-        return self._run(self._ledger.finish(result, letter))
+        return self._run(self._ledger.finish(result, letter, terms))
 
     def get(self, job_id: str) -> Record | None:
         """See `Store.get`."""
@@ -127,11 +148,55 @@ class RedisStore:
             lambda ids: self._run_all([self._ledger.result(job_id) for job_id in ids]),
         )
 
+    def list(
+        self,
+        *,
+        state: JobState | None = None,
+        owner: str | None = None,
+        batch_id: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `Store.list`."""
+        wanted, found = Wanted(state, owner, batch_id), Page([], before)
+        while True:
+            call = self._registry.listed(wanted, found.next, limit - len(found.records))
+            page = self._run(call)
+            found = Page(found.records + page.records, page.next)
+            if found.next is None or len(found.records) >= limit:
+                return found
+
+    def open_batch(
+        self, batch_id: str, callback: Callback | None = None, owner: str | None = None
+    ) -> Batch:
+        """See `Store.open_batch`."""
+        return self._run(self._registry.open_batch(batch_id, callback, owner))
+
+    def close_batch(self, batch_id: str) -> Batch | None:
+        """See `Store.close_batch`."""
+        return self._run(self._registry.close_batch(batch_id))
+
+    def batch(self, batch_id: str) -> Batch | None:
+        """See `Store.batch`."""
+        return self._run(self._registry.batch(batch_id))
+
+    def present(self, facts: WorkerFacts, life_s: float = LIFE_S) -> None:
+        """See `Store.present`."""
+        self._run(self._registry.present(facts, life_s))
+
+    def absent(self, name: str) -> None:
+        """See `Store.absent`."""
+        self._run(self._registry.absent(name))
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """See `Store.workers`."""
+        return self._run(self._registry.workers())
+
     def close(self) -> None:
         """See `Store.close`."""
         self._redis.close()
 
-    def _next(self, waiting: Waiting, channels: PubSub) -> list[JobResult]:
+    def _next(self, waiting: Waiting, channels: PubSub) -> builtins.list[JobResult]:
         with typed_errors():
             for message in messages(channels, waiting.patience_s()):
                 waiting.hear(message)
@@ -144,7 +209,7 @@ class RedisStore:
             reply = self._script(call.script)(call.keys, call.args)
         return call.read(reply)
 
-    def _run_all(self, calls: Sequence[Call[T]]) -> list[T]:
+    def _run_all(self, calls: Sequence[Call[T]]) -> builtins.list[T]:
         if not calls:
             return []
         with typed_errors(), self._redis.pipeline(transaction=False) as pipeline:

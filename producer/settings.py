@@ -1,10 +1,12 @@
 """Settings of the producing side, from `CAPTIONQ_*` in the environment."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from producer.listing import LISTED_JOBS
 from producer.signing import Keys
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -41,6 +43,15 @@ class ProducerSettings(BaseSettings):
     )
     queued_ttl_s: float = Field(
         604_800, gt=0, description="Life of an unfinished job's record, in seconds"
+    )
+    listed_jobs: int = Field(
+        LISTED_JOBS, ge=0, description="How many of the newest jobs can be listed; 0 keeps no list"
+    )
+    result_stream: int = Field(
+        0,
+        ge=0,
+        description="Most results, roughly, that the stream of results keeps, for 'captionq tail' "
+        "and consumer groups; 0 for no stream. The same for workers and for producers that cancel",
     )
     home: Path = Field(
         Path("~/.captionq"),
@@ -88,6 +99,12 @@ class ProducerSettings(BaseSettings):
         if keys is not None:
             Keys.parse(keys.get_secret_value())
         return keys
+
+    @property
+    def keeping(self) -> dict[str, Any]:
+        """What a results store is told of these."""
+        names = ("result_ttl_s", "queued_ttl_s", "listed_jobs", "result_stream")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def keys(self) -> Keys | None:

@@ -4,14 +4,20 @@ The producer writes a record before it sends the message, the worker when it sta
 ends. producer/memory_store.py is the twin of producer/redis_store.py; one suite tests both.
 """
 
+import builtins
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from producer.batch import Batch
+from producer.callback import Callback
 from producer.contract import ItemResult, Job, JobResult, JobState
 from producer.errors import StoreFull, StoreUnavailable
+from producer.listing import Page
+from producer.presence import LIFE_S, WorkerFacts
+from producer.terms import Terms
 from producer.wire import WireJob
 
 if TYPE_CHECKING:
@@ -57,6 +63,8 @@ class Record(BaseModel):
     worker: str | None = None
     attempt: int = 0
     history: tuple[Delivered, ...] = ()
+    owner: str | None = None
+    batch_id: str | None = None
 
     def deliveries(self, attempt: int) -> int:
         """How often an attempt has been delivered: more than once where its worker died."""
@@ -87,7 +95,7 @@ class Store(Protocol):
             record of a message that named a job of which nothing was known gives way.
         """
 
-    def create_many(self, jobs: Sequence[Job]) -> list[Record | None]:
+    def create_many(self, jobs: Sequence[Job]) -> builtins.list[Record | None]:
         """`create` for each job, in the same order."""
 
     def start(
@@ -98,14 +106,19 @@ class Store(Protocol):
         worker: str,
         at: datetime | None = None,
         only_first: bool = False,
+        terms: Terms | None = None,
     ) -> Record:
         """Mark a job as running and count this delivery, creating the record when there is none.
+
+        A delivery that is counted is told on the job's channel of events.
 
         A call that is repeated because its answer was lost says the same `at`, and counts once.
 
         Args:
             at: the moment, this one unless given; the record's `started_at` if it is counted.
             only_first: a delivery of an attempt that has been delivered before is not counted.
+            terms: what the job says of its callback, batch and owner, for a record that is created
+                here; others have it.
 
         Returns:
             The record as it now is; left as it was when the job has ended, is in a later attempt
@@ -114,7 +127,8 @@ class Store(Protocol):
 
     def return_delivery(self, job_id: str, attempt: int) -> None:
         """Undo the latest `start` of an attempt: its message goes back to the queue, and that it
-        was delivered says nothing against the job. A job that has ended stays as it is."""
+        was delivered says nothing against the job. A job that has ended stays as it is. It is told
+        on the job's channel of events."""
 
     def settle(self, job_id: str, items: Sequence[ItemResult] = ()) -> Settled:
         """Keep the ends of some images of a running chunk; of each image, the first end that comes.
@@ -122,12 +136,23 @@ class Store(Protocol):
         Without items, a look at what is kept. A job that has ended, or has no record, keeps none.
         """
 
-    def finish(self, result: JobResult, letter: Mapping[str, str] | None = None) -> JobResult:
+    def finish(
+        self,
+        result: JobResult,
+        letter: Mapping[str, str] | None = None,
+        terms: Terms | None = None,
+    ) -> JobResult:
         """Write a terminal state, set the record's life and tell those who wait.
+
+        In the same step, if this is the first terminal state: the job's callback is due, its batch
+        counts it, and the stream of results has it.
 
         With `letter`, a dead letter of these fields and of the job's `deliveries` (its history as
         JSON) is written in the same step, if this is the first terminal state. What `settle` kept
         is then kept for as long as the record; it is forgotten without.
+
+        Args:
+            terms: as for `start`.
 
         Returns:
             The result that is kept: the earlier one when the job had ended before.
@@ -140,7 +165,8 @@ class Store(Protocol):
         """The record, or None when there is none (any more)."""
 
     def forget(self, *jobs: Job) -> None:
-        """Undo `create` of these submissions, whose messages could not be sent.
+        """Undo `create` of these submissions, whose messages could not be sent; their batches count
+        them no more.
 
         A record that has left the queued state, or that another submission of the same id wrote,
         stays.
@@ -156,6 +182,48 @@ class Store(Protocol):
 
     def watch(self) -> "Watch":
         """Results of a set of jobs that grows."""
+
+    def list(
+        self,
+        *,
+        state: JobState | None = None,
+        owner: str | None = None,
+        batch_id: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Those of the newest jobs (LISTED_JOBS of them) that are of this state, owner and batch,
+        the newest first.
+
+        Args:
+            before: `next` of the page that this one follows.
+            limit: most jobs of the page, up to 1,000.
+
+        Raises:
+            ValueError: for another cursor, or limit.
+        """
+
+    def open_batch(
+        self, batch_id: str, callback: Callback | None = None, owner: str | None = None
+    ) -> Batch:
+        """Begin a batch: jobs that are submitted with its id are counted in it. One that is known
+        is returned as it is: its callback and owner stay."""
+
+    def close_batch(self, batch_id: str) -> Batch | None:
+        """No more jobs come: when all that were counted have ended, the batch has, and its callback
+        is due, once. None when there is no such batch (any more)."""
+
+    def batch(self, batch_id: str) -> Batch | None:
+        """How far a batch is. None when there is none (any more)."""
+
+    def present(self, facts: WorkerFacts, life_s: float = LIFE_S) -> None:
+        """Say that a worker lives; believed for `life_s` seconds."""
+
+    def absent(self, name: str) -> None:
+        """Say that a worker has ended."""
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """The workers that live, by name."""
 
     def close(self) -> None:
         """Release the connections."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from producer.contract import JOB_ID_PATTERN, images_shown
+from producer.terms import Terms
 from producer.wire import RECORDED
 from worker.retry import SCHEMA_ATTEMPTS
 
@@ -57,6 +58,11 @@ class Delivery(NamedTuple):
     def recorded(self) -> bool:
         """Whether the message says no more of its job than that it lies in the record of its id."""
         return _is_recorded(self.payload)
+
+    @property
+    def terms(self) -> Terms:
+        """What the payload says of its callback, batch and owner, be it valid or not."""
+        return Terms.read(self.job_id, self.payload)
 
     @property
     def image_ref(self) -> str | None:

@@ -92,10 +92,9 @@ class House:
             raise SettingsError(f"no image could be decoded: {exc}") from exc
         store = RedisStore(
             settings.results_url_beside(broker_url),
-            result_ttl_s=settings.result_ttl_s,
-            queued_ttl_s=settings.queued_ttl_s,
             dead_max=settings.dead_max,
             dead_ttl_s=settings.dead_ttl_s,
+            **settings.keeping,
         )
         pipeline = Pipeline(
             self._fetcher.fetch,

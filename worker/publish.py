@@ -10,10 +10,12 @@ from typing import TypeVar
 
 from producer.contract import JobResult
 from producer.store import Store, StoreUnavailable
+from producer.terms import Terms
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Letter = Mapping[str, str]
+Ended = tuple[JobResult, Letter | None, Terms | None]
 
 
 def patiently(
@@ -53,21 +55,23 @@ class Publisher:
         self._patience_s = patience_s
         self._remember = remember
         self._lock = threading.Lock()
-        self._unpublished: OrderedDict[str, tuple[JobResult, Letter | None]] = OrderedDict()
+        self._unpublished: OrderedDict[str, Ended] = OrderedDict()
 
-    def publish(self, result: JobResult, letter: Letter | None = None) -> JobResult:
+    def publish(
+        self, result: JobResult, letter: Letter | None = None, terms: Terms | None = None
+    ) -> JobResult:
         """Write a terminal state; returns the result that counts (the first one to be written).
 
-        `letter` is the dead letter that goes with it, if any.
+        `letter` is the dead letter that goes with it, if any; `terms` are the job's.
 
         Raises:
             StoreUnavailable: after `patience_s` seconds without the store.
         """
         try:
-            kept = patiently(lambda: self._store.finish(result, letter), self._patience_s)
+            kept = patiently(lambda: self._store.finish(result, letter, terms), self._patience_s)
         except StoreUnavailable:
             with self._lock:
-                self._unpublished[result.job_id] = result, letter
+                self._unpublished[result.job_id] = result, letter, terms
                 while len(self._unpublished) > self._remember:
                     self._unpublished.popitem(last=False)
             raise
@@ -75,7 +79,7 @@ class Publisher:
             self._unpublished.pop(result.job_id, None)
         return kept
 
-    def unpublished(self, job_id: str) -> tuple[JobResult, Letter | None] | None:
+    def unpublished(self, job_id: str) -> Ended | None:
         """What an earlier run of this job ended with that could not be written, if any."""
         with self._lock:
             return self._unpublished.get(job_id)

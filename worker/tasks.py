@@ -104,7 +104,8 @@ class Shell:
             delivery = looked_up(self.store, delivery, patience_s=0)
             if self.gate is not None:
                 self.gate.admit(kind, delivery, patience_s=0)
-            self.store.finish(_without_result(kind, delivery, failure, delivery.attempt - 1))
+            ended = _without_result(kind, delivery, failure, delivery.attempt - 1)
+            self.store.finish(ended, terms=delivery.terms)
         except JobFailed:  # it is none of that job's, or there is none
             return
         except StoreUnavailable as exc:
@@ -201,11 +202,11 @@ class Shell:
     ) -> Record:
         """Mark the job as running, and this delivery as one that its worker may die of."""
         job_id, attempt, worker = delivery.job_id, delivery.attempt, delivery.worker
-        record, counted = None, (job_id, attempt)
+        record, counted, terms = None, (job_id, attempt), delivery.terms
         self._running.add(counted)
         try:
             record = patiently(
-                lambda: self.store.start(job_id, kind, attempt, worker, at, only_first),
+                lambda: self.store.start(job_id, kind, attempt, worker, at, only_first, terms),
                 self.patience_s,
             )
             return record
@@ -286,7 +287,7 @@ class Shell:
             raise self._again(task, delivery, failure, wait_s, bounced)
         failed = _without_result(kind, delivery, failure, delivery.attempt)
         dead = letter(failed, failure, delivery.payload, delivery.queue, str(exc))
-        return self.publisher.publish(failed, dead)
+        return self.publisher.publish(failed, dead, delivery.terms)
 
     def _again(
         self,

@@ -4,10 +4,9 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -32,76 +31,7 @@ from producer.redis_store import RedisStore
 from producer.store import MAX_HISTORY, Delivered, Record, Settled, Store
 from producer.waiting import RECHECK_S, Waiting
 from producer.wire import WireJob
-
-MakeStore = Callable[..., Store]
-SUBMITTED = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-
-
-class Blocking:
-    """An AsyncRedisStore with the face of a Store, on an event loop of its own."""
-
-    def __init__(self, url: str, **options: Any) -> None:
-        self._runner = asyncio.Runner()
-        self._lock = threading.Lock()
-        self._store = self._run(self._make(url, options))
-
-    async def _make(self, url: str, options: dict[str, Any]) -> AsyncRedisStore:
-        return AsyncRedisStore(url, **options)
-
-    def _run(self, coroutine: Any) -> Any:
-        with self._lock:
-            return self._runner.run(coroutine)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._store, name)
-        return lambda *args, **options: self._run(method(*args, **options))
-
-    def wait(self, job_ids: Iterable[str], timeout_s: float) -> Iterator[JobResult]:
-        results = self._store.wait(job_ids, timeout_s)
-        try:
-            while True:
-                yield self._run(anext(results))
-        except StopAsyncIteration:
-            return
-        finally:
-            self._run(results.aclose())
-
-    def close(self) -> None:
-        self._run(self._store.close())
-        self._runner.close()
-
-
-@pytest.fixture(params=["memory", "redis", "async redis"])
-def make_store(request: pytest.FixtureRequest) -> Iterator[MakeStore]:
-    stores: list[Store] = []
-
-    def make(**options: Any) -> Store:
-        if request.param == "memory":
-            store: Store = MemoryStore(**options)
-        else:
-            url = request.getfixturevalue("redis_server").url
-            store = (RedisStore if request.param == "redis" else Blocking)(url, **options)
-        stores.append(store)
-        return store
-
-    yield make
-    for store in stores:
-        store.close()
-
-
-@pytest.fixture
-def store(make_store: MakeStore) -> Store:
-    return make_store()
-
-
-def job(job_id: str = "a", image: str = "https://example.com/cat.jpg") -> CaptionJob:
-    return CaptionJob(job_id=job_id, image=image, submitted_at=SUBMITTED)
-
-
-def ended(job_id: str = "a", state: JobState = JobState.SUCCEEDED, attempts: int = 1) -> JobResult:
-    return JobResult(
-        job_id=job_id, task="caption", state=state, attempts=attempts, finished_at=SUBMITTED
-    )
+from tests.stores import SUBMITTED, MakeStore, ended, job
 
 
 def letters_of(store: Any, request: pytest.FixtureRequest) -> list[dict[str, str]]:
@@ -767,6 +697,7 @@ def test_every_key_in_redis_has_a_bounded_life(redis_server: RedisServer) -> Non
         "mine:items:running": True,
         "mine:open": True,
         "mine:open:captionq.caption": True,
+        "mine:jobs": True,
     }
     assert lives["mine:job:done"] > 0
     store.close()

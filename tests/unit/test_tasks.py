@@ -486,11 +486,11 @@ class FlakyStore(MemoryStore):
         super().__init__()
         self.failures = failures
 
-    def finish(self, result: Any, letter: Any = None) -> Any:
+    def finish(self, result: Any, *args: Any, **options: Any) -> Any:
         if self.failures:
             self.failures -= 1
             raise StoreUnavailable("away")
-        return super().finish(result, letter)
+        return super().finish(result, *args, **options)
 
 
 def test_given_a_store_that_is_away_for_long_the_device_runs_once_all_the_same() -> None:
