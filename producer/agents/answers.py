@@ -160,4 +160,4 @@ def _word(word: WordExplanation) -> Word:
 
 
 def _share(logprob: float) -> float:
-    return round(math.exp(logprob), 4)
+    return float(f"{math.exp(logprob):.4g}")

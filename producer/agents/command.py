@@ -27,8 +27,6 @@ def serve_tools(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            exists=True,
-            file_okay=False,
             help="Let agents name files below this folder; otherwise URLs and s3:// alone. Workers "
             "read them by their paths, or from CAPTIONQ_UPLOAD_URL when that is set.",
         ),
@@ -65,7 +63,10 @@ def serve_tools(
                 f"Tools for agents need {package}: pip install 'captionq[mcp]'"
             ) from exc
         settings = read_settings()
-        run.serve(settings, root, index, timeout_s, port, _version())
+        folder = root.expanduser() if root is not None else None
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"There is no folder {root}.")
+        run.serve(settings, folder, index, timeout_s, port, _version())
 
 
 def _version() -> str:

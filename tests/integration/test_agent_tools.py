@@ -237,6 +237,14 @@ def listens(port: int) -> bool:
     return True
 
 
+def test_given_a_root_that_is_no_folder_then_one_sentence_says_so(tmp_path: Path) -> None:
+    done = captionq("mcp", "--root", str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"captionq: There is no folder {tmp_path / 'none'}.\n",
+    )
+
+
 def test_given_no_mcp_package_then_one_sentence_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['mcp'] = None; sys.argv = ['captionq', 'mcp']; "
