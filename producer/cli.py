@@ -34,6 +34,7 @@ from producer.framing import box_of
 from producer.groups import with_groups
 from producer.index import commands as index_commands
 from producer.index import search_command
+from producer.listen.command import LISTEN_EXAMPLES, listen
 from producer.manifest.caption_command import EXAMPLES, caption
 from producer.manifest.embed_command import EMBED_EXAMPLES, embed
 from producer.manifest.match_command import MATCH_EXAMPLES
@@ -182,6 +183,7 @@ embed_many = app.command("embed", epilog=EMBED_EXAMPLES)(embed)
 rank_many = app.command("rank", epilog=RANK_EXAMPLES)(rank)
 validate_pairs = app.command("validate", epilog=VALIDATE_EXAMPLES)(validate)
 match_many = app.command("match", epilog=MATCH_EXAMPLES)(match_images)
+listen_for = app.command("listen", epilog=LISTEN_EXAMPLES)(listen)
 explain_words = app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain)
 find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
 serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)

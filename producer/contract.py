@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from producer.chunk_jobs import MAX_CHUNK, CaptionChunk, EmbedChunk, MatchChunk, RankChunk
 from producer.embedding import Embedding, EmbeddingMismatch, Encoding
 from producer.errors import PUBLIC_TEXT, ErrorCode, JobFailed
-from producer.explaining import ExplainOptions, WordExplanation, WordsExplained
+from producer.explaining import ExplainOptions, Preview, WordExplanation, WordsExplained
 from producer.filtering import CaptionFilter
 from producer.jobs import JOB_ID_PATTERN, CaptionJob, EmbedJob, ExplainJob, MatchJob, RankJob, Text
 from producer.language import PackFacts
@@ -71,6 +71,7 @@ __all__ = [
     "MatchJob",
     "ModelFacts",
     "PackFacts",
+    "Preview",
     "RankChunk",
     "RankJob",
     "Ranked",

@@ -61,6 +61,11 @@ class ErrorCode(StrEnum):
     SINK_NOT_ALLOWED = "sink_not_allowed"
     SINK_UNAVAILABLE = "sink_unavailable"
 
+    # Telling of the job's end; the job's own result is not touched by it.
+    CALLBACK_FAILED = "callback_failed"
+    CALLBACK_GONE = "callback_gone"
+    CALLBACK_SECRET_UNKNOWN = "callback_secret_unknown"  # noqa: S105 - a code
+
     # The model and the machine.
     LANGUAGE_UNAVAILABLE = "language_unavailable"
     MODEL_LACKS_CAPTIONING = "model_lacks_captioning"
@@ -121,6 +126,9 @@ PUBLIC_TEXT: dict[ErrorCode, str] = {
     ErrorCode.JOB_POISONED: "The job was given up: its worker died each time it was tried.",
     ErrorCode.SINK_NOT_ALLOWED: "The sink, or its format, is not one this service writes.",
     ErrorCode.SINK_UNAVAILABLE: "The sink could not be written to.",
+    ErrorCode.CALLBACK_FAILED: "The callback was not accepted, however often it was tried.",
+    ErrorCode.CALLBACK_GONE: "The callback's receiver wants no more (410).",
+    ErrorCode.CALLBACK_SECRET_UNKNOWN: "The workers hold no callback secret of this id.",
     ErrorCode.LANGUAGE_UNAVAILABLE: "No pack here serves the language, or the adapter, asked for.",
     ErrorCode.MODEL_LACKS_CAPTIONING: "The worker's model cannot caption.",
     ErrorCode.MODEL_LACKS_MATCHING: "The worker's model cannot match images with texts.",

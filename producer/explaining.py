@@ -1,5 +1,6 @@
 """Where a model looked for each word: how a job asks for it, and what its result says."""
 
+from base64 import b64decode
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -35,6 +36,12 @@ class ExplainOptions(Model):
         "maps to, an .npz for each caption or text",
     )
 
+    inline: bool = Field(
+        False,
+        description="The result itself has each word's map, and a small picture of the image, so "
+        "that whoever shows them needs no file, and not the image",
+    )
+
     @model_validator(mode="after")
     def _files_go_somewhere(self) -> Self:
         for name in ("raw", "pictures"):
@@ -56,6 +63,17 @@ class WordExplanation(Model):
     )
     entropy: float = Field(ge=0, description="Of the map, in nats: 0 is a single patch")
     coverage: float = Field(ge=0, le=1, description="The box's share of the image's area")
+    map: str | None = Field(
+        None,
+        description="Base64 of a byte for each cell of map_grid, row by row; 255 is its largest. "
+        "Where inline was asked for",
+    )
+
+    def cells(self) -> bytes:
+        """The map's bytes, row by row. Raises ValueError where there is none."""
+        if self.map is None:
+            raise ValueError("the job did not ask for maps inline")
+        return b64decode(self.map, validate=True)
 
 
 class WordsExplained(Model):
@@ -66,3 +84,23 @@ class WordsExplained(Model):
     grid: tuple[int, int] = Field(description="Rows and columns of patches")
     words: tuple[WordExplanation, ...]
     maps: str | None = Field(None, description="The URI of its .npz, where there was a sink")
+    map_grid: tuple[int, int] | None = Field(
+        None,
+        description="Rows and columns of its words' inline maps: of the grid without what was "
+        "padding; fewer and larger cells where there are very many words",
+    )
+    map_box: tuple[float, float, float, float] | None = Field(
+        None,
+        description="[left, top, right, bottom] of these cells together, in pixels of the upright "
+        "original: less than the image where it was cropped, up to a cell beyond it where it was "
+        "padded",
+    )
+
+
+class Preview(Model):
+    """The image made small, a JPEG of the pixels that the worker decoded, upright, without any of
+    the file's own bytes: safe to be shown, whatever the file was."""
+
+    data: str = Field(description="Base64 of the JPEG, of at most 64,000 bytes")
+    width: int = Field(ge=1, le=512)
+    height: int = Field(ge=1, le=512)

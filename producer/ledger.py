@@ -20,7 +20,8 @@ by that clock. What the broker lost is found by them (worker/reconciler.py). A j
 names in `replayed` the dead letter that it came from.
 `captionq:callback:<webhook-id>` is a hash of what is to be told, and how that goes
 (worker/callbacks/outbox.py); `captionq:callbacks:<host>` a sorted set of these by when they are
-due, `captionq:callbacks` one of the hosts, by the first of each.
+due, `captionq:callbacks` one of the hosts, by the first of each,
+`captionq:callbacks:log` one of the latest callbacks, by what happened to them last.
 Lists of jobs, batches and workers: producer/registry.py.
 
 Written by RedisStore and AsyncRedisStore alike.

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from producer.embedding import Embedding
 from producer.errors import ErrorCode, JobFailed
-from producer.explaining import WordsExplained
+from producer.explaining import Preview, WordsExplained
 from producer.filtering import Reason
 from producer.framing import Box
 from producer.language import PackFacts, space_of
@@ -197,6 +197,9 @@ class JobResult(Model):
     abstained: bool | None = Field(None, description="Whether a filter left no caption")
     explanations: tuple[WordsExplained, ...] | None = Field(
         None, description="Of an explain job: of each of its texts, in their order"
+    )
+    preview: Preview | None = Field(
+        None, description="The image made small, where it was to be explained inline"
     )
     items: tuple[ItemResult, ...] | None = Field(
         None, description="Of a chunk: one for each of its images, in their order"

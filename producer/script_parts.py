@@ -8,6 +8,9 @@ CALLBACK_LIFE_S = 4 * 86_400
 """How long a result that somebody is to be told of is kept at least, and what is noted of telling:
 longer than all tries take (worker/callbacks/schedule.py). After that, as long as other results."""
 
+LOGGED_CALLBACKS = 10_000
+"""Callbacks, the latest, that can be listed."""
+
 WRITE = """
 local function write(...)
     local reply = redis.pcall(...)
@@ -69,7 +72,11 @@ local function tell(callback, about, name)  -- that `about`, a job or a batch, h
         'created_ms', now, 'state', 'due')
     redis.call('ZADD', due .. ':' .. host, now, to.id)
     redis.call('ZADD', due, 'LT', now, host)
-    for _, each in ipairs({{key, due .. ':' .. host, due}}) do keep(each, callback_life) end
+    redis.call('ZADD', due .. ':log', now, to.id)
+    redis.call('ZREMRANGEBYRANK', due .. ':log', 0, {-1 - LOGGED_CALLBACKS})
+    for _, each in ipairs({{key, due .. ':' .. host, due, due .. ':log'}}) do
+        keep(each, callback_life)
+    end
 end
 
 local function untell(callback)  -- what has not been told yet, and is true no longer

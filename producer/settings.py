@@ -75,6 +75,29 @@ class ProducerSettings(BaseSettings):
         None, description="S3 endpoint other than AWS, e.g. http://minio:9000"
     )
 
+    sqs_endpoint_url: str | None = Field(
+        None, description="SQS endpoint other than AWS, e.g. http://localhost:4566"
+    )
+    events_rules: Path | None = Field(
+        None,
+        description="TOML file of which objects have which jobs when they come; unset: each is "
+        "captioned, in the bulk lane",
+    )
+    events_allow: str = Field(
+        "",
+        description="Buckets or bucket/prefix whose events are listened to, comma-separated; empty "
+        "allows all",
+    )
+    events_memory_s: float = Field(
+        604_800,
+        gt=0,
+        description="How long events are remembered, in seconds, so that one that comes again, or "
+        "too late, is known",
+    )
+    events_remove: bool = Field(
+        False, description="Whether an object that goes is taken out of the vector index too"
+    )
+
     signing_keys: SecretStr | None = Field(
         None,
         description="Secret keys that jobs are signed and verified with: ID:BASE64,ID:BASE64, each "

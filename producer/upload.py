@@ -4,7 +4,7 @@ import hashlib
 import mimetypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from producer.references import SCHEMES
@@ -102,13 +102,32 @@ def s3_client(endpoint_url: str | None, purpose: str) -> "S3Client":
     Raises:
         UploadFailed: it is.
     """
+    client: S3Client = aws_client("s3", endpoint_url, purpose)
+    return client
+
+
+def aws_client(
+    service: Literal["s3", "sqs"],
+    endpoint_url: str | None,
+    purpose: str,
+    *,
+    region: str | None = None,
+    read_timeout: float = 60,
+    connections: int = 10,
+) -> Any:
+    """A client of one of AWS' services, as `s3_client`."""
     try:
         import boto3
         from botocore.config import Config
     except ModuleNotFoundError as exc:
         raise UploadFailed(f"{purpose} needs boto3: pip install 'captionq[manifests]'") from exc
-    config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"})
+    config = Config(
+        connect_timeout=5,
+        read_timeout=read_timeout,
+        retries={"mode": "standard"},
+        max_pool_connections=connections,
+    )
     # A session of its own: the default one keeps the credentials that it found first.
-    session = boto3.session.Session()
-    client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
-    return client
+    session: Any = boto3.session.Session(region_name=region)
+    elsewhere = {"region_name": session.region_name or "us-east-1"} if endpoint_url else {}
+    return session.client(service, endpoint_url=endpoint_url, config=config, **elsewhere)

@@ -1,5 +1,6 @@
 """A whole house for tests: Redis, S3, HTTP and a worker, all real, and a client."""
 
+import base64
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ def picture(seed: int, kind: str = "PNG") -> tuple[bytes, scenes.Scene]:
 
 
 PNG, SCENE = picture(1)
+WHSEC = "whsec_" + base64.b64encode(b"a secret of the house, of 32 byte").decode()
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
         "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
         "/missing.png": [Reply(404)],
         "/damaged.png": [Reply(200, PNG[: len(PNG) // 2])],
+        "/told": [Reply(204)],
     }
     with (
         RedisServer(folder / "redis") as broker,
@@ -66,6 +69,9 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
             "CAPTIONQ_FETCH_ALLOW": f"127.0.0.1/32:{web.port}",
             "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
             "CAPTIONQ_SINK_ALLOW": f"{maps.as_uri()}/,s3://photos/maps/",
+            "CAPTIONQ_CALLBACK_SECRETS": f"default:{WHSEC}",
+            "CAPTIONQ_CALLBACK_ALLOW": f"127.0.0.1/32:{web.port}",
+            "CAPTIONQ_CALLBACK_HTTP": "true",
             "CAPTIONQ_MAX_BATCH": "8",
             "AWS_ACCESS_KEY_ID": s3.access_key,
             "AWS_SECRET_ACCESS_KEY": s3.secret_key,

@@ -18,6 +18,7 @@ from producer.contract import (
     Match,
     MatchJob,
     ModelFacts,
+    Preview,
     RankChunk,
     Ranked,
     RankJob,
@@ -30,7 +31,7 @@ from producer.queues import model_task
 from worker.caption_filter import Weight, reasons
 from worker.caption_style import once, styled
 from worker.errors import Fault
-from worker.maps import Explained, maps_uri, words_explained
+from worker.maps import Explained, inline_cells, maps_uri, words_explained
 from worker.packs.answering import NO_PACKS, Answering
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Answer(BaseModel):
     pack: PackFacts | None = None
     match_pack: PackFacts | None = None
     explanations: tuple[WordsExplained, ...] | None = None
+    preview: Preview | None = None
     explained: Any = Field(None, exclude=True)
     """Explained, or None: what of it is for a file, not for a result."""
 
@@ -295,7 +297,7 @@ def _words(
 ) -> WordsExplained | None:
     if found is None or placed is None:
         return None
-    return words_explained(found, text, placed, maps_uri(job, number))
+    return words_explained(found, text, placed, maps_uri(job, number), inline_cells(job))
 
 
 def _distinct(job: CaptionJob, captions: Sequence[Caption]) -> tuple[Caption, ...]:

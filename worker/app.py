@@ -151,8 +151,9 @@ def _refuse_children(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _begun(**_: Any) -> None:
+def _begun(sender: Any = None, **_: Any) -> None:
     if house is not None:
+        house.announce(str(getattr(sender, "hostname", "worker")))
         house.shutdown.heed_signals()
 
 

@@ -14,6 +14,7 @@ from worker import by_hand
 from worker.bench.intake import bench_intake
 from worker.bench.service import bench_service
 from worker.calibrate_cli import calibrate
+from worker.callbacks_cli import callbacks
 from worker.check_image import check_image
 from worker.check_url import check_url
 from worker.clear_errors import checked_settings, clear_errors, fail
@@ -43,6 +44,7 @@ PASSED_ON: dict[str, Any] = {
 benches = typer.Typer(help="Measure the parts of a worker.", no_args_is_help=True)
 cli.add_typer(benches, name="bench")
 cli.add_typer(dead, name="dead")
+cli.add_typer(callbacks, name="callbacks")
 cli.command()(by_hand.caption)
 cli.command()(by_hand.match)
 cli.command()(explain)

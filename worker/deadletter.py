@@ -19,6 +19,7 @@ from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
 from producer.signing import BadSignature, Verifier
 from producer.store import Delivered
 from producer.wire import WireJob
+from worker.callbacks.outbox import Outbox
 from worker.retry import SECOND_CHANCE
 
 GIVEN_UP = (
@@ -60,6 +61,9 @@ class DeadLetter(BaseModel):
     at: datetime
     job: str | None = None
     raw: str | None = None
+    callback: str | None = None
+    """Of one that was not accepted: what is sent once more, as JSON (worker/callbacks/courier.py).
+    """
 
     @classmethod
     def of(cls, entry: str, fields: Mapping[str, str]) -> Self:
@@ -219,6 +223,8 @@ class DeadLetters:
     def replay(self, one: DeadLetter, send: Callable[[WireJob], object]) -> bool:
         """Queue a letter's job again, as if it had never been tried, and remove the letter.
 
+        A callback is due again in place of a job.
+
         Its record is opened, then the message sent, then the letter removed: what is interrupted
         can be done again. False when the job has ended well, was cancelled, or is under way since
         the letter was written; that is left as it is, and the letter removed.
@@ -226,6 +232,11 @@ class DeadLetters:
         Raises:
             NotReplayable, JobFailed: see `DeadLetter.replayed`.
         """
+        if one.callback is not None:
+            again = json.loads(one.callback)
+            opened = Outbox(self._redis).replay(again.pop("webhook_id"), again)
+            self.remove(one.entry)
+            return opened
         job = one.replayed(self._verifier)
         reopen = self._ledger.reopen(job, one.entry)
         with typed_errors():

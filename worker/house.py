@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from producer.contract import ErrorCode
+from producer.contract import ErrorCode, utcnow
 from producer.ledger import Ledger
 from producer.queues import queues_served
 from producer.redis_store import RedisStore
@@ -15,6 +15,7 @@ from worker.asked import BatchKey
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
+from worker.callbacks.service import Callbacks
 from worker.chunk import Chunks
 from worker.deadletter import DeadLetters
 from worker.errors import Fault
@@ -32,6 +33,7 @@ from worker.models import Models
 from worker.packs.library import Packs, PacksMissing
 from worker.packs.places import places_of
 from worker.pipeline import Pipeline
+from worker.presence import Presence, facts_of
 from worker.publish import Publisher
 from worker.reconciler import Reconciler, Send
 from worker.result_cache import ResultCache
@@ -90,7 +92,7 @@ class House:
             self._sandbox.start()
         except Fault as exc:
             raise SettingsError(f"no image could be decoded: {exc}") from exc
-        store = RedisStore(
+        self._store = store = RedisStore(
             settings.results_url_beside(broker_url),
             dead_max=settings.dead_max,
             dead_ttl_s=settings.dead_ttl_s,
@@ -142,6 +144,9 @@ class House:
             gate=make_gate(settings, store, self._dead),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)
+        self._models = models
+        self._presence: Presence | None = None
+        self._callbacks = make_callbacks(settings, broker_url)
         self.shutdown = Shutdown(
             leases,
             self.shell.return_running,
@@ -155,8 +160,23 @@ class House:
         self._leases.bulk_slots = slots
         log.info("%d jobs at a time, %d of them of bulk lanes", threads, slots)
 
+    def announce(self, name: str) -> None:
+        """Say that work is taken under this name (Celery's), from now on until the end."""
+        started_at, served = utcnow(), self._models.served
+        self._presence = Presence(
+            self._store,
+            lambda: facts_of(name, started_at, served, self._packs.listed, self._packs.language),
+        )
+        self._presence.start()
+        if self._callbacks is not None:
+            self._callbacks.start()
+
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
+        if self._presence is not None:
+            self._presence.close()
+        if self._callbacks is not None:
+            self._callbacks.close()
         if self._reconciler is not None:
             self._reconciler.close()
         self._batcher.close(timeout_s=10)
@@ -165,6 +185,7 @@ class House:
         self._fetcher.close()
         self._sandbox.close()
         self._dead.close()
+        self._store.close()
 
 
 def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
@@ -197,6 +218,15 @@ def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Re
     )
     reconciler.start()
     return reconciler
+
+
+def make_callbacks(settings: WorkerSettings, broker_url: str) -> Callbacks | None:
+    """What tells submitters of results, not begun; None where that is left to others."""
+    if not settings.callback_threads:
+        return None
+    if settings.callback_exceptions:
+        log.warning("callbacks to addresses that are not public: %s", settings.callback_allow)
+    return Callbacks(settings, settings.results_url_beside(broker_url))
 
 
 def make_sinks(settings: WorkerSettings) -> Sinks:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
+from producer.beginnings import begins_as
 from producer.contract import ImageFacts
 from producer.errors import PUBLIC_TEXT, JobFailed
 from worker.blip.framing import Framing, cut
@@ -23,7 +24,7 @@ from worker.bmp import mend_palette
 from worker.colour import Alpha, mend_transparency, to_rgb
 from worker.draft import Draft, draft_px
 from worker.errors import ErrorCode, Fault
-from worker.formats import DEFAULT_FORMATS, begins_as, enable
+from worker.formats import DEFAULT_FORMATS, enable
 from worker.metadata import JPEG_MARKER, exif_orientation, strip
 
 __all__ = ["Decoded", "ImageLimits", "count_scans", "decode"]

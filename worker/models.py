@@ -403,7 +403,7 @@ def _one_pack(pack: "Pack | None") -> dict[str, Any]:
 
 def _how(given: ExplainOptions | None) -> ExplainOptions | None:
     """What of it separates batches: not what becomes of the maps."""
-    after = {"sink": None, "pictures": False}
+    after = {"sink": None, "pictures": False, "inline": False}
     return None if given is None else given.model_copy(update=after)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from producer.contract import (
     CaptionJob,
     ErrorCode,
+    ExplainOptions,
     ImageFacts,
     ImageJob,
     JobFailed,
@@ -29,6 +31,7 @@ from worker.blip.geometry import Box
 from worker.errors import Fault
 from worker.image import Decoded
 from worker.lines import Done
+from worker.maps import PREVIEW_PX, Explained, preview
 from worker.models import Models
 from worker.packs.answering import NO_PACKS, Answering
 from worker.pictures.ground import within
@@ -77,7 +80,7 @@ class Begun:
     key: str | None = None
     """What the answer is to be kept under."""
     shown: Pixels | None = None
-    """What pictures of the answer are drawn on."""
+    """What pictures of the answer are drawn on, and what a result shows of the image."""
     packs: Answering = NO_PACKS
     """Those that answer it."""
 
@@ -182,11 +185,12 @@ class Pipeline:
         )
 
     def _shown(self, job: ImageJob, data: bytes, facts: ImageFacts) -> Pixels | None:
-        """The image as pictures show it, where any are wanted."""
+        """The image as pictures, or the result, show it, where that is wanted."""
         explain = getattr(job, "explain", None)
-        if explain is None or not explain.pictures:
+        if explain is None or not (explain.pictures or explain.inline):
             return None
-        width, height = within(facts.width, facts.height, SHOWN_PX)
+        longest = SHOWN_PX if explain.pictures else PREVIEW_PX
+        width, height = within(facts.width, facts.height, longest)
         small = Framing("stretch", (height, width), patch_size=1, resample=LANCZOS, fill=(0, 0, 0))
         return self._decode(data, small, None).images[0]
 
@@ -207,8 +211,7 @@ class Pipeline:
         said = [one.value for one in done]
         answer = self._models.answer(begun.job, said, begun.image, begun.packs)
         if begun.shown is not None and answer.explained is not None:
-            explained = replace(answer.explained, shown=begun.shown)
-            answer = answer.model_copy(update={"explained": explained})
+            answer = answer.model_copy(update=_pictured(begun.job, begun.shown, answer.explained))
         if begun.key is not None and begun.image is not None and self._cache is not None:
             device_ms = 1_000 * sum(one.ran_s / one.batch_size for one in done)
             kept = Kept(image=begun.image, answer=answer, device_ms=round(device_ms, 3))
@@ -237,6 +240,13 @@ class Pipeline:
             raise Fault(code, str(exc)) from exc
         finally:
             begun.cancel()
+
+
+def _pictured(job: ImageJob, shown: Pixels, explained: Explained) -> dict[str, Any]:
+    """What an answer has besides, where it shows its image."""
+    explain: ExplainOptions = getattr(job, "explain")  # noqa: B009 - of those jobs that are explained
+    own: dict[str, Any] = {"preview": preview(shown)} if explain.inline else {}
+    return own | ({"explained": replace(explained, shown=shown)} if explain.pictures else {})
 
 
 def _left_s(job: ImageJob) -> float:

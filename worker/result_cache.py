@@ -30,7 +30,7 @@ COUNTS_KEY = "captionq:cache"
 
 NOT_ASKED: set[str] = {
     "schema_version", "job_id", "model", "lane", "submitted_at", "expires_at", "signature", "image",
-    "language", "adapter",
+    "language", "adapter", "callback", "batch_id", "owner",
 }  # fmt: skip
 """The fields of a job that do not decide how it is answered. What language and adapter came to is
 the packs that answer."""

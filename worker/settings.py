@@ -5,11 +5,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from producer.language import ADAPTER_PATTERN, LANGUAGE_PATTERN
 from producer.settings import ProducerSettings
 from producer.signing import MAX_AGE_S, Verifier
+from worker.callbacks.secrets import Secrets
 from worker.draft import Draft
 from worker.fetch.http import USER_AGENT
 from worker.fetch.netguard import parse_allow
@@ -273,11 +274,40 @@ class WorkerSettings(ProducerSettings):
         description="Images of chunks being fetched or decoded at once, of all chunks together; "
         "when empty as many as CONCURRENCY",
     )
+    callback_secrets: SecretStr | None = Field(
+        None,
+        description="What callbacks are signed with: ID:whsec_BASE64,ID:whsec_BASE64, each of 24 "
+        "to 64 bytes; several of one ID sign together, while one takes the other's place",
+    )
+    callback_threads: int = Field(
+        4, ge=0, le=64, description="Callbacks that this process tries at a time; 0 tries none"
+    )
+    callback_timeout_s: float = Field(
+        15, gt=0, le=60, description="Longest time of one try of a callback, seconds"
+    )
+    callback_allow: str = Field(
+        "",
+        description="Addresses that callbacks are sent to although not public: as FETCH_ALLOW, "
+        "which says nothing of callbacks",
+    )
+    callback_http: bool = Field(
+        False, description="Whether callbacks may be sent to http:// as well as https://"
+    )
+    callback_scale: float = Field(
+        1, gt=0, le=1, description="Multiplies the waits between tries of a callback; for tests"
+    )
     user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
         True, description="Refuse images served with X-Robots-Tag: noai or noimageai"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Logging")
+
+    @field_validator("callback_secrets")
+    @classmethod
+    def _are_secrets(cls, secrets: SecretStr | None) -> SecretStr | None:
+        if secrets is not None:
+            Secrets.parse(secrets.get_secret_value())
+        return secrets
 
     @model_validator(mode="after")
     def _across(self) -> Self:
@@ -302,7 +332,7 @@ class WorkerSettings(ProducerSettings):
                 "+ STORE_PATIENCE_S "
                 f"= {self.longest_job_s:g}"
             )
-        for entry in self.fetch_exceptions:
+        for entry in (*self.fetch_exceptions, *self.callback_exceptions):
             parse_allow(entry)
         parse_formats(self.image_formats)
         for entry in self.sink_folders:
@@ -347,6 +377,17 @@ class WorkerSettings(ProducerSettings):
         return _listed(self.fetch_allow)
 
     @property
+    def callback_exceptions(self) -> list[str]:
+        """The entries of CALLBACK_ALLOW."""
+        return _listed(self.callback_allow)
+
+    @property
+    def signers(self) -> Secrets | None:
+        """CALLBACK_SECRETS, read."""
+        text = self.callback_secrets
+        return Secrets.parse(text.get_secret_value()) if text else None
+
+    @property
     def sink_folders(self) -> list[str]:
         """The entries of SINK_ALLOW."""
         return _listed(self.sink_allow)
@@ -384,10 +425,12 @@ class WorkerSettings(ProducerSettings):
 
     def shown(self, name: str) -> str:
         """A setting's value as text, what a URL holds of names and passwords left out, and all of
-        a key but its id."""
+        a key or secret but its id."""
         value = getattr(self, name)
         if name == "signing_keys":
             return ",".join(f"{key_id}:***" for key_id in (self.keys.ids if self.keys else ()))
+        if name == "callback_secrets":
+            return ",".join(f"{one}:***" for one in (self.signers.ids if self.signers else ()))
         text = "" if value is None else str(value)
         return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"://[^@]*@", "://***@", text))
 

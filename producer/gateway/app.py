@@ -7,7 +7,18 @@ from importlib import metadata
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from producer.gateway import batches, events, facts, health, jobs, problems
+from producer.event_rules import Rules
+from producer.gateway import (
+    batches,
+    events,
+    facts,
+    health,
+    hooks,
+    jobs,
+    page,
+    problems,
+    uploads,
+)
 from producer.gateway.edge import Edge
 from producer.gateway.openapi import describe
 from producer.gateway.service import Service
@@ -22,6 +33,7 @@ def create_app(
     Raises:
         pydantic.ValidationError: a setting cannot be used.
         BadKeysFile: the file of the API keys cannot be used.
+        BadRules: that of the rules for what is uploaded cannot.
     """
     service = Service(settings or GatewaySettings())
 
@@ -43,6 +55,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
+    app.state.rules = Rules.of_settings(service.settings)
     problems.install(app)
     included = (
         jobs.submitting,  # the busiest first
@@ -50,8 +63,11 @@ def create_app(
         jobs.router,
         batches.router,
         facts.router,
+        hooks.router,
         health.router,
         problems.router,
+        uploads.router,
+        page.router,
         *routers,
     )
     for router in included:

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from producer.gateway.access import HEADERS
@@ -46,6 +47,8 @@ class Edge:
 
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:  # before its body was whole: nobody waits for an answer
+            return
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
             if status:  # the answer had begun: uvicorn cuts it off

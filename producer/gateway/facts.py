@@ -23,6 +23,7 @@ class Limits(BaseModel):
     batch_bytes: int
     batch_jobs: int
     wait_s: float = Field(description="Of Prefer: wait")
+    upload_bytes: int
 
 
 class ServiceFacts(BaseModel):
@@ -72,5 +73,6 @@ async def service_facts(
             batch_bytes=settings.max_batch_bytes,
             batch_jobs=settings.max_batch_jobs,
             wait_s=settings.max_wait_s,
+            upload_bytes=settings.max_upload_bytes,
         ),
     )

@@ -54,8 +54,20 @@ class Code(StrEnum):
     BROKER_UNAVAILABLE = "broker_unavailable"
     BROKER_FULL = "broker_full"
     STREAMS_EXHAUSTED = "streams_exhausted"
+    EVENT_UNKNOWN = "event_unknown"
+    SIGNATURE_MISSING = "signature_missing"
+    SIGNATURE_WRONG = "signature_wrong"
+    TOPIC_NOT_ALLOWED = "topic_not_allowed"
+    MESSAGE_REPLAYED = "message_replayed"
+    SNS_UNAVAILABLE = "sns_unavailable"
+    INDEX_UNAVAILABLE = "index_unavailable"
     NOT_READY = "not_ready"
     NOT_CONFIGURED = "not_configured"
+    IMAGE_UNSUPPORTED_FORMAT = "image_unsupported_format"
+    IMAGE_EMPTY = "image_empty"
+    ORIGIN_REFUSED = "origin_refused"
+    UPLOADS_BUSY = "uploads_busy"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
     HTTP_ERROR = "http_error"
 
 
@@ -137,11 +149,63 @@ MEANING: dict[Code, tuple[int, str, str]] = {
         "Too many streams of events are open",
         "Try again as Retry-After says, or ask for the job itself.",
     ),
+    Code.EVENT_UNKNOWN: (
+        422,
+        "The body is no event of a known source",
+        "detail says what was seen; docs/uploads.md, which sources there are.",
+    ),
+    Code.SIGNATURE_MISSING: (
+        401,
+        "The message of SNS is not signed",
+        "Messages of raw delivery are not: send them with an API key.",
+    ),
+    Code.SIGNATURE_WRONG: (
+        401,
+        "The message of SNS is not what was signed",
+        "Only SNS itself can send it.",
+    ),
+    Code.TOPIC_NOT_ALLOWED: (
+        403,
+        "The topic of SNS is not on the list",
+        "Ask the operator to add its ARN to CAPTIONQ_SNS_TOPICS.",
+    ),
+    Code.MESSAGE_REPLAYED: (
+        403,
+        "The message of SNS is an old one",
+        "It was published too long ago, or in the future, and may be a replay.",
+    ),
+    Code.SNS_UNAVAILABLE: (
+        503,
+        "Amazon SNS could not be asked",
+        "Try again as Retry-After says: its certificate, or the confirmation, was not to be had.",
+    ),
+    Code.INDEX_UNAVAILABLE: (
+        503,
+        "The vector index cannot be changed",
+        "Try again as Retry-After says.",
+    ),
     Code.NOT_READY: (503, "Not ready", "detail says what is missing."),
     Code.NOT_CONFIGURED: (
         501,
         "This gateway is not set up for it",
         "Ask the operator; detail names the setting.",
+    ),
+    Code.IMAGE_UNSUPPORTED_FORMAT: (
+        415,
+        "The file does not begin as an image",
+        "Send a JPEG, PNG, WebP, GIF, BMP, AVIF or HEIC.",
+    ),
+    Code.IMAGE_EMPTY: (422, "The file is empty", "Send the bytes of an image."),
+    Code.ORIGIN_REFUSED: (
+        403,
+        "Another site's page may not do this",
+        "Ask the operator to allow its origin (ALLOWED_ORIGINS).",
+    ),
+    Code.UPLOADS_BUSY: (503, "Too many uploads at a time", "Try again as Retry-After says."),
+    Code.STORAGE_UNAVAILABLE: (
+        503,
+        "The image could not be kept",
+        "Nothing of it is left. Try again as Retry-After says; tell the operator if it persists.",
     ),
     Code.HTTP_ERROR: (400, "The request was refused", "See the status."),
 }

@@ -16,6 +16,7 @@ from producer.gateway.idempotency import Idempotency
 from producer.gateway.live import Live
 from producer.gateway.metrics import Metrics
 from producer.gateway.settings import GatewaySettings
+from producer.gateway.uploads import Uploads
 from producer.presence import WorkerFacts
 from producer.store import Record
 from producer.submission import BATCH
@@ -45,6 +46,7 @@ class Service:
         self.settings = settings
         self.access = Access(settings.api_keys)
         self.accepted = Accepted(settings)
+        self.uploads = Uploads(settings)
         self.client = AsyncClient(settings=settings)
         self.metrics = Metrics()
         self.metrics.streams.set_function(lambda: self.streams)

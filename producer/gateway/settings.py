@@ -32,6 +32,28 @@ class GatewaySettings(ProducerSettings):
         description="Where uploaded images are kept: s3://bucket/prefix/, or file:///folder/ below "
         "the workers' FILE_ROOT; unset: there are no uploads",
     )
+    sns_topics: str = Field(
+        "",
+        description="ARNs of the topics of Amazon SNS whose messages POST /hooks/s3 takes, "
+        "comma-separated; empty takes none",
+    )
+    sns_max_age_s: float = Field(
+        7_200,
+        gt=0,
+        description="How long ago, in seconds, a message of SNS may have been published: older "
+        "ones may be replayed. SNS itself tries for an hour",
+    )
+    max_upload_bytes: int = Field(
+        20_971_520, ge=1_024, description="Largest image that is uploaded, in bytes"
+    )
+    upload_timeout_s: float = Field(
+        60, gt=0, description="Longest time, in seconds, that an upload's body may take to come"
+    )
+    max_uploads: int = Field(
+        16,
+        ge=1,
+        description="Most uploads at a time; each holds 10 MiB at most while it is written",
+    )
     allowed_origins: str = Field(
         "",
         description="Origins whose pages may call the gateway from browsers (CORS): "
@@ -76,6 +98,11 @@ class GatewaySettings(ProducerSettings):
     def schemes(self) -> frozenset[str]:
         """ACCEPT_SCHEMES, read."""
         return frozenset(_words(self.accept_schemes))
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """SNS_TOPICS, read."""
+        return frozenset(_words(self.sns_topics))
 
     @property
     def origins(self) -> list[str]:

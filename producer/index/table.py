@@ -15,6 +15,7 @@ from typing import Any
 
 from producer.contract import Embedding, EmbeddingMismatch
 from producer.index.entry import Entry
+from producer.index.filters import of_images
 from producer.index.place import Place
 
 TABLE = "captions"
@@ -30,6 +31,9 @@ ALL_PARTITIONS = 1_000_000
 REFINE = 4
 KMEANS_ITERATIONS = 10
 SAID_CHARS = 300
+REMOVED_AT_ONCE = 500
+"""Images of one deletion, which is a version of the table."""
+
 LANCE_ERRORS = (ValueError, RuntimeError, OSError)
 BEGINNING_S = (0.1, 0.3, 0.9)
 """How long another process may take to make a table, whose folder comes before what is in it."""
@@ -149,6 +153,23 @@ class VectorIndex:
                 .execute(_rows(by_id, _schema(first)))
             )
         return Added(merged.num_inserted_rows, merged.num_updated_rows)
+
+    def remove(self, image_refs: Sequence[str]) -> int:
+        """Remove the rows of these images; how many there were.
+
+        `s3://bucket/key` stands for every version of the object, `...?versionId=V` for that one.
+        Nothing to remove, or no index, is no error. An image that is added later is there again.
+        """
+        table = self._table()
+        if table is None or not image_refs:
+            return 0
+        removed = 0
+        with _typed(self.place):
+            table.checkout_latest()  # what others have added since goes as well
+            for begin in range(0, len(image_refs), REMOVED_AT_ONCE):
+                condition = of_images(image_refs[begin : begin + REMOVED_AT_ONCE])
+                removed += int(table.delete(condition).num_deleted_rows)
+        return removed
 
     def nearest(
         self, embedding: Embedding, k: int, where: Any = None, exact: bool = False

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from producer.beginnings import begins_as
 from tests.images.orientation import UPRIGHT
 from tests.images.sample import on_white, smooth
 from worker import formats
 from worker.errors import ErrorCode, Fault
-from worker.formats import DEFAULT_FORMATS, begins_as, enable, parse_formats
+from worker.formats import DEFAULT_FORMATS, enable, parse_formats
 from worker.house import make_sandbox
 from worker.image import ImageLimits, decode
 from worker.settings import SettingsError, WorkerSettings, load_settings

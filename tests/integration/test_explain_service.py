@@ -1,6 +1,7 @@
 """Where the model looked, through a real house: words on the original image, and maps in a sink."""
 
 import io
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,39 @@ def test_given_pictures_then_they_are_of_the_original_beside_its_maps(
     assert captions[0].text.split()[0] in page
     for name in ("sheet.png", "caption-2.sheet.png", "caption-2.npz"):
         assert (maps / f"pictured.{name}").stat().st_size > 100
+
+
+@pytest.mark.parametrize(("mode", "width"), [("stretch", 560), ("crop", 560), ("native", WIDTH)])
+def test_given_inline_then_the_result_alone_shows_the_image_and_where_the_word_points(
+    client: Client, folder: Path, mode: str, width: int
+) -> None:
+    job = ExplainJob(
+        image=drawn(folder, width),
+        texts=("a large red circle on white",),
+        mode=mode,  # type: ignore[arg-type]
+        explain=ExplainOptions(inline=True),
+    )
+    result = client.submit(job).result(60).raise_for_state()
+
+    [found] = result.explanations or ()
+    word = [one.text for one in found.words].index("circle")
+    cells = np.frombuffer(found.words[word].cells(), np.uint8).reshape(found.map_grid or ())
+    row, column = np.unravel_index(cells.argmax(), cells.shape)
+    left, top, right, bottom = found.map_box or (0, 0, 0, 0)
+    x = left + (column + 0.5) * (right - left) / cells.shape[1]
+    y = top + (row + 0.5) * (bottom - top) / cells.shape[0]
+    assert inside((x, y))
+    assert found.words[word].peak == pytest.approx((x, y), abs=2 * (right - left) / len(cells))
+    assert result.preview is not None
+    with Image.open(io.BytesIO(b64decode(result.preview.data))) as shown:
+        assert shown.size == (result.preview.width, result.preview.height)
+        scale = 512 / width
+        assert shown.size == (512, round(HEIGHT * scale))
+        red, green, _ = shown.getpixel((int(x * scale), int(y * scale)))  # type: ignore[misc]
+        assert red > 150
+        assert green < 100
+    whole = len(result.model_dump_json())
+    assert whole < 30_000
 
 
 def test_given_a_sink_that_is_not_allowed_then_the_job_fails_before_anything_is_run(

@@ -15,7 +15,7 @@ import pytest
 from tests.servers import Reply, ScriptedHttp, deadline
 from tests.timing import least_s
 from worker.errors import ErrorCode, Fault
-from worker.fetch import http as http_module
+from worker.fetch import client as client_module
 from worker.fetch.http import HttpLimits, HttpSource
 from worker.fetch.netguard import Allow, parse_allow
 
@@ -476,8 +476,8 @@ def test_given_the_exceptions_of_httpcore2_when_held_against_the_table_then_none
         for value in vars(httpcore2).values()
         if isinstance(value, type) and issubclass(value, Exception)
     }
-    assert theirs == set(http_module._CODES)
-    assert theirs == set(http_module._BODY_CODES)
+    assert theirs == set(client_module.CODES)
+    assert theirs == set(client_module.BODY_CODES)
 
 
 def test_given_any_port_is_allowed_somewhere_when_fetched_then_public_addresses_keep_theirs() -> (

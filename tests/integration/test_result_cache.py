@@ -10,10 +10,12 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
+from producer.callback import Callback
 from producer.contract import (
     Caption,
     CaptionJob,
     CaptionOptions,
+    ExplainOptions,
     ImageFacts,
     Match,
     MatchJob,
@@ -124,9 +126,20 @@ def test_given_the_same_file_at_another_place_then_neither_decoder_nor_device_is
     assert counts["saved_device_ms"] >= 10
 
 
+def test_given_another_sender_then_what_was_answered_before_is_theirs_as_well(
+    world: World,
+) -> None:
+    world.pipeline.run(JOB)
+    told = Callback(url="https://c.example/", secret_id="k")
+    for change in ({"owner": "shop"}, {"batch_id": "b"}, {"callback": told}, {"lane": "bulk"}):
+        world.pipeline.run(JOB.model_copy(update=change))
+    assert world.models.asked == 1
+
+
 @pytest.mark.parametrize(
     "other",
     [
+        pytest.param(JOB.model_copy(update={"explain": ExplainOptions(inline=True)}), id="maps"),
         pytest.param(JOB.model_copy(update={"image": "s3://b/2"}), id="another file"),
         pytest.param(
             JOB.model_copy(update={"options": CaptionOptions(num_beams=5)}), id="other options"

@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from celery import Celery
 from celery.exceptions import TaskRevokedError
 from PIL import Image
 from rich.console import Console
+from standardwebhooks import Webhook
 
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
+from producer.callback import Callback
 from producer.contract import utcnow
 from producer.queues import DEFAULT_QUEUE
-from tests.house import PNG, SCENE, House, picture
+from producer.redis_store import RedisStore
+from tests.house import PNG, SCENE, WHSEC, House, picture
 from tests.servers import Reply
 from worker import demo
 from worker.training import scenes
@@ -337,3 +341,41 @@ def test_given_the_command_line_when_a_file_is_submitted_its_caption_is_printed(
     by_state = {document["state"]: document for document in documents}
     assert by_state["succeeded"]["captions"][0]["text"] == SCENE.caption
     assert by_state["failed"]["error"]["code"] == "http_4xx"
+
+
+def test_given_a_worker_that_takes_work_then_it_says_so_and_what_it_serves(house: House) -> None:
+    with closing(RedisStore(house.broker.url)) as store:
+        (worker,) = store.workers()
+
+    assert (worker.name, worker.pid) == ("test@localhost", house.worker.process.pid)
+    assert set(worker.models) == {"caption", "match"}
+    assert {"en", "de"} <= set(worker.languages)
+    assert worker.packs
+    assert {"celery", "captionq.caption", "captionq.match.bulk"} <= set(worker.queues)
+
+
+def test_given_jobs_with_callbacks_then_their_receiver_is_told_of_every_end_whoever_sent_them(
+    house: House, celery_client: Celery
+) -> None:
+    told = Callback(url=house.web.url("/told"))
+    ok, gone = house.web.url("/ok.png"), house.web.url("/missing.png")
+    expected = {
+        house.client.submit(CaptionJob(image=ok, callback=told)).job_id: "job.succeeded",
+        house.client.submit(CaptionJob(image=gone, callback=told)).job_id: "job.failed",
+    }
+    for image, kind in ((ok, "job.succeeded"), (gone, "job.failed"), ("no URI", "job.failed")):
+        sent = {"image": image, "callback": told.model_dump()}
+        expected[celery_client.send_task("captionq.caption", [sent]).id] = kind
+    revoked = celery_client.send_task(
+        "captionq.caption", [{"image": ok, "callback": told.model_dump()}], expires=-1
+    )
+    expected[revoked.id] = "job.failed"
+
+    deadline_s = time.monotonic() + RESULT_TIMEOUT_S
+    while house.web.hits("/told") < len(expected) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+
+    seen = [one for one in house.web.requests if one.path == "/told"]
+    said = [Webhook(WHSEC).verify(one.body, dict(one.headers)) for one in seen]
+    assert {one["data"]["job_id"]: one["type"] for one in said} == expected
+    assert len(said) == len(expected)

@@ -272,3 +272,31 @@ def test_given_raw_maps_then_they_count_in_a_batch_and_very_large_ones_are_refus
     with pytest.raises(JobFailed, match="raw") as failure:
         models.items(asked, [0])
     assert failure.value.code is ErrorCode.JOB_INVALID
+
+
+@pytest.mark.parametrize("mode", ["stretch", "pad", "crop", "native"])
+def test_given_inline_then_every_words_map_is_in_the_result_and_is_the_engines_own(
+    models: Models, mode: Any
+) -> None:
+    options = CaptionOptions(num_beams=2, num_return_sequences=2, max_new_tokens=6)
+    how = ExplainOptions(inline=True)
+    answer = answered(models, CaptionJob(image=IMAGE, options=options, mode=mode, explain=how))
+    assert answer.explained is not None
+    captions = answer.captions or ()
+    assert len(captions) == 2
+    for caption, engines in zip(captions, answer.explained.explanations, strict=True):
+        found = caption.explanation
+        assert found is not None
+        assert found.map_grid is not None
+        for word, shares in zip(found.words, engines.maps, strict=True):
+            cells = np.frombuffer(word.cells(), np.uint8).reshape(found.map_grid)
+            if found.map_grid == found.grid:
+                assert np.abs(cells / 255 - shares / shares.max()).max() < 0.51 / 255
+
+
+def test_given_jobs_that_differ_in_inline_maps_then_they_share_a_batch(models: Models) -> None:
+    keys = {
+        models.items(CaptionJob(image=IMAGE, explain=ExplainOptions(inline=inline)), [0])[0]
+        for inline in (False, True)
+    }
+    assert len(keys) == 1

@@ -14,6 +14,7 @@ from producer.contract import (
     Caption,
     CaptionJob,
     ErrorCode,
+    ExplainOptions,
     ImageFacts,
     Job,
     JobFailed,
@@ -21,12 +22,13 @@ from producer.contract import (
     RegionCaptions,
     utcnow,
 )
-from worker.answer import Interpreter, Looked
+from worker.answer import Answer, Interpreter, Looked
 from worker.asked import BatchKey, Plan
 from worker.batcher import Batcher
 from worker.blip.framing import Framing
 from worker.errors import Fault
 from worker.image import Decoded
+from worker.maps import Explained
 from worker.pipeline import Pipeline
 
 FACTS = ImageFacts(format="PNG", width=4, height=3, bytes=3, sha256="0" * 64)
@@ -346,3 +348,40 @@ def test_given_a_load_of_interactive_jobs_then_bulk_waits_longer_and_does_not_fa
             over.set()
         for load in loads:
             load.result(5)
+
+
+@pytest.mark.parametrize(
+    ("explain", "longest", "previewed", "pictured"),
+    [
+        (ExplainOptions(inline=True), 512, True, False),
+        (ExplainOptions(pictures=True, sink="s3://a/"), 800, False, True),
+        (ExplainOptions(pictures=True, inline=True, sink="s3://a/"), 800, True, True),
+        (ExplainOptions(), 0, False, False),
+    ],
+)
+def test_given_an_explained_image_then_it_is_decoded_again_only_where_it_is_to_be_shown(
+    make: Callable[..., Pipeline],
+    explain: ExplainOptions,
+    longest: int,
+    previewed: bool,
+    pictured: bool,
+) -> None:
+    sides: list[int] = []
+    large = FACTS.model_copy(update={"width": 4_000, "height": 2_000})
+
+    def decode(data: bytes, framing: Framing, regions: Any) -> Decoded:
+        height, width = framing.size
+        sides.append(max(height, width))
+        return Decoded((np.full((height, width, 3), 90, np.uint8),), large)
+
+    def run(_: BatchKey, items: Sequence[Any]) -> Sequence[Any]:
+        return [Answer(explained=Explained((), None)) for _ in items]  # type: ignore[arg-type]
+
+    job = CAPTION.model_copy(update={"explain": explain})
+    answer = make(run=run, decode=decode).run(job).answer
+
+    assert sides == [2, *([longest] if longest else [])]
+    assert (answer.explained.shown is not None) == pictured
+    assert (answer.preview is not None) == previewed
+    if previewed:
+        assert (answer.preview.width, answer.preview.height) == (512, 256)

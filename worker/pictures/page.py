@@ -11,8 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
-from itertools import count
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -23,8 +21,9 @@ from numpy.typing import NDArray
 from worker.blip.explanation import ExplainedWord, Explanation
 from worker.blip.placement import Located, PlacedGrid
 from worker.pictures.colours import OPACITY, colours
-from worker.pictures.ground import Ground, ground, within
+from worker.pictures.ground import Ground, jpeg
 from worker.pictures.mapping import Mapping, mapping
+from worker.pictures.maps_as_bytes import fitted
 from worker.pictures.overlay import DIMMED, MOST_WORDS, check
 from worker.pictures.saying import METHODS_SAID, probability, said
 
@@ -35,9 +34,10 @@ MOST_CHARACTERS = 40
 """Of what is shown: captions, and characters of a word."""
 _MOST_OF_TEXT = 400
 """Characters of a whole caption, or of the image's name."""
-_MAPS_BYTES, _IMAGE_BYTES, _SPARE_BYTES = 300_000, 500_000, 1_000
+_MOST_CELLS = 225_000
+"""Of all maps, a byte each before base64."""
+_IMAGE_BYTES, _SPARE_BYTES = 500_000, 1_000
 _LONGEST_IMAGE, _LONGEST_CANVAS = 1_000, 800
-_QUALITIES = (88, 75, 60, 45, 30, 15)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def page(
     for one in explanations:
         check(image, one.maps, placed)
     every = [_shown(one, placed) for one in explanations[:MOST_HYPOTHESES]]
-    lies, maps = _fitted([one.maps for one in every], mapping(placed))
+    lies, maps = fitted([one.maps for one in every], mapping(placed), _MOST_CELLS)
     size = placed.width, placed.height
     canvas = _canvas(*size)
     style, script = _part("page.css"), _part("page.js")
@@ -89,8 +89,8 @@ def page(
     template = Template(_part("page.html"))
     rest = _encoded(template.substitute(fields, image="", width="", height=""))
     room = min(_IMAGE_BYTES, MOST_BYTES - _SPARE_BYTES - len(rest))
-    jpeg, (width, height) = _jpeg(image, size, room)
-    picture = base64.b64encode(jpeg).decode()
+    file, (width, height) = jpeg(image, size, _LONGEST_IMAGE, room * 3 // 4)
+    picture = base64.b64encode(file).decode()
     return _encoded(template.substitute(fields, image=picture, width=width, height=height))
 
 
@@ -100,49 +100,10 @@ def _shown(explanation: Explanation, placed: PlacedGrid) -> _Shown:
     return _Shown(explanation.text, explanation.words[:MOST_WORDS], maps, located)
 
 
-def _fitted(
-    maps: Sequence[NDArray[np.float32]], lies: Mapping
-) -> tuple[Mapping, list[NDArray[np.uint8]]]:
-    """Maps as bytes, 255 for each one's largest share, no more of them than the page has room for.
-
-    Without padding. Made coarser by the smallest whole number that will do.
-    """
-    for by in count(1):
-        cells, here = [], lies
-        for some in maps:
-            visible, here = lies.visible(some)
-            if by > 1:
-                visible, here = here.coarser(visible, by)
-            cells.append(visible)
-        if sum(some.size for some in cells) * 4 / 3 <= _MAPS_BYTES:
-            return here, [_scaled(some) for some in cells]
-    raise AssertionError
-
-
-def _scaled(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
-    most = maps.max(axis=(1, 2), keepdims=True, initial=0)
-    scaled = np.divide(255 * maps, most, out=np.zeros_like(maps), where=most > 0)
-    made: NDArray[np.uint8] = scaled.round().astype(np.uint8)
-    return made
-
-
 def _canvas(width: int, height: int) -> tuple[int, int]:
     """Large for small images as well: marks are drawn on it."""
     scale = _LONGEST_CANVAS / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _jpeg(image: Ground, size: tuple[int, int], room: int) -> tuple[bytes, tuple[int, int]]:
-    """The image as the best JPEG that, in base64, has room in so many bytes; (width, height)."""
-    longest = _LONGEST_IMAGE
-    while True:
-        shown = ground(image, within(*size, longest))
-        for quality in _QUALITIES:
-            file = BytesIO()
-            shown.save(file, "JPEG", quality=quality, optimize=True)
-            if file.tell() * 4 / 3 <= room:
-                return file.getvalue(), shown.size
-        longest //= 2
 
 
 def _data(

@@ -252,3 +252,44 @@ def test_given_no_lancedb_then_only_what_needs_it_says_how_to_install_it(
     )
     assert done.returncode == code, done.stderr
     assert ("pip install 'captionq[search]'" in done.stderr) == (code == 2)
+
+
+def test_given_images_that_went_then_their_rows_go_with_all_versions_or_one_alone(
+    index: VectorIndex,
+) -> None:
+    versions = [entry(n, image_ref=f"s3://photos/cat.png?versionId={n}") for n in range(3)]
+    index.upsert([*versions, *(entry(n) for n in (10, 11)), entry(12, image_ref="s3://photos/cat")])
+
+    assert index.remove(["s3://photos/cat.png?versionId=1", "s3://photos/10.png"]) == 2
+    assert index.remove(["s3://photos/cat.png"]) == 2
+    assert index.remove(["s3://photos/it's.png", "s3://photos/%.png", "s3://photos/"]) == 0
+
+    assert refs(index) == {"s3://photos/11.png", "s3://photos/cat"}
+
+
+def test_given_an_image_that_went_and_came_back_then_it_is_one_row_again(
+    index: VectorIndex,
+) -> None:
+    index.upsert([entry(1)])
+    index.remove([entry(1).image_ref])
+    assert VectorIndex(index.place).stats().rows == 0
+
+    assert index.upsert([entry(1, caption="it is back")]) == Added(1, 0)
+    assert refs(index) == {entry(1).image_ref}
+
+
+def test_given_hundreds_of_images_that_went_then_they_go_and_the_others_stay(
+    index: VectorIndex,
+) -> None:
+    index.upsert([entry(n) for n in range(1_200)])
+
+    assert index.remove([entry(n).image_ref for n in range(1_100)]) == 1_100
+
+    assert index.stats().rows == 100
+
+
+def test_given_no_index_then_there_is_nothing_to_remove(tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "none"))
+
+    assert VectorIndex(place).remove(["s3://photos/1.png"]) == 0
+    assert not Path(place.uri).exists()

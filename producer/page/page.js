@@ -1,0 +1,166 @@
+// The page: what happens when.
+
+import * as api from "./api.js";
+import { arrange, fault, refuse, task, wanted } from "./ask.js";
+import { Recent, remember } from "./recent.js";
+import * as result from "./result.js";
+import { Source } from "./source.js";
+
+const get = (id) => document.getElementById(id);
+const PLACE = "#/jobs/"; // so that a job's address can be kept, and Back goes back
+
+let underWay = new AbortController();
+let last = null; // what was submitted last, for another try: the job
+const source = new Source(() => refuse(""));
+const recent = new Recent((id) => { location.hash = PLACE + encodeURIComponent(id); });
+
+async function greet() {
+  try {
+    const facts = await api.service();
+    welcome(facts);
+  } catch (problem) {
+    if (problem.status === 401) return askForKey();
+    sayService("away", problem.status ? problem.title : "The gateway cannot be reached");
+    if (problem.status === 403) recent.load();
+  }
+  return undefined;
+}
+
+function sayService(is, words) {
+  get("service").dataset.is = is;
+  get("service-said").textContent = words;
+}
+
+function welcome({ workers = 0, languages = [], tasks, uploads, scopes }) {
+  get("key-form").hidden = true;
+  get("forget-key").hidden = !api.key.get();
+  sayService(workers ? "ready" : "away", workers ? `${workers} ${workers === 1 ? "worker is" : "workers are"} ready`
+    : "No worker is there: jobs wait until one is");
+  const names = new Intl.DisplayNames(["en"], { type: "language" });
+  const chosen = get("language").value;
+  get("language").replaceChildren(new Option("Default", ""), ...languages.map((code) => new Option(names.of(code), code)));
+  get("language").value = languages.includes(chosen) ? chosen : "";
+  for (const one of document.querySelectorAll("input[name=task]"))
+    one.disabled = Boolean(workers && tasks) && !tasks.includes(one.value);
+  const may = (scope) => scopes.includes(scope) || scopes.includes("admin");
+  source.accepted = uploads && may("upload");
+  get("drop").hidden = !source.accepted;
+  get("submit").disabled = !may("submit");
+  if (!may("submit")) refuse("This key may look at jobs, and not submit any (its scopes).");
+  recent.load();
+}
+
+function askForKey() {
+  const had = Boolean(api.key.get());
+  api.key.forget();
+  get("forget-key").hidden = true;
+  get("key-why").textContent = had ? "That key is not known here. A new one is kept in this tab alone, until that is closed."
+    : "It is kept in this tab alone, until that is closed.";
+  get("key-form").hidden = false;
+  sayService("away", "A key is needed");
+  get("key").focus();
+}
+
+async function run(makeJob, local, name) {
+  underWay.abort();
+  const mine = underWay = new AbortController();
+  get("submit").disabled = true;
+  result.begin(local, name, true);
+  get("result").scrollIntoView({ block: "nearest" });
+  try {
+    const job = last = await makeJob(mine.signal);
+    const status = await api.submit(job);
+    if (mine.signal.aborted) return;
+    history.replaceState(null, "", PLACE + encodeURIComponent(status.job_id));
+    await follow(status, mine.signal);
+  } catch (problem) {
+    if (!mine.signal.aborted) failed(problem);
+  } finally {
+    if (underWay === mine) get("submit").disabled = false;
+  }
+}
+
+function failed(problem) {
+  if (!(problem instanceof api.Problem)) throw problem;
+  result.refused(problem);
+  if (problem.status === 401) askForKey();
+}
+
+async function follow(status, signal) {
+  show(status);
+  recent.current = status.job_id;
+  recent.load();
+  if (!api.ENDED.has(status.state)) await api.follow(status.job_id, show, signal);
+  if (!signal.aborted) recent.load();
+}
+
+function show(status) {
+  if (!status) return result.away();
+  remember(status);
+  get("submit").disabled = false;
+  return result.show(status);
+}
+
+/** Show the job that the address names. */
+async function openNamed() {
+  if (!location.hash.startsWith(PLACE)) return;
+  const id = decodeURIComponent(location.hash.slice(PLACE.length));
+  if (id === result.showing.id) return;
+  underWay.abort();
+  const mine = underWay = new AbortController();
+  last = null;
+  result.begin(null, null, false);
+  recent.mark(id);
+  get("result").focus({ preventScroll: true });
+  get("result").scrollIntoView({ block: "nearest" });
+  try {
+    await follow(await api.look(id, mine.signal), mine.signal);
+  } catch (problem) {
+    if (!mine.signal.aborted) failed(problem);
+  }
+}
+
+function submit() {
+  const wrong = fault(source);
+  if (wrong) { refuse(...wrong); return; }
+  refuse("");
+  const [asked, file, uri] = [wanted(), source.file, source.uri];
+  run(async (signal) => {
+    const image = file ? (await api.upload(file, signal)).image : uri;
+    return { ...asked, image };
+  }, source.shownAs, file?.name);
+}
+
+async function copy(words, said) {
+  try {
+    await navigator.clipboard.writeText(words);
+    get("copied").textContent = said;
+  } catch {
+    get("copied").textContent = "This browser does not let the page copy.";
+  }
+}
+
+get("ask").addEventListener("submit", (event) => { event.preventDefault(); submit(); });
+get("ask").addEventListener("change", arrange);
+get("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  api.key.set(get("key").value);
+  get("key").value = "";
+  greet().then(openNamed);
+});
+get("forget-key").addEventListener("click", () => { api.key.forget(); location.reload(); });
+get("copy").addEventListener("click", () => copy(result.showing.said, "Copied."));
+get("copy-json").addEventListener("click", () => copy(JSON.stringify(result.showing.status, null, 2), "Copied as JSON."));
+get("again").addEventListener("click", () => {
+  if (last) run(async () => last, source.shownAs, source.file?.name);
+  else submit();
+});
+get("cancel").addEventListener("click", async () => {
+  try { show(await api.cancel(result.showing.id)); } catch (problem) { failed(problem); }
+});
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") result.imageAlone(); });
+window.addEventListener("hashchange", openNamed);
+
+arrange();
+result.empty();
+greet().then(openNamed);
