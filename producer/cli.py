@@ -43,6 +43,8 @@ from producer.rank_command import RANK_EXAMPLES, rank
 from producer.serve_command import SERVE_EXAMPLES, serve
 from producer.signing import new_key
 from producer.store import Record
+from producer.tail_command import EXAMPLES as TAIL_EXAMPLES
+from producer.tail_command import tail
 from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import uris
 from producer.validation.command import VALIDATE_EXAMPLES, validate
@@ -189,6 +191,7 @@ find = app.command("search", epilog=search_command.EXAMPLES)(search_command.sear
 serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)
 offer_tools = app.command("mcp", epilog=MCP_EXAMPLES)(serve_tools)
 app.add_typer(index_commands.app, name="index")
+tail_results = app.command("tail", epilog=TAIL_EXAMPLES)(tail)
 app.add_typer(keys_command.app, name="keys")
 
 
