@@ -59,8 +59,8 @@ def create_app(
     problems.install(app)
     included = (
         jobs.submitting,  # the busiest first
-        events.router,  # before jobs, whose ids may hold /
         jobs.router,
+        events.router,
         batches.router,
         facts.router,
         hooks.router,

@@ -24,13 +24,13 @@ class Health(BaseModel):
 
 
 @router.get("/healthz")
-async def alive() -> Health:
+async def is_alive() -> Health:
     """Say that this process lives, whatever it can reach."""
     return Health()
 
 
 @router.get("/readyz", responses=documented(Code.NOT_READY))
-async def ready(request: Request) -> Health:
+async def is_ready(request: Request) -> Health:
     """Say whether jobs would be worked on: the broker and the store answer, and a worker lives."""
     service: Service = request.app.state.service
     missing = [part async for part in _missing(service)]

@@ -101,7 +101,7 @@ async def newest(
 
 
 @router.get(
-    "/v1/jobs/{job_id:path}",
+    "/v1/jobs/{job_id:job}",
     response_model=JobStatus,
     responses={
         304: {"description": "It stands where If-None-Match says"},
@@ -123,7 +123,7 @@ async def look(
 
 
 @router.delete(
-    "/v1/jobs/{job_id:path}",
+    "/v1/jobs/{job_id:job}",
     response_model=JobStatus,
     responses=documented(*ACCESS, *BROKER, Code.JOB_UNKNOWN, Code.QUERY_INVALID),
 )

@@ -4,12 +4,22 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Path
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from producer.contract import JOB_ID_PATTERN
 from producer.gateway.access import Caller
 from producer.gateway.problems import Code, Problem
 from producer.gateway.service import Service
 from producer.store import Record
+
+
+class _JobIdConvertor(StringConvertor):
+    """Ids may hold / but do not end with /events, which is a path of its own."""
+
+    regex = r"(?!(?:.*/)?events$).+"
+
+
+register_url_convertor("job", _JobIdConvertor())  # for the path of a job itself
 
 JobIdInPath = Annotated[
     str,

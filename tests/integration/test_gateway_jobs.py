@@ -332,6 +332,7 @@ def test_a_job_that_stands_where_it_stood_is_not_sent_again(shop: httpx.Client) 
         ("GET", "/v1/batches/nowhere", 404, "batch_unknown"),
         ("PUT", "/v1/jobs", 405, "method_not_allowed"),
         ("GET", "/v1/jobs:batch", 405, "method_not_allowed"),
+        ("DELETE", "/v1/jobs/mine/events", 405, "method_not_allowed"),
         ("GET", "/problems/nothing", 404, "not_found"),
     ],
 )
@@ -393,7 +394,7 @@ def test_metrics_count_jobs_and_requests_by_route(shop: httpx.Client) -> None:
 
     jobs = 'captionq_gateway_jobs_total{task="embed"}'
     route = (
-        'captionq_gateway_requests_total{method="GET",route="/v1/jobs/{job_id:path}",status="404"}'
+        'captionq_gateway_requests_total{method="GET",route="/v1/jobs/{job_id:job}",status="404"}'
     )
     before = value(jobs), value(route)
     shop.post("/v1/jobs", json={"task": "embed", "texts": ["a cat"]})
