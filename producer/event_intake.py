@@ -94,11 +94,13 @@ class Intake:
             if sighting is Sighting.STALE:
                 taken.events[Fate.STALE] += 1
                 log.info("Passed over, a later event of the key has come: %s", _shown(event))
-        due = [
+        new = [
             event
             for event, sighting in zip(wanted, sightings, strict=True)
             if sighting is Sighting.NEW
         ]
+        due = list({(e.kind, e.bucket, e.key, e.content): e for e in new}.values())
+        taken.events[Fate.REPEATED] += len(new) - len(due)
         await self._caption([event for event in due if event.kind == "created"], taken)
         gone = [event for event in due if event.kind == "removed"]
         if gone and self._remove is not None:

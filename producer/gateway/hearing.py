@@ -1,4 +1,4 @@
-"""What a hook is told of, seen to: events of any source, and messages of SNS, which are verified."""
+"""What a hook is told of, seen to: events of any source, and messages of SNS, once verified."""
 
 import asyncio
 import logging

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from producer.async_client import AsyncClient
@@ -91,9 +90,9 @@ class Service:
         """Send what has come, and close the connections."""
         await self.submitter.close()
         for task in self._background:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            while not task.done():  # redis-py loses a cancellation that comes while it connects
+                task.cancel()
+                await asyncio.wait([task], timeout=0.1)
         await self.client.close()
 
     async def _looked_up(self, job_ids: list[str]) -> Sequence[Record | None]:

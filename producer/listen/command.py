@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from producer.contract import CaptionOptions
 from producer.event_rules import Rule, Rules
 from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.flags import Adapter, CaptionFlags, InLane, Language, ModelId
@@ -128,8 +129,8 @@ def listen(
         settings = read_settings()
         seen = {"model": model, "language": language, "adapter": adapter}
         job: dict[str, Any] = {name: one for name, one in seen.items() if one is not None}
-        if options := captions.options.model_dump(mode="json", exclude_defaults=True):
-            job["options"] = options
+        if captions.options != CaptionOptions():
+            job["options"] = captions.options.model_dump(mode="json")
         if captions.filter is not None:
             job["filter"] = captions.filter.model_dump(mode="json")
         if lane is not InLane.BULK:
@@ -179,7 +180,7 @@ def _rules(settings: ProducerSettings, file: Path | None, rule: Rule) -> Rules:
     Raises:
         ValueError: both a file and options are given, or the file cannot be used.
     """
-    if rule == Rule():
+    if rule.model_dump() == Rule().model_dump():
         named = settings.model_copy(update={"events_rules": file or settings.events_rules})
         return Rules.of_settings(named)
     if file is not None:

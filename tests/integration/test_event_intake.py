@@ -238,3 +238,12 @@ def test_what_was_taken_is_told_in_words_and_to_programs() -> None:
     assert total.document()["submitted"] == 2_000
     assert total.document()["repeated"] == 0
     assert Taken().words() == "0 events (none), 0 jobs"
+
+
+async def test_given_the_same_event_twice_at_once_then_it_is_one_job(house: House) -> None:
+    assert await house.take(came(), came(), came("dog.jpg")) == {
+        "submitted": 2,
+        "repeated": 1,
+        "jobs": 2,
+    }
+    assert len(house.sent) == 2

