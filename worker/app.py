@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import redis
 from celery import Celery, Task
 from celery.signals import (
+    heartbeat_sent,
     task_revoked,
     worker_init,
     worker_process_init,
@@ -155,6 +156,12 @@ def _begun(sender: Any = None, **_: Any) -> None:
     if house is not None:
         house.announce(str(getattr(sender, "hostname", "worker")))
         house.shutdown.heed_signals()
+
+
+@heartbeat_sent.connect
+def _beat(**_: Any) -> None:
+    if house is not None:
+        house.beat()
 
 
 @worker_shutting_down.connect

@@ -296,6 +296,23 @@ class WorkerSettings(ProducerSettings):
     callback_scale: float = Field(
         1, gt=0, le=1, description="Multiplies the waits between tries of a callback; for tests"
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of /metrics and /healthz, for Prometheus and health checks; 0 for none. "
+        "With several devices, each process takes the next port",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address that METRICS_PORT is open on; whoever reaches it can read it",
+    )
+    stall_s: float = Field(
+        180,
+        ge=0,
+        description="How long messages may wait while nothing ends before /healthz says that the "
+        "process is unhealthy, seconds; 0: however long",
+    )
     user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
         True, description="Refuse images served with X-Robots-Tag: noai or noimageai"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers
+from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers, Told
 from worker.callbacks.outbox import Outbox
 from worker.fetch.netguard import parse_allow
 from worker.fetch.post import HttpPoster
@@ -32,7 +32,11 @@ class Callbacks:
     """All that a worker process needs to try callbacks: begun, and closed, with it."""
 
     def __init__(
-        self, settings: "WorkerSettings", results_url: str, every_s: float = LOOK_EVERY_S
+        self,
+        settings: "WorkerSettings",
+        results_url: str,
+        every_s: float = LOOK_EVERY_S,
+        told: Told = lambda *_: None,
     ) -> None:
         self._outbox = outbox_of(settings, results_url)
         self._poster = HttpPoster(
@@ -43,7 +47,11 @@ class Callbacks:
             proxy=settings.fetch_proxy,
         )
         courier = Courier(
-            self._outbox, self._poster.post, settings.signers, scale=settings.callback_scale
+            self._outbox,
+            self._poster.post,
+            settings.signers,
+            scale=settings.callback_scale,
+            told=told,
         )
         self._couriers = Couriers(
             self._outbox.claim, courier.deliver, settings.callback_threads, every_s
