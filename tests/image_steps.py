@@ -62,10 +62,11 @@ BUILD_ARGS = {
 
 def settings_of(image: str, broker_url: str) -> dict[str, str]:
     """What an operator sets for each image."""
-    bundled = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "bundled"}
+    small = {"CAPTIONQ_BROKER_URL": broker_url, "CAPTIONQ_MAX_BATCH": "1"}
+    bundled = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "none"}
     return {
-        "worker": {"CAPTIONQ_BROKER_URL": broker_url} | bundled,
-        "baked": {"CAPTIONQ_BROKER_URL": broker_url},
+        "worker": small | bundled,
+        "baked": small,
         "producer": {
             "CAPTIONQ_BROKER_URL": broker_url,
             "CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json",
@@ -73,6 +74,9 @@ def settings_of(image: str, broker_url: str) -> dict[str, str]:
         "flower": {"CELERY_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
     }[image]
 
+
+ABSENT = {"producer": ("torch", "transformers", "PIL"), "flower": ("torch", "worker")}
+"""What an image must not have. Where packages are lent it cannot be told."""
 
 FIRST = {"producer": ["captionq", "keys", "new", "prometheus", "--scope", "read"]}
 """What is run once before an image's command."""
@@ -118,7 +122,9 @@ def clean_root(base: Path, installed: bool) -> Image:
     upper, work, root = base / "upper", base / "work", base / "root"
     for folder in (upper, work, root):
         folder.mkdir()
-    mount("-t", "overlay", "captionq", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", str(root))
+    mount(
+        "-t", "overlay", "captionq", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", str(root)
+    )
     mount("-t", "proc", "proc", str(root / "proc"))
     mount("-t", "sysfs", "-o", "ro", "sysfs", str(root / "sys"))
     mount("-t", "tmpfs", "-o", "mode=755", "captionq", str(root / "dev"))
@@ -129,8 +135,9 @@ def clean_root(base: Path, installed: bool) -> Image:
     (root / "srv").mkdir()
     for folder in Path(sys.base_prefix).parents:  # the interpreter's, maybe in root's home
         (root / folder.relative_to("/")).chmod(0o755)
-    venv = [os.path.realpath(sys.executable), "-m", "venv", "--copies", PYTHON]
-    subprocess.run(["chroot", str(root), *venv], check=True)
+    venv = [os.path.realpath(sys.executable), "-m", "venv", PYTHON]
+    bare = ["--without-pip"] if installed else []
+    subprocess.run(["chroot", str(root), *venv, *bare], check=True)
     if installed:
         _lend_packages(root / PYTHON[1:])
     passed = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
@@ -141,14 +148,14 @@ def clean_root(base: Path, installed: bool) -> Image:
 
 
 def _lend_packages(venv: Path) -> None:
-    """Have an environment find the packages of this one, and their commands; captionq is none."""
+    """Have an environment find the packages of this one, and two commands; captionq is none."""
     (packages,) = (venv / "lib").glob("python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "lent.pth").write_text("\n".join(here) + "\n")
-    for name in ("celery",):
-        text = Path(sys.executable).with_name(name).read_text()
+    for name in ("pip", "celery"):
+        theirs = Path(sys.executable).with_name(name).read_text()
         script = venv / "bin" / name
-        script.write_text(f"#!{PYTHON}/bin/python\n" + text.partition("\n")[2])
+        script.write_text(f"#!{PYTHON}/bin/python\n" + theirs.partition("\n")[2])
         script.chmod(0o755)
 
 
@@ -267,7 +274,9 @@ def loopback_alone() -> None:
 
 def main(given: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"of {', '.join(IMAGES)}")
     parser.add_argument("--installed", action="store_true", help="see above")
     chosen = parser.parse_args(given)
@@ -291,6 +300,12 @@ def try_image(name: str, base: Path, installed: bool) -> None:
     image = clean_root(base, installed)
     dockerfile, target = IMAGES[name]
     build(image, ROOT / "docker" / dockerfile, target)
+    if not installed:
+        for module in ABSENT.get(name, ()):
+            absent = (
+                f"import importlib.util as u; assert u.find_spec({module!r}) is None, {module!r}"
+            )
+            image.run(["python", "-c", absent])
     built_s = time.monotonic() - began_s
     read_only(image)
     loopback_alone()
