@@ -63,9 +63,7 @@ FAULTY: dict[str, Series] = {
             "30000x60"
         )
     },
-    "CaptionqJobsPoisoned": {
-        f'captionq_dead_letters_total{{{WORKER},code="job_poisoned"}}': GROWS
-    },
+    "CaptionqJobsPoisoned": {f'captionq_dead_letters_total{{{WORKER},code="job_poisoned"}}': GROWS},
     "CaptionqDeadLetters": {f'captionq_dead_letters_total{{{WORKER},code="http_5xx"}}': GROWS},
     "CaptionqMessagesRefused": {
         f'captionq_dead_letters_total{{{WORKER},code="signature_invalid"}}': GROWS
