@@ -118,7 +118,9 @@ def clean_root(base: Path, installed: bool) -> Image:
     upper, work, root = base / "upper", base / "work", base / "root"
     for folder in (upper, work, root):
         folder.mkdir()
-    mount("-t", "overlay", "captionq", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", str(root))
+    mount(
+        "-t", "overlay", "captionq", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", str(root)
+    )
     mount("-t", "proc", "proc", str(root / "proc"))
     mount("-t", "sysfs", "-o", "ro", "sysfs", str(root / "sys"))
     mount("-t", "tmpfs", "-o", "mode=755", "captionq", str(root / "dev"))
@@ -267,7 +269,9 @@ def loopback_alone() -> None:
 
 def main(given: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"of {', '.join(IMAGES)}")
     parser.add_argument("--installed", action="store_true", help="see above")
     chosen = parser.parse_args(given)

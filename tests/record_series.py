@@ -1,8 +1,9 @@
 """python -m tests.record_series: what real workers tell Prometheus, in health and under faults.
 
-Writes tests/recorded/NAME.json, about a minute for each, of the series that rules name; tests/unit/test_alerts.py holds the alert
-rules against them. A sample is taken every 4 s and stands for 15 s there, which is the interval of
-docker/prometheus/prometheus.yml: so a fault need not be kept up for minutes.
+Writes tests/recorded/NAME.json, about a minute for each, of the series that rules name;
+tests/unit/test_alerts.py holds the rules against them. A sample is taken every 4 s and stands for
+15 s there, which is the interval of docker/prometheus/prometheus.yml: so a fault need not be kept up
+for minutes.
 """
 
 import json
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import redis
 
 from producer.callback import Callback
 from producer.contract import CaptionJob
@@ -60,7 +63,7 @@ def redis_frozen(house: House, _: list[WorkerProcess]) -> Callable[[], None]:
 
 def redis_full(house: House, _: list[WorkerProcess]) -> None:
     """Redis has no memory left."""
-    with house.broker.client() as client:
+    with redis.Redis.from_url(house.broker.url) as client:
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 1)
 
 
@@ -78,7 +81,7 @@ def callbacks_refused(house: House, _: list[WorkerProcess]) -> None:
 
 def malformed(house: House, _: list[WorkerProcess]) -> None:
     """Entries of a queue that are no messages."""
-    with house.broker.client() as client:
+    with redis.Redis.from_url(house.broker.url) as client:
         client.lpush("captionq.caption", "{", "no message", "[]")
 
 
@@ -137,6 +140,8 @@ def record(name: str) -> None:
                 timer.start()
 
                 found = recorded(targets, "captionq-worker", SAMPLES, EVERY_S)
+            if not undo:
+                raise RuntimeError(f"the fault {name} did not happen")
             for one in undo:
                 if callable(one):
                     one()
