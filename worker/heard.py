@@ -27,8 +27,8 @@ class Heard:
     """A job has its result, written by this process, and perhaps a dead letter."""
     buried: Callable[[str], object] = _nobody
     """(code): a dead letter is written of what has no record."""
-    again: "Callable[[str, ErrorCode], object]" = _nobody
-    """(task, code): there will be another try."""
+    again: "Callable[[ErrorCode], object]" = _nobody
+    """(code): there will be another try."""
     redelivered: Callable[[str], object] = _nobody
     """(task): the job was delivered before, and never ended."""
     returned: Callable[[str], object] = _nobody

@@ -147,7 +147,7 @@ class Shell:
             raise
         except TryAgain as again:
             log.info("job %s: %s; next try in %.1f s", delivery.job_id, again, again.wait_s)
-            self.heard.again(kind, again.code)
+            self.heard.again(again.code)
             raise self._again(task, delivery, JobFailed(again.code), again.wait_s) from again
         except GoesBack as exc:
             log.info("job %s goes back: this process ends", delivery.job_id)
@@ -290,7 +290,7 @@ class Shell:
             exc_info=unforeseen,
         )
         if wait_s is not None:
-            self.heard.again(kind, failure.code)
+            self.heard.again(failure.code)
             raise self._again(task, delivery, failure, wait_s, bounced)
         failed = _without_result(kind, delivery, failure, delivery.attempt)
         dead = letter(failed, failure, delivery.payload, delivery.queue, str(exc))

@@ -171,6 +171,7 @@ class Broker(Collector):
             pipeline.zrange(f"{prefix}callbacks", 0, HOSTS - 1, withscores=True)
             (seconds, microseconds), dead, names, hosts = pipeline.execute()
         now_ms = seconds * 1e3 + microseconds / 1e3
+        offset_s = time.time() - now_ms / 1e3
         with self._results.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.exists(f"{prefix}worker:{name}")
@@ -180,6 +181,7 @@ class Broker(Collector):
         first_ms = min((float(score) for _, score in hosts), default=now_ms)
         return {
             "dead_letters": dead,
+            "clock_offset_seconds": offset_s,
             "workers": sum(counts[: len(names)]),
             "callbacks_pending": sum(counts[len(names) :]),
             "callbacks_late_seconds": max(0.0, now_ms - first_ms) / 1e3,
@@ -197,6 +199,7 @@ class Broker(Collector):
 
 _SAYS = {
     "dead_letters": "Dead letters that are kept",
+    "clock_offset_seconds": "This machine's clock less that of the results store",
     "workers": "Worker processes that live, of all hosts",
     "callbacks_pending": "Callbacks that are to be tried, now or later",
     "callbacks_late_seconds": "How long the first callback has been due",

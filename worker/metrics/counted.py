@@ -11,10 +11,12 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from producer.contract import Caption, ErrorCode, JobResult, JobState
+from producer.errors import TRANSIENT
 from worker.batcher import Outcome, Ran
 from worker.callbacks.schedule import FINAL, Fate
 from worker.deadletter import GIVEN_UP
 from worker.pipeline import Product
+from worker.retry import SECOND_CHANCE
 
 STAGE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90, 300)
 QUEUE_S = (0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
@@ -48,7 +50,7 @@ class Counted:
         self._decode = stages.labels("decode")
         self._infer = stages.labels("infer")
         self._queue = histogram("queue_seconds", "From submission to the first stage", QUEUE_S)
-        self._retries = counter("retries_total", "Tries that are made again", "task", "code")
+        self._retries = counter("retries_total", "Tries that are made again", "code")
         self._redeliveries = counter(
             "redeliveries_total", "Deliveries of jobs that were delivered before", "task"
         )
@@ -83,6 +85,8 @@ class Counted:
         """
         for code in (*GIVEN_UP, ErrorCode.JOB_INVALID, ErrorCode.CALLBACK_FAILED, *FINAL):
             self._letters.labels(code.value)
+        for code in (*TRANSIENT, *SECOND_CHANCE, ErrorCode.SCHEMA_UNSUPPORTED):
+            self._retries.labels(code.value)
         for task in tasks:
             self._redeliveries.labels(task)
             for outcome in get_args(Outcome):
@@ -116,10 +120,10 @@ class Counted:
         """A dead letter is written."""
         self._letters.labels(code).inc()
 
-    def again(self, task: str, code: ErrorCode) -> None:
+    def again(self, code: ErrorCode) -> None:
         """A job, or images of a chunk, are to be tried again."""
         self.progress_s = time.monotonic()
-        self._retries.labels(task, code.value).inc()
+        self._retries.labels(code.value).inc()
 
     def redelivered(self, task: str) -> None:
         """A job comes that was delivered before and never ended."""
