@@ -26,6 +26,7 @@ from kombu import Exchange, Queue
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
 from worker.consumer import Consumer
 from worker.delivery import Delivery
@@ -51,9 +52,11 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
     `leases` are those of the messages that it holds, where its broker is Redis.
     """
     broker_url = settings.broker_url or ensure(settings.home)
+    results_url = settings.results_url_beside(broker_url)
     app = Celery("captionq", broker=broker_url)
     app.conf.update(
-        result_backend=settings.results_url_beside(broker_url),
+        result_backend=without_master(results_url),
+        result_backend_transport_options={"master_name": master_of(results_url)},
         result_expires=settings.result_ttl_s,
         task_queues=[
             Queue(name, Exchange(name), routing_key=name)
