@@ -49,9 +49,7 @@ class House:
 
 
 @contextmanager
-def open_house(
-    folder: Path, server: RedisServer | None = None, **settings: str
-) -> Iterator[House]:
+def open_house(folder: Path, server: RedisServer | None = None, **settings: str) -> Iterator[House]:
     """A house whose data lies in `folder`, until the block ends. `server` is its Redis, not started
     yet, in place of a plain one. `settings` are further ones of the worker, by their variables."""
     files, maps, bucket = folder / "files", folder / "maps", folder / "s3" / "photos"

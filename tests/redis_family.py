@@ -27,7 +27,9 @@ class Certificates:
     def query(self, client: bool = True) -> str:
         """What a URL says of them."""
         own = f"&ssl_certfile={self.folder}/client.pem&ssl_keyfile={self.folder}/client.key"
-        return f"?ssl_cert_reqs=required&ssl_ca_certs={self.folder}/ca.pem" + (own if client else "")
+        return f"?ssl_cert_reqs=required&ssl_ca_certs={self.folder}/ca.pem" + (
+            own if client else ""
+        )
 
 
 def certificates(folder: Path) -> Certificates:

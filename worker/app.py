@@ -28,10 +28,12 @@ from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
+from worker.answered import Answered
 from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
+from worker.request import Request
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
@@ -183,11 +185,17 @@ def _revoked(sender: Any = None, request: Any = None, expired: bool = False, **_
 
 
 def _task(kind: str) -> Any:
-    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> Answered:
         return _shell().execute(self, kind, args, kwargs)
 
     run.__doc__ = JOB_MODELS[kind].__doc__
-    make = app.task(name=TASK_NAMES[kind], bind=True, max_retries=None, throws=(JobFailed,))
+    make = app.task(
+        name=TASK_NAMES[kind],
+        bind=True,
+        max_retries=None,
+        throws=(JobFailed,),
+        Request=f"{Request.__module__}:{Request.__name__}",
+    )
     return make(run)
 
 

@@ -1,7 +1,6 @@
 """The whole service behind three Sentinels: found by URL, and after its master was killed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

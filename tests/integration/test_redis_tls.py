@@ -1,7 +1,6 @@
 """The whole service by TLS alone, with a private authority and certificates of clients."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import redis
@@ -24,9 +23,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> TlsServer:
 
 
 @pytest.fixture(scope="module")
-def tls_house(
-    tls_server: TlsServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[House]:
+def tls_house(tls_server: TlsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with open_house(tmp_path_factory.mktemp("house"), tls_server) as opened:
         yield opened
 
