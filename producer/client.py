@@ -77,7 +77,7 @@ class Client:
         self._timeout_s = settings.submit_timeout_s
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._store = store or RedisStore(
-            results_url or settings.results_url_beside(broker_url),
+            settings.results_url_beside(broker_url, results_url),
             socket_timeout_s=self._attempt_s,
             **settings.keeping,
         )

@@ -27,11 +27,14 @@ from kombu import Exchange, Queue
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
+from worker.answered import Answered
 from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
+from worker.request import Request
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
@@ -52,9 +55,11 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
     `leases` are those of the messages that it holds, where its broker is Redis.
     """
     broker_url = settings.broker_url or ensure(settings.home)
+    results_url = settings.results_url_beside(broker_url)
     app = Celery("captionq", broker=broker_url)
     app.conf.update(
-        result_backend=settings.results_url_beside(broker_url),
+        result_backend=without_master(results_url),
+        result_backend_transport_options={"master_name": master_of(results_url)},
         result_expires=settings.result_ttl_s,
         task_queues=[
             Queue(name, Exchange(name), routing_key=name)
@@ -187,11 +192,17 @@ def _revoked(sender: Any = None, request: Any = None, expired: bool = False, **_
 
 
 def _task(kind: str) -> Any:
-    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> Answered:
         return _shell().execute(self, kind, args, kwargs)
 
     run.__doc__ = JOB_MODELS[kind].__doc__
-    make = app.task(name=TASK_NAMES[kind], bind=True, max_retries=None, throws=(JobFailed,))
+    make = app.task(
+        name=TASK_NAMES[kind],
+        bind=True,
+        max_retries=None,
+        throws=(JobFailed,),
+        Request=f"{Request.__module__}:{Request.__name__}",
+    )
     return make(run)
 
 

@@ -1,6 +1,5 @@
 """The gateway as a process: where it listens, and how it ends."""
 
-import ipaddress
 import resource
 import signal
 import socket
@@ -11,6 +10,7 @@ from fastapi import FastAPI
 
 from producer.gateway.protocol import protocol
 from producer.gateway.service import Service
+from producer.loopback import is_loopback
 
 GRACE_S = 10
 """How long requests that are under way at the end are waited for, in seconds."""
@@ -72,18 +72,6 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
     )
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn's own is in its place meanwhile
     GatewayServer(config, app, say).run()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address or name.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check_exposure(host: str, has_keys: bool, allowed: bool) -> None:
