@@ -48,7 +48,7 @@ IMAGES: dict[str, tuple[str, str | None]] = {
     "worker": ("worker.Dockerfile", None),
     "baked": ("worker.Dockerfile", "baked"),
     "producer": ("producer.Dockerfile", None),
-    "flower": ("flower.Dockerfile", None),
+    "flower": ("producer.Dockerfile", "flower"),
 }
 """The Dockerfile and target of each image."""
 
@@ -71,11 +71,11 @@ def settings_of(image: str, broker_url: str) -> dict[str, str]:
             "CAPTIONQ_BROKER_URL": broker_url,
             "CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json",
         },
-        "flower": {"CELERY_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
+        "flower": {"CAPTIONQ_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
     }[image]
 
 
-ABSENT = {"producer": ("torch", "transformers", "PIL"), "flower": ("torch", "worker")}
+ABSENT = dict.fromkeys(("producer", "flower"), ("torch", "transformers", "PIL", "worker"))
 """What an image must not have. Where packages are lent it cannot be told."""
 
 FIRST = {"producer": ["captionq", "keys", "new", "prometheus", "--scope", "read"]}
@@ -148,15 +148,14 @@ def clean_root(base: Path, installed: bool) -> Image:
 
 
 def _lend_packages(venv: Path) -> None:
-    """Have an environment find the packages of this one, and two commands; captionq is none."""
+    """Have an environment find the packages of this one, and pip itself; captionq is none."""
     (packages,) = (venv / "lib").glob("python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "lent.pth").write_text("\n".join(here) + "\n")
-    for name in ("pip", "celery"):
-        theirs = Path(sys.executable).with_name(name).read_text()
-        script = venv / "bin" / name
-        script.write_text(f"#!{PYTHON}/bin/python\n" + theirs.partition("\n")[2])
-        script.chmod(0o755)
+    theirs = Path(sys.executable).with_name("pip").read_text()
+    script = venv / "bin/pip"
+    script.write_text(f"#!{PYTHON}/bin/python\n" + theirs.partition("\n")[2])
+    script.chmod(0o755)
 
 
 def build(image: Image, dockerfile: Path, target: str | None) -> None:

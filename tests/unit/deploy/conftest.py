@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from producer.gateway.settings import GatewaySettings
-from tests.dockerfiles import ROOT
+from tests.dockerfiles import ROOT, Step, assignments, steps_to
+from tests.image_steps import IMAGES
 from worker.settings import WorkerSettings
 
 SETTINGS = frozenset(
@@ -28,6 +29,22 @@ OVERLAYS = ("gpu", "tls", "s3")
 def tool(name: str) -> str:
     """A command of the environment that runs the tests."""
     return str(Path(sys.executable).with_name(name))
+
+
+def steps(image: str) -> list[Step]:
+    """All steps of an image of docker/, "captionq-worker" or "worker"."""
+    dockerfile, target = IMAGES[image.removeprefix("captionq-")]
+    return steps_to(ROOT / "docker" / dockerfile, target)[1]
+
+
+def said(image: str, instruction: str) -> list[str]:
+    """What an image's steps of a kind say."""
+    return [step.value for step in steps(image) if step.instruction == instruction]
+
+
+def environment(image: str) -> dict[str, str]:
+    """The variables that an image sets."""
+    return {name: value for step in said(image, "ENV") for name, value in assignments(step).items()}
 
 
 @cache

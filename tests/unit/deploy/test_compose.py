@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from producer.gateway.server import GRACE_S
-from tests.dockerfiles import ROOT, assignments, steps_to
-from tests.unit.deploy.conftest import BUILT, OVERLAYS, SETTINGS, composed, tool
+from tests.dockerfiles import ROOT
+from tests.unit.deploy.conftest import BUILT, OVERLAYS, SETTINGS, composed, environment, said, tool
 from worker.settings import WorkerSettings
 from worker.shutdown import END_TIMEOUT_S
 
@@ -111,11 +111,9 @@ def test_a_gateway_gets_longer_to_stop_than_its_last_requests_may_take() -> None
 
 
 def test_published_ports_are_those_that_the_images_expose() -> None:
-    for name, dockerfile in {"gateway": "producer", "flower": "flower"}.items():
+    for name, image in {"gateway": "producer", "flower": "flower"}.items():
         (port,) = services()[name]["ports"]
-        _, steps = steps_to(ROOT / f"docker/{dockerfile}.Dockerfile")
-        (exposed,) = [step.value for step in steps if step.instruction == "EXPOSE"]
-        assert str(port["target"]) == exposed
+        assert said(image, "EXPOSE") == [str(port["target"])]
 
 
 @of_each
@@ -124,12 +122,12 @@ def test_volumes_lie_where_the_images_user_may_write(overlays: tuple[str, ...]) 
     for name, service in services(*overlays).items():
         if "build" not in service:
             continue
-        _, steps = steps_to(ROOT / service["build"]["dockerfile"])
-        made = [step.value for step in steps if "install -d -o captionq" in step.value]
-        home = [assignments(s.value).get("HOME") for s in steps if s.instruction == "ENV"]
+        image = service["image"].partition(":")[0]
+        made = [value for value in said(image, "RUN") if "install -d -o captionq" in value]
+        home = environment(image)["HOME"]
         for volume in service.get("volumes", ()):
             place = volume["target"]
-            assert place in home or any(place in value.split() for value in made), (name, place)
+            assert place == home or any(place in value.split() for value in made), (name, place)
 
 
 def test_without_its_passwords_nothing_starts_and_none_is_in_the_files() -> None:
@@ -162,9 +160,11 @@ def test_prometheus_asks_services_that_are_there_on_the_ports_that_they_have() -
             asked |= dict.fromkeys(found["names"], str(found["port"]))
         for listed in job.get("static_configs", ()):
             asked |= dict(target.split(":") for target in listed["targets"])
-    dockerfiles = {"worker": "worker", "gateway": "producer", "flower": "flower"}
-    assert set(asked) == set(dockerfiles)
+    images = {"worker": "worker", "gateway": "producer", "flower": "flower"}
+    assert set(asked) == set(images)
     for service, port in asked.items():
-        _, steps = steps_to(ROOT / f"docker/{dockerfiles[service]}.Dockerfile")
-        assert [step.value for step in steps if step.instruction == "EXPOSE"] == [port]
+        assert said(images[service], "EXPOSE") == [port]
         assert set(services()[service]["networks"]) & set(services()["prometheus"]["networks"])
+    rules = [ROOT / "docker/prometheus" / name for name in scraped["rule_files"]]
+    assert rules
+    assert all(rule.is_file() for rule in rules)

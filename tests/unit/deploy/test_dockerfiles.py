@@ -17,7 +17,7 @@ from tests.dockerfiles import (
     steps_to,
 )
 from tests.image_steps import IMAGES
-from tests.unit.deploy.conftest import SETTINGS, tool
+from tests.unit.deploy.conftest import SETTINGS, environment, said, tool
 
 of_each = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 
@@ -86,15 +86,12 @@ def test_packages_are_installed_by_the_constraints_alone(path: Path) -> None:
     assert any("PIP_CONSTRAINT" in assignments(value) for value in values(path, "ENV"))
 
 
-@of_each
-def test_every_image_says_how_it_is_found_healthy_on_a_port_that_it_exposes(path: Path) -> None:
-    (health,) = values(path, "HEALTHCHECK")
-    environment = {
-        name: value for step in values(path, "ENV") for name, value in assignments(step).items()
-    }
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_image_says_how_it_is_found_healthy_on_a_port_that_it_exposes(image: str) -> None:
+    (health,) = said(image, "HEALTHCHECK")
     python, script, port, *_ = health_command(health)
     assert (python, script) == ("python", "/srv/captionq/healthy.py")
-    assert values(path, "EXPOSE") == [environment.get(port, port)]
+    assert said(image, "EXPOSE") == [environment(image).get(port, port)]
 
 
 @of_each

@@ -14,8 +14,8 @@ import yaml
 
 from producer.gateway.server import GRACE_S
 from producer.queues import DEFAULT_QUEUE, queues_served
-from tests.dockerfiles import ROOT, assignments, steps_to
-from tests.unit.deploy.conftest import BUILT, SETTINGS
+from tests.dockerfiles import ROOT
+from tests.unit.deploy.conftest import BUILT, SETTINGS, environment, said
 from worker.settings import WorkerSettings
 from worker.shutdown import END_TIMEOUT_S
 
@@ -124,17 +124,14 @@ def test_every_pod_keeps_to_the_restricted_profile() -> None:
 
 
 def test_probes_ask_ports_that_images_expose() -> None:
-    dockerfiles = {"worker": "worker", "producer": "producer", "flower": "flower"}
     probed = 0
     for _, pod in pods(written()):
         for container in pod["containers"]:
             _, _, kind = container["image"].partition("captionq-")
             if "ports" not in container or not kind:
                 continue
-            _, steps = steps_to(ROOT / f"docker/{dockerfiles[kind]}.Dockerfile")
-            exposed = [step.value for step in steps if step.instruction == "EXPOSE"]
             (port,) = container["ports"]
-            assert exposed == [str(port["containerPort"])]
+            assert said(kind, "EXPOSE") == [str(port["containerPort"])]
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if probe in container:
                     probed += 1
@@ -254,9 +251,6 @@ def test_workers_reach_the_internet_and_nothing_inside() -> None:
 
 
 def test_volumes_are_where_the_images_write() -> None:
-    _, steps = steps_to(ROOT / "docker/worker.Dockerfile")
-    homes = [assignments(s.value).get("CAPTIONQ_HOME") for s in steps if s.instruction == "ENV"]
     (container,) = dict(pods(written()))["captionq-worker"]["containers"]
     mounted = {one["mountPath"] for one in container["volumeMounts"]}
-    assert "/tmp" in mounted
-    assert set(filter(None, homes)) <= mounted
+    assert mounted == {"/tmp", environment("worker")["CAPTIONQ_HOME"]}
