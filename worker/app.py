@@ -22,11 +22,11 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
-from kombu import Exchange, Queue
 
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.rabbitmq import celery_settings, queue_named
 from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
 from worker.answered import Answered
@@ -62,7 +62,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         result_backend_transport_options={"master_name": master_of(results_url)},
         result_expires=settings.result_ttl_s,
         task_queues=[
-            Queue(name, Exchange(name), routing_key=name)
+            queue_named(name, broker_url, settings.rabbitmq_queues)
             for name in queues_served(settings.models.items())
         ],
         task_default_queue=DEFAULT_QUEUE,
@@ -94,6 +94,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         worker_consumer=f"{Consumer.__module__}:{Consumer.__name__}",
         worker_enable_prefetch_count_reduction=False,
     )
+    app.conf.update(celery_settings(broker_url, settings.rabbitmq_queues))
     if transport := transport_for(broker_url):
         app.conf.update(
             broker_transport=transport,
