@@ -175,7 +175,7 @@ def test_every_setting_named_is_one() -> None:
         for container in pod["containers"]
         for variable in container.get("env", ())
     }
-    secret = set(named("Secret", written())["captionq"]["stringData"])
+    secret = {key for one in named("Secret", written()).values() for key in one["stringData"]}
     base = yaml.safe_load((FOLDER / "base/kustomization.yaml").read_text())
     (generated,) = base["configMapGenerator"]
     config = {line.partition("=")[0] for line in generated["literals"]}
@@ -190,6 +190,11 @@ def test_every_secret_that_pods_and_scaling_name_is_in_the_example() -> None:
         for container in pod["containers"]:
             for source in container.get("envFrom", ()):
                 assert source.get("secretRef", {"name": "captionq"})["name"] in secrets
+            if container["image"].startswith("captionq-"):
+                own = [
+                    one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one
+                ]
+                assert "CAPTIONQ_BROKER_URL" in secrets[own[-1]]
             for variable in container.get("env", ()):
                 if wanted := variable.get("valueFrom", {}).get("secretKeyRef"):
                     assert wanted["key"] in secrets[wanted["name"]]
@@ -199,6 +204,16 @@ def test_every_secret_that_pods_and_scaling_name_is_in_the_example() -> None:
     (authentication,) = named("TriggerAuthentication", written()).values()
     for wanted in authentication["spec"]["secretTargetRef"]:
         assert wanted["key"] in secrets[wanted["name"]]
+
+
+def test_users_of_redis_are_those_of_its_file() -> None:
+    known = (ROOT / "docker/redis/users.acl").read_text()
+    secrets = named("Secret", written())
+    urls = [one["stringData"].get("CAPTIONQ_BROKER_URL", "") for one in secrets.values()]
+    users = [url.split("://")[1].partition(":")[0] for url in urls if url]
+    users.append(secrets["captionq-keda"]["stringData"]["username"])
+    assert sorted(users) == ["flower", "gateway", "scaler", "worker"]
+    assert all(f"\nuser {user} on PASSWORD\n" in known for user in users)
 
 
 def test_lists_that_are_scaled_by_are_the_queues_that_workers_take_from() -> None:
