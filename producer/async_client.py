@@ -163,7 +163,11 @@ class AsyncClient:
                     sending = InOneStep(store, db, self._timeout_s)
                 else:
                     publisher = await asyncio.to_thread(
-                        Publisher, broker_url, self._timeout_s, settings.sentinel_master
+                        Publisher,
+                        broker_url,
+                        self._timeout_s,
+                        settings.sentinel_master,
+                        settings.rabbitmq_queues,
                     )
                     sending = ByCelery(store, publisher, self._timeout_s)
                 self._open = store, sending

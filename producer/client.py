@@ -83,7 +83,9 @@ class Client:
         )
         self._keys = settings.keys
         self._unsent = Unsent()
-        self._publisher = Publisher(broker_url, self._timeout_s, settings.sentinel_master)
+        self._publisher = Publisher(
+            broker_url, self._timeout_s, settings.sentinel_master, settings.rabbitmq_queues
+        )
 
     def submit(self, job: Job) -> JobHandle:
         """Record a job as queued and send it. An id that is known already is that job.

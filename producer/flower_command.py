@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import typer
 from celery import Celery
-from kombu import Exchange, Queue
 from kombu.utils.url import parse_ssl_cert_reqs
 
 from producer import embedded
@@ -15,6 +14,7 @@ from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.loopback import is_loopback
 from producer.publisher import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
 from producer.queues import DEFAULT_QUEUE, queues_served
+from producer.rabbitmq import queue_named
 from producer.settings import ProducerSettings
 
 COLUMNS = "name,uuid,state,kwargs,result,exception,retries,received,runtime,worker"
@@ -101,7 +101,7 @@ def watching(settings: ProducerSettings, broker_url: str) -> Celery:
         accept_content=["json"],
         task_default_queue=DEFAULT_QUEUE,
         task_queues=[
-            Queue(name, Exchange(name), routing_key=name) for name in dict.fromkeys(names)
+            queue_named(name, broker_url, settings.rabbitmq_queues) for name in dict.fromkeys(names)
         ],
         broker_connection_retry_on_startup=True,
         broker_transport_options={

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producer.listing import LISTED_JOBS
+from producer.rabbitmq import QueueKind
 from producer.redis_at import MASTER, REDIS_SCHEMES, SENTINEL, Sentinels, with_master
 from producer.signing import Keys
 
@@ -33,6 +34,11 @@ class ProducerSettings(BaseSettings):
     )
     sentinel_master: str = Field(
         MASTER, description="The master that is asked for where a URL is sentinel://"
+    )
+    rabbitmq_queues: QueueKind = Field(
+        "classic",
+        description="Kind of the queues where the broker is RabbitMQ: classic, priority (classic, "
+        "of priorities 0 to 9) or quorum (replicated). The same for all workers and producers",
     )
     results_url: str | None = Field(
         None, description="Redis of the results store; unset: the broker, when that is Redis"

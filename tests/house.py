@@ -91,7 +91,8 @@ def open_house(folder: Path, server: RedisServer | None = None, **settings: str)
                 environment["CAPTIONQ_BROKER_URL"],
                 environment.get("CAPTIONQ_RESULTS_URL"),
                 settings=ProducerSettings(
-                    sentinel_master=environment.get("CAPTIONQ_SENTINEL_MASTER", MASTER)
+                    sentinel_master=environment.get("CAPTIONQ_SENTINEL_MASTER", MASTER),
+                    rabbitmq_queues=environment.get("CAPTIONQ_RABBITMQ_QUEUES", "classic"),
                 ),
             ) as client,
         ):

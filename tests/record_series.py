@@ -2,8 +2,7 @@
 
 Writes tests/recorded/NAME.json, about a minute for each, of the series that rules name;
 tests/unit/test_alerts.py holds the rules against them. A sample is taken every 4 s and stands for
-15 s there, which is the interval of docker/prometheus/prometheus.yml: so a fault need not be kept up
-for minutes.
+15 s there, the interval of docker/prometheus/prometheus.yml: a fault need not last for minutes.
 """
 
 import json

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 import redis
 from celery import Celery, Task
 from celery.signals import (
+    after_setup_logger,
+    after_setup_task_logger,
     heartbeat_sent,
     task_revoked,
     worker_init,
@@ -22,11 +24,12 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
-from kombu import Exchange, Queue
+from celery.utils.log import mlevel
 
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.rabbitmq import celery_settings, queue_named
 from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
 from worker.answered import Answered
@@ -34,6 +37,7 @@ from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
+from worker.logs import dress
 from worker.request import Request
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
@@ -62,7 +66,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         result_backend_transport_options={"master_name": master_of(results_url)},
         result_expires=settings.result_ttl_s,
         task_queues=[
-            Queue(name, Exchange(name), routing_key=name)
+            queue_named(name, broker_url, settings.rabbitmq_queues)
             for name in queues_served(settings.models.items())
         ],
         task_default_queue=DEFAULT_QUEUE,
@@ -94,6 +98,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         worker_consumer=f"{Consumer.__module__}:{Consumer.__name__}",
         worker_enable_prefetch_count_reduction=False,
     )
+    app.conf.update(celery_settings(broker_url, settings.rabbitmq_queues))
     if transport := transport_for(broker_url):
         app.conf.update(
             broker_transport=transport,
@@ -161,6 +166,13 @@ def _begun(sender: Any = None, **_: Any) -> None:
     if house is not None:
         house.announce(str(getattr(sender, "hostname", "worker")))
         house.shutdown.heed_signals()
+
+
+@after_setup_logger.connect
+@after_setup_task_logger.connect
+def _dress(logger: logging.Logger, loglevel: Any = None, **_: Any) -> None:
+    asked = logging.DEBUG if settings.log_level == "DEBUG" else mlevel(loglevel)
+    dress(logger.handlers, settings.log_format, quiet=asked > logging.DEBUG)
 
 
 @heartbeat_sent.connect

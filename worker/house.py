@@ -32,6 +32,7 @@ from worker.gate import Gate
 from worker.heard import Heard
 from worker.image import ImageLimits
 from worker.intake import Intake, IntakeLimits
+from worker.job_log import log_ended
 from worker.leases import Bury, Leases
 from worker.metrics.process import ProcessMetrics
 from worker.models import Models
@@ -80,7 +81,7 @@ class House:
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
         self._metrics = ProcessMetrics() if settings.metrics_port else None
-        heard = self._metrics.heard() if self._metrics else Heard()
+        heard = self._metrics.heard(log_ended) if self._metrics else Heard(ended=log_ended)
         self._settings, self._leases, self._max_batch = settings, leases, max_batch
         self._batcher: Batcher[BatchKey] = Batcher(
             models.run,

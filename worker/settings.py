@@ -17,6 +17,7 @@ from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
 from worker.formats import DEFAULT_FORMATS, parse_formats
 from worker.lanes import slots
+from worker.logs import LogFormat
 from worker.sink_place import check_folder
 
 BUNDLED = "bundled"
@@ -318,6 +319,10 @@ class WorkerSettings(ProducerSettings):
         True, description="Refuse images served with X-Robots-Tag: noai or noimageai"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Logging")
+    log_format: LogFormat = Field(
+        "auto",
+        description="json: one object a line; text; auto: text where standard error is a terminal",
+    )
 
     @field_validator("callback_secrets")
     @classmethod
