@@ -3,7 +3,7 @@
 Each block of `A bare machine` is run as root, in the order in which it stands, in a root of its
 own: this machine's, in which whatever is written lies in memory (overlayfs). From `Start` on there
 is no network but its own loopback. Where systemd would start services, tests/systemctl.py starts
-what their units say. In the end the gateway has to be ready, two workers have to be there, Flower to ask
+what their units say. In the end the gateway has to be ready, two workers to be there, Flower to ask
 for its login, and Prometheus to say `up` of all of them.
 
 Packages come from their registries (minutes). With --installed, those that are here count as
