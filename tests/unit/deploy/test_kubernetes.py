@@ -10,6 +10,7 @@ from tests.manifests import FILES, OVERLAYS, check, documents, named, pods, rend
 from tests.unit.deploy.conftest import BUILT, environment
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_manifest_follows_its_schema(path: Any) -> None:
     found = documents(path.read_text())
     assert found
@@ -17,6 +18,7 @@ def test_a_manifest_follows_its_schema(path: Any) -> None:
         check(document)
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_applied_follows_its_schema(overlay: str) -> None:
     for document in rendered(overlay):
         check(document)
@@ -24,6 +26,7 @@ def test_what_is_applied_follows_its_schema(overlay: str) -> None:
             assert document["metadata"]["namespace"] == "captionq"
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "ScaledObject"])
 def test_given_a_field_that_is_misspelt_the_check_would_find_it(kind: str) -> None:
     document = yaml.safe_load(yaml.safe_dump(named(kind, written())["captionq-worker"]))
     document["spec"]["minReplicaCounts"] = 1
@@ -31,6 +34,7 @@ def test_given_a_field_that_is_misspelt_the_check_would_find_it(kind: str) -> No
         check(document)
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_images_are_built_here_or_have_a_fixed_tag(overlay: str) -> None:
     for name, pod in pods(rendered(overlay)):
         for container in pod["containers"]:

@@ -13,10 +13,6 @@ from worker.settings import WorkerSettings
 from worker.shutdown import END_TIMEOUT_S
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
-@pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("kind", ["Deployment", "ScaledObject"])
-@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_probes_ask_ports_that_images_expose() -> None:
     probed = 0
     for _, pod in pods(written()):
