@@ -2,6 +2,7 @@
 
 import logging
 import random
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import redis
 from producer.contract import ErrorCode, utcnow
 from producer.ledger import Ledger
 from producer.queues import queues_served
+from producer.rabbitmq import delay_s
 from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
 from worker.asked import BatchKey
@@ -143,6 +145,7 @@ class House:
             max_deliveries=settings.max_deliveries,
             sinks=sinks,
             gate=make_gate(settings, store, self._dead),
+            delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again)
         self._models = models
