@@ -12,6 +12,7 @@ import redis
 from producer.contract import ErrorCode, utcnow
 from producer.ledger import Ledger
 from producer.queues import queues_served
+from producer.rabbitmq import delay_s
 from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
 from worker.asked import BatchKey
@@ -155,6 +156,7 @@ class House:
             sinks=sinks,
             gate=make_gate(settings, store, self._dead),
             heard=heard,
+            delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again, heard)
         self._models = models
