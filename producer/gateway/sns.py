@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 TYPE_HEADER = "x-amz-sns-message-type"
-"""Of every request of SNS, but for those of raw delivery, which are not signed."""
+"""Of every request of SNS."""
+
+RAW_HEADER = "x-amz-sns-rawdelivery"
+"""Of those of raw delivery: the message alone, not signed."""
 
 HOST = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
 CERTIFICATE_URL = re.compile(HOST + r"/SimpleNotificationService-[A-Za-z0-9]{1,100}\.pem")

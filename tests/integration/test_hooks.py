@@ -202,6 +202,13 @@ async def test_given_a_signed_message_of_sns_then_it_is_a_job(version: str, door
     assert door.fetched == [CERTIFICATE]
 
 
+async def test_given_raw_delivery_of_sns_then_it_needs_a_key(door: Door) -> None:
+    raw = {"x-amz-sns-message-type": "Notification", "x-amz-sns-rawdelivery": "true"}
+
+    assert is_problem(await door.post(SHAPES["aws"](CAT), None, **raw), 401, "key_invalid")
+    assert (await door.post(SHAPES["aws"](CAT), **raw)).json()["jobs"] == 1
+
+
 async def test_given_an_event_of_eventbridge_by_sns_then_it_is_a_job(door: Door) -> None:
     answer = await door.sns(signed(message(SHAPES["eventbridge"](CAT))))
 
