@@ -42,6 +42,8 @@ from producer.rank_command import RANK_EXAMPLES, rank
 from producer.serve_command import SERVE_EXAMPLES, serve
 from producer.signing import new_key
 from producer.store import Record
+from producer.tail_command import EXAMPLES as TAIL_EXAMPLES
+from producer.tail_command import tail
 from producer.terminal import outcome, show, standing, with_progress
 from producer.upload import uris
 from producer.validation.command import VALIDATE_EXAMPLES, validate
@@ -188,6 +190,7 @@ find = app.command("search", epilog=search_command.EXAMPLES)(search_command.sear
 serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)
 app.add_typer(index_commands.app, name="index")
 app.add_typer(keys_command.app, name="keys")
+tail_results = app.command("tail", epilog=TAIL_EXAMPLES)(tail)
 
 
 @app.command(epilog=EXIT_CODES)

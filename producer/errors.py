@@ -128,7 +128,7 @@ PUBLIC_TEXT: dict[ErrorCode, str] = {
     ErrorCode.SINK_UNAVAILABLE: "The sink could not be written to.",
     ErrorCode.CALLBACK_FAILED: "The callback was not accepted, however often it was tried.",
     ErrorCode.CALLBACK_GONE: "The callback's receiver wants no more (410).",
-    ErrorCode.CALLBACK_SECRET_UNKNOWN: "The workers hold no callback secret of this id.",
+    ErrorCode.CALLBACK_SECRET_UNKNOWN: "Workers hold no callback secret of this id for this owner.",
     ErrorCode.LANGUAGE_UNAVAILABLE: "No pack here serves the language, or the adapter, asked for.",
     ErrorCode.MODEL_LACKS_CAPTIONING: "The worker's model cannot caption.",
     ErrorCode.MODEL_LACKS_MATCHING: "The worker's model cannot match images with texts.",

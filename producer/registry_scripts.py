@@ -15,18 +15,18 @@ local page = redis.call('ZREVRANGEBYSCORE', prefix .. 'jobs', before, '-inf',
 local found, last = {}, ''
 for i = 1, #page, 2 do
     local key = prefix .. 'job:' .. page[i]
-    local about = redis.call('HMGET', key, 'state', 'owner', 'batch_id', 'task', 'created_at',
-        'finished_at', 'code', 'image_ref')
-    local wanted = about[1]
-    for n = 1, 3 do wanted = wanted and (ARGV[n + 3] == '' or ARGV[n + 3] == about[n]) end
+    local judged = redis.call('HMGET', key, 'state', 'owner', 'batch_id')
+    local wanted = judged[1]
+    for n = 1, 3 do wanted = wanted and (ARGV[n + 3] == '' or ARGV[n + 3] == judged[n]) end
     if wanted then
-        local job = ''
+        local job, about = '', redis.call('HMGET', key, 'state', 'owner', 'batch_id', 'task',
+            'created_at', 'finished_at', 'code', 'image_ref')
         if not about[8] and redis.call('HSTRLEN', key, 'job') <= tonumber(ARGV[7]) then
             job = redis.call('HGET', key, 'job') or ''
         end
         for n = 1, 8 do about[n] = about[n] or '' end
         table.insert(found, {page[i], job, unpack(about)})
-    elseif not about[1] then
+    elseif not judged[1] then
         redis.call('ZREM', prefix .. 'jobs', page[i])
     end
     last = page[i + 1]

@@ -63,13 +63,14 @@ end
 TELL = f"""
 local callback_life = {CALLBACK_LIFE_S * 1000}
 
-local function tell(callback, about, name)  -- that `about`, a job or a batch, has ended
+local function tell(callback, about, name, owner)  -- that a job or a batch has ended
     local to = cjson.decode(callback)
     local host = string.lower(string.match(to.url, '^%a+://[^/?#]*') or to.url)
     local key, due = prefix .. 'callback:' .. to.id, prefix .. 'callbacks'
     redis.call('DEL', key)
     redis.call('HSET', key, about, name, 'url', to.url, 'secret_id', to.secret_id, 'host', host,
-        'created_ms', now, 'state', 'due')
+        'created_ms', now, 'state', 'due', 'owner', owner or '')
+    redis.call('ZREMRANGEBYSCORE', due .. ':' .. host, '-inf', now - callback_life)  -- by nobody
     redis.call('ZADD', due .. ':' .. host, now, to.id)
     redis.call('ZADD', due, 'LT', now, host)
     redis.call('ZADD', due .. ':log', now, to.id)
@@ -93,13 +94,14 @@ end
 COUNT = """
 local function settle_batch(batch)  -- it ends once: closed, and all its jobs ended
     local key = prefix .. 'batch:' .. batch
-    local about = redis.call('HMGET', key, 'closed', 'finished_ms', 'queued', 'running', 'callback')
+    local about = redis.call('HMGET', key,
+        'closed', 'finished_ms', 'queued', 'running', 'callback', 'owner')
     if about[1] ~= '1' or about[2] or tonumber(about[3] or 0) + tonumber(about[4] or 0) > 0 then
         return
     end
     redis.call('HSET', key, 'finished_ms', now)
     if about[5] then
-        tell(about[5], 'batch_id', batch)
+        tell(about[5], 'batch_id', batch, about[6])
         keep(key, callback_life)
     end
 end

@@ -137,7 +137,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('PUBLISH', ARGV[7], ARGV[3])
 close(about[2])
 if callback then
-    tell(callback, 'job_id', id)
+    tell(callback, 'job_id', id, owner)
     keep(KEYS[1], callback_life)
 end
 if batch then count(batch, ARGV[2], ARGV[8]) end

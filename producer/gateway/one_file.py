@@ -1,9 +1,13 @@
 """The one file of a multipart/form-data body, taken out while the body comes (RFC 7578)."""
 
+import logging
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 __all__ = ["FormFault", "OneFile"]
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each odd byte sent
 
 MAX_PARTS = 16
 """Of a form: its file, and fields that are read over."""

@@ -1,4 +1,4 @@
-"""The page at `/`, for people: the files of producer/page, under a policy that lets in nothing more.
+"""The page at `/`, for people: the files of producer/page, under a policy that admits no more.
 
 No file is made at run time: each is read once, and known to browsers by its content's hash.
 """

@@ -15,7 +15,7 @@ from producer.gateway.idempotency import Idempotency
 from producer.gateway.live import Live
 from producer.gateway.metrics import Metrics
 from producer.gateway.settings import GatewaySettings
-from producer.gateway.uploads import Uploads
+from producer.gateway.uploading import Uploads
 from producer.presence import WorkerFacts
 from producer.store import Record
 from producer.submission import BATCH

@@ -1,5 +1,7 @@
 // The form: what is to be done with the image, as a job.
 
+import { size } from "./say.js";
+
 const get = (id) => document.getElementById(id);
 const SAID = { caption: "Caption this image", match: "Match these texts", explain: "Explain these words" };
 const MOST_TEXTS = 16;
@@ -32,6 +34,8 @@ function options() {
 
 /** Why the form cannot be sent yet, and which field is at fault: [words, id], or null. */
 export function fault(source) {
+  if (source.file && source.file.size > source.mostBytes)
+    return [`The file has ${size(source.file.size)}: at most ${size(source.mostBytes)} are taken. Make it smaller.`, null];
   if (!source.file && !source.uri) return ["Choose an image, or say where it is.", "uri"];
   if (!source.file && !/^(https?|s3|file):\/\//i.test(source.uri))
     return ["An address begins with https://, http:// or s3://.", "uri"];

@@ -3,8 +3,8 @@
 // matplotlib's inferno (Smith and van der Walt, CC0), every 1/8; what lies between is mixed.
 const STOPS = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51],
   [249, 140, 10], [249, 201, 50], [252, 255, 164]];
-const OPACITY = 0.82; // of a map's largest share; the image shows through where there is little
-const DIMMED = 0.6; // what the model was not shown
+const OPACITY = [0.5, 0.82]; // of a map's least and its largest share: what was looked at glows, the rest is dim
+const DIMMED = 0.8; // what the model was not shown
 const LONGEST = 640; // of the canvas: marks are drawn on it
 
 const COLOURS = Array.from({ length: 256 }, (_, value) => {
@@ -59,7 +59,7 @@ export function paint(canvas, size, found, word) {
         const value = high * (1 - share) + low * share;
         const colour = COLOURS[Math.round(value)];
         [pixels[to], pixels[to + 1], pixels[to + 2]] = colour;
-        pixels[to + 3] = value * OPACITY;
+        pixels[to + 3] = 255 * OPACITY[0] + value * (OPACITY[1] - OPACITY[0]);
       } else {
         pixels[to + 3] = 255 * DIMMED;
       }

@@ -1,7 +1,8 @@
 // The page: what happens when.
 
 import * as api from "./api.js";
-import { arrange, fault, refuse, task, wanted } from "./ask.js";
+import { imageAlone, shownText } from "./answer.js";
+import { arrange, fault, refuse, wanted } from "./ask.js";
 import { Recent, remember } from "./recent.js";
 import * as result from "./result.js";
 import { Source } from "./source.js";
@@ -31,7 +32,7 @@ function sayService(is, words) {
   get("service-said").textContent = words;
 }
 
-function welcome({ workers = 0, languages = [], tasks, uploads, scopes }) {
+function welcome({ workers, languages, tasks, uploads, scopes, limits }) {
   get("key-form").hidden = true;
   get("forget-key").hidden = !api.key.get();
   sayService(workers ? "ready" : "away", workers ? `${workers} ${workers === 1 ? "worker is" : "workers are"} ready`
@@ -41,9 +42,10 @@ function welcome({ workers = 0, languages = [], tasks, uploads, scopes }) {
   get("language").replaceChildren(new Option("Default", ""), ...languages.map((code) => new Option(names.of(code), code)));
   get("language").value = languages.includes(chosen) ? chosen : "";
   for (const one of document.querySelectorAll("input[name=task]"))
-    one.disabled = Boolean(workers && tasks) && !tasks.includes(one.value);
+    one.disabled = workers > 0 && !tasks.includes(one.value);
   const may = (scope) => scopes.includes(scope) || scopes.includes("admin");
   source.accepted = uploads && may("upload");
+  source.mostBytes = limits.upload_bytes;
   get("drop").hidden = !source.accepted;
   get("submit").disabled = !may("submit");
   if (!may("submit")) refuse("This key may look at jobs, and not submit any (its scopes).");
@@ -71,7 +73,7 @@ async function run(makeJob, local, name) {
     const job = last = await makeJob(mine.signal);
     const status = await api.submit(job);
     if (mine.signal.aborted) return;
-    history.replaceState(null, "", PLACE + encodeURIComponent(status.job_id));
+    history.pushState(null, "", PLACE + encodeURIComponent(status.job_id));
     await follow(status, mine.signal);
   } catch (problem) {
     if (!mine.signal.aborted) failed(problem);
@@ -101,8 +103,17 @@ function show(status) {
   return result.show(status);
 }
 
+/** As at the beginning. */
+function leave() {
+  underWay.abort();
+  last = null;
+  result.empty();
+  recent.mark(null);
+}
+
 /** Show the job that the address names. */
 async function openNamed() {
+  if (!location.hash && result.showing.id) leave();
   if (!location.hash.startsWith(PLACE)) return;
   const id = decodeURIComponent(location.hash.slice(PLACE.length));
   if (id === result.showing.id) return;
@@ -149,16 +160,17 @@ get("key-form").addEventListener("submit", (event) => {
   greet().then(openNamed);
 });
 get("forget-key").addEventListener("click", () => { api.key.forget(); location.reload(); });
-get("copy").addEventListener("click", () => copy(result.showing.said, "Copied."));
+get("copy").addEventListener("click", () => copy(shownText(), "Copied."));
 get("copy-json").addEventListener("click", () => copy(JSON.stringify(result.showing.status, null, 2), "Copied as JSON."));
 get("again").addEventListener("click", () => {
   if (last) run(async () => last, source.shownAs, source.file?.name);
   else submit();
 });
 get("cancel").addEventListener("click", async () => {
+  if (!result.showing.id) { leave(); get("submit").disabled = false; return; } // not sent yet
   try { show(await api.cancel(result.showing.id)); } catch (problem) { failed(problem); }
 });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") result.imageAlone(); });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") imageAlone(); });
 window.addEventListener("hashchange", openNamed);
 
 arrange();

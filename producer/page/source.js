@@ -12,6 +12,7 @@ export class Source {
     this.shownAs = null; // a blob: URL of the file
     this.changed = changed;
     this.accepted = true; // whether files can be uploaded
+    this.mostBytes = Infinity;
     get("choose").addEventListener("click", () => get("file").click());
     get("file").addEventListener("change", () => this.take(get("file").files[0]));
     get("remove").addEventListener("click", () => { this.clear(); get("choose").focus(); });

@@ -1,7 +1,7 @@
 // A caption whose words are buttons: pointing at one, tapping it or reaching it by keyboard shows where
 // the model looked.
 
-import { level, make, percent, saying } from "./say.js";
+import { level, make, percent } from "./say.js";
 
 /** The pieces of a text: its words, in order, as [word's number or -1, letters]. Null where the words
  * are not to be found in it. */
@@ -19,22 +19,25 @@ export function pieces(text, words) {
   return found;
 }
 
-/** A paragraph of the words. `show(number)` is called for the one to be shown. */
-export function sentence(text, found, size, show) {
+/** A paragraph of the words, in a language if it is known. `show(number)` is called for the one to be
+ * shown; what it says is for a live region. */
+export function sentence(text, found, lang, show) {
   const parts = pieces(text, found.words) || [[-1, `${text} `], ...found.words.flatMap((word, n) => [[n, word.text], [-1, " "]])];
-  const group = make("p", { class: "caption", dir: "auto", role: "group", "aria-label": `Words of: ${text}` });
+  const group = make("p", { class: "caption", dir: "auto", lang, role: "group", "aria-label": `Words of: ${text}` });
   const buttons = [];
+  let joined = false; // to the word before: some scripts have no spaces
   for (const [number, letters] of parts) {
-    if (number < 0) { group.append(letters); continue; }
+    if (number < 0) { group.append(letters); joined = false; continue; }
     const word = found.words[number];
     const probability = word.logprob == null ? null : Math.exp(Math.min(0, word.logprob));
     const button = make("button", {
       type: "button", class: "word", "aria-pressed": "false", tabindex: number ? -1 : 0,
-      "aria-label": saying(word, size), "data-sure": probability == null ? null : level(probability),
+      "data-sure": probability == null ? null : level(probability), "data-joined": joined,
     }, make("span", { class: "letters" }, letters));
-    if (probability != null) button.append(make("span", { class: "sure", "aria-hidden": "true" }, percent(probability)));
+    if (probability != null) button.append(make("span", { class: "sure", dir: "ltr", "aria-hidden": "true" }, percent(probability)));
     for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => show(number));
     button.addEventListener("keydown", (event) => step(event, buttons, number));
+    joined = true;
     buttons.push(button);
     group.append(button);
   }

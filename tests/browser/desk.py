@@ -126,8 +126,12 @@ class Person:
         url: str = self.browser.execute_script("return document.querySelector('#map').toDataURL()")
         return np.asarray(Image.open(BytesIO(base64.b64decode(url.partition(",")[2]))))
 
-    def scheme(self, name: str) -> None:
-        features = [{"name": "prefers-color-scheme", "value": name}]
+    def prefers(self, **wishes: str) -> None:
+        """Media features, e.g. color_scheme="dark"."""
+        features = [
+            {"name": f"prefers-{name.replace('_', '-')}", "value": value}
+            for name, value in wishes.items()
+        ]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def violations(self) -> list[str]:

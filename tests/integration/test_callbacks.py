@@ -3,11 +3,13 @@
 import base64
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from producer.embedded import RedisServer
 from producer.redis_store import RedisStore
 from tests.servers import Reply, ScriptedHttp, Seen
 from tests.stores import ended, job
+from worker.callbacks.courier import LOOK_EVERY_S
 from worker.callbacks.outbox import Outbox, Told
 from worker.callbacks.schedule import Fate
 from worker.callbacks.service import Callbacks, outbox_of
@@ -55,18 +58,22 @@ class Post:
         self.outbox: Outbox = outbox_of(self.settings, url)
 
     def end(
-        self, job_id: str, path: str = "/hook", secret_id: str = "main", **more: Any
+        self,
+        job_id: str,
+        path: str = "/hook",
+        secret_id: str = "main",
+        owner: str | None = None,
     ) -> JobResult:
         """A job with a callback to `path` that ends; a whole URL goes there."""
         url = path if "://" in path else self.web.url(path)
         told = Callback(url=url, secret_id=secret_id)
-        self.store.create(job(job_id, callback=told))
-        return self.store.finish(ended(job_id).model_copy(update=more))
+        self.store.create(job(job_id, callback=told, owner=owner))
+        return self.store.finish(ended(job_id))
 
     @contextmanager
-    def couriers(self, **settings: Any) -> Iterator[None]:
+    def couriers(self, every_s: float = 0.05, **settings: Any) -> Iterator[None]:
         """Callbacks are tried while the block lasts."""
-        callbacks = Callbacks(self.settings.model_copy(update=settings), self.url)
+        callbacks = Callbacks(self.settings.model_copy(update=settings), self.url, every_s)
         callbacks.start()
         try:
             yield
@@ -268,18 +275,23 @@ def test_given_secrets_that_are_changed_then_receivers_with_either_can_verify(po
     post.end("a")
     post.end("b", secret_id="other")
     post.end("c", secret_id="unknown")
+    post.end("mine", secret_id="main", owner="main")
+    post.end("theirs", secret_id="main", owner="other")
 
     with post.couriers():
-        post.until("a", Fate.DELIVERED)
-        post.until("b", Fate.DELIVERED)
-        post.until("c", Fate.DEAD)
+        for job_id in ("a", "b", "mine"):
+            post.until(job_id, Fate.DELIVERED)
+        for job_id in ("c", "theirs"):
+            post.until(job_id, Fate.DEAD)
 
     by_job = {json.loads(seen.body)["data"]["job_id"]: seen for seen in post.web.requests}
     assert read(by_job["a"], OLD) == read(by_job["a"], NEW)
     assert read(by_job["b"], OTHER)["data"]["job_id"] == "b"
     with pytest.raises(Exception, match="No matching signature"):
         read(by_job["b"], NEW)
-    assert [letter.code for letter in post.letters()] == ["callback_secret_unknown"]
+    letters = {letter.job_id: letter.code for letter in post.letters()}
+    assert letters == dict.fromkeys(("c", "theirs"), "callback_secret_unknown")
+    assert "theirs" not in by_job
 
 
 def test_given_all_that_was_done_then_no_secret_is_in_redis_in_logs_or_in_what_is_sent(
@@ -307,12 +319,12 @@ def test_given_all_that_was_done_then_no_secret_is_in_redis_in_logs_or_in_what_i
 
 
 def test_given_a_batch_then_its_end_is_told_once_with_its_counts(post: Post) -> None:
-    post.store.open_batch("b", Callback(url=post.web.url("/hook"), secret_id="main"), "web")
+    post.store.open_batch("b", Callback(url=post.web.url("/hook"), secret_id="main"), "main")
     post.store.create_many([job(f"{n}", batch_id="b") for n in range(3)])
     for n, state in enumerate([JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]):
         post.store.finish(ended(f"{n}", state))
     with post.couriers():
-        time.sleep(0.6)
+        time.sleep(0.2)
         assert post.web.hits() == 0
         post.store.close_batch("b")
         post.until("b", Fate.DELIVERED)
@@ -329,7 +341,7 @@ def test_given_a_receiver_that_never_accepts_then_a_dead_letter_is_kept_and_can_
     post: Post,
 ) -> None:
     post.web.routes["/hook"] = [Reply(500)]
-    post.end("a", matches=None)
+    post.end("a")
     with post.couriers(callback_scale=0.000_001):
         one = post.until("a", Fate.DEAD)
         assert one.tried == len(one.tries) == 10
@@ -346,6 +358,26 @@ def test_given_a_receiver_that_never_accepts_then_a_dead_letter_is_kept_and_can_
     assert (again.webhook_id, again.tried) == (one.webhook_id, 1)
     assert len({seen.body for seen in post.web.requests}) == 1
     assert len({seen.headers["webhook-id"] for seen in post.web.requests}) == 1
+
+
+def test_given_what_the_docs_say_by_hand_then_it_tells_genuine_requests_from_others(
+    post: Post,
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text()
+    (by_hand,) = re.findall(r"```python\n(import base64.*?)```", text, re.DOTALL)
+    said: dict[str, Any] = {}
+    exec(by_hand, said)
+    post.end("a")
+    with post.couriers():
+        wait_until(lambda: post.web.hits() == 1)
+    (seen,) = post.web.requests
+    headers = dict(seen.headers)
+    late = str(int(headers["webhook-timestamp"]) - 301)
+
+    assert all(said["genuine"](seen.body, headers, one) for one in (OLD, NEW))
+    assert not said["genuine"](seen.body, headers, OTHER)
+    assert not said["genuine"](seen.body + b" ", headers, NEW)
+    assert not said["genuine"](seen.body, headers | {"webhook-timestamp": late}, NEW)
 
 
 def test_given_many_results_for_one_receiver_then_they_are_told_of_one_after_the_other_at_once(
@@ -410,7 +442,7 @@ def test_given_nothing_that_is_due_then_couriers_cost_next_to_nothing(post: Post
         with redis.Redis.from_url(post.url) as client:
             return int(client.info("stats")["total_commands_processed"])
 
-    with post.couriers(callback_threads=8):
+    with post.couriers(LOOK_EVERY_S, callback_threads=8):
         time.sleep(0.3)
         before, began_s = calls(), time.monotonic()
         time.sleep(1.0)

@@ -20,12 +20,12 @@ from botocore.config import Config
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from producer.gateway import uploads
 from producer.gateway.app import create_app
 from producer.gateway.keys import new_key, write
 from producer.gateway.problems import Problem
 from producer.gateway.settings import GatewaySettings
 from producer.gateway.upload_place import PART_BYTES, Place, StorageFailed, Writing
+from producer.gateway.uploading import Uploads
 from tests.house import PNG
 from tests.serving import serving
 from worker.embedded_s3 import S3Server
@@ -357,7 +357,7 @@ def test_given_200_mb_then_no_more_than_two_parts_are_held_at_a_time() -> None:
     size = 200_000_000
     sink = Sink()
     sink.hold.set()
-    taking = uploads.Uploads(GatewaySettings(max_upload_bytes=size), sink)
+    taking = Uploads(GatewaySettings(max_upload_bytes=size), sink)
     tracemalloc.start()
     try:
         told = asyncio.run(taking.take(request_of(of_size(size))))
@@ -375,7 +375,7 @@ def test_given_a_disk_that_is_full_then_the_problem_says_so_and_what_was_written
 ):
     sink = Sink(fails=True)
     sink.hold.set()
-    taking = uploads.Uploads(GatewaySettings(), sink)
+    taking = Uploads(GatewaySettings(), sink)
     with pytest.raises(Problem) as said:
         asyncio.run(taking.take(request_of(of_size(2 * PART_BYTES))))
     assert (said.value.status, said.value.code) == (503, "storage_unavailable")
@@ -385,7 +385,7 @@ def test_given_a_disk_that_is_full_then_the_problem_says_so_and_what_was_written
 
 def test_given_an_upload_that_is_cancelled_while_it_writes_then_it_is_undone_after_that() -> None:
     sink = Sink()
-    taking = uploads.Uploads(GatewaySettings(), sink)
+    taking = Uploads(GatewaySettings(), sink)
 
     async def cancelled() -> None:
         task = asyncio.create_task(taking.take(request_of(of_size(2 * PART_BYTES))))
@@ -405,7 +405,7 @@ def test_given_an_upload_that_is_cancelled_while_it_writes_then_it_is_undone_aft
 
 def test_given_a_slow_disk_then_its_time_is_not_the_senders() -> None:
     sink = Sink()
-    taking = uploads.Uploads(GatewaySettings(upload_timeout_s=0.2), sink)
+    taking = Uploads(GatewaySettings(upload_timeout_s=0.2), sink)
 
     async def late() -> None:
         task = asyncio.create_task(taking.take(request_of(of_size(2 * PART_BYTES))))

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from producer.callback import Callback
 from producer.contract import CaptionJob, JobState, utcnow
@@ -460,3 +462,57 @@ def test_the_id_of_a_callback_follows_from_its_event_and_holds_no_full_stop() ->
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
     assert not any("." in one for one in ids)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("create"), st.sampled_from("xyz"), st.sampled_from([None, "b", "c"])),
+    st.tuples(st.just("start"), st.sampled_from("xyzw"), st.sampled_from([1, 2])),
+    st.tuples(st.just("return"), st.sampled_from("xyzw"), st.sampled_from([1, 2])),
+    st.tuples(st.just("finish"), st.sampled_from("xyzw"), st.sampled_from([SUCCEEDED, FAILED])),
+    st.tuples(st.just("forget"), st.sampled_from("xyz"), st.sampled_from([None, "b", "c"])),
+    st.tuples(st.just("open"), st.sampled_from("bc"), st.none()),
+    st.tuples(st.just("close"), st.sampled_from("bc"), st.none()),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(STEPS, max_size=14))
+def test_whatever_happens_the_store_in_memory_and_the_one_in_redis_tell_the_same(
+    redis_server: Any, request: pytest.FixtureRequest, steps: list[tuple[str, str, Any]]
+) -> None:
+    memory, real = MemoryStore(), RedisStore(redis_server.url)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    for store in (memory, real):
+        for step, name, how in steps:
+            terms = Terms.of(job(name, callback=TOLD, batch_id="b"))  # of a plain client's job w
+            if step == "create":
+                store.create(job(name, callback=TOLD, batch_id=how))
+            elif step == "start":
+                store.start(name, "caption", how, "w", terms=terms)
+            elif step == "return":
+                store.return_delivery(name, how)
+            elif step == "finish":
+                store.finish(ended(name, how), terms=terms)
+            elif step == "forget":
+                store.forget(job(name, callback=TOLD, batch_id=how))
+            elif step == "open":
+                store.open_batch(name, TOLD)
+            else:
+                store.close_batch(name)
+    for batch_id in "bc":
+        found, expected = real.batch(batch_id), memory.batch(batch_id)
+        assert (found is None) == (expected is None)
+        if found and expected:
+            assert (found.total, found.counts) == (expected.total, expected.counts)
+            assert (found.closed, bool(found.finished_at)) == (
+                expected.closed,
+                bool(expected.finished_at),
+            )
+            assert sum(found.counts.values()) == found.total
+    listed = [[(one.job_id, one.state) for one in each.list().records] for each in (memory, real)]
+    assert listed[0] == listed[1]
+    told = told_of(memory, request)
+    assert sorted(told_of(real, request)) == sorted(told)
+    assert len(set(told)) == len(told)
+    real.close()

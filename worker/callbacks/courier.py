@@ -71,12 +71,11 @@ class Courier:
         told = claimed.told
         try:
             if self._secrets is None:
-                raise UnknownSecret(told.secret_id)
-            headers = self._secrets.headers(told.secret_id, told.webhook_id, at, text)
+                raise UnknownSecret("CALLBACK_SECRETS is not set")
+            headers = self._secrets.headers(told.secret_id, told.owner, told.webhook_id, at, text)
             posted = self._post(told.url, {"Content-Type": "application/json", **headers}, text)
-        except UnknownSecret:
-            unknown = ErrorCode.CALLBACK_SECRET_UNKNOWN
-            return Outcome(code=unknown), f"CALLBACK_SECRETS has no {told.secret_id!r}"
+        except UnknownSecret as exc:
+            return Outcome(code=ErrorCode.CALLBACK_SECRET_UNKNOWN), str(exc)
         except Fault as exc:
             return Outcome(code=exc.code), str(exc)
         return Outcome(posted.status, None, posted.retry_after_s), f"status {posted.status}"
@@ -217,6 +216,7 @@ def _letter(claimed: Claimed, text: bytes, step: Step, reason: str) -> dict[str,
         "webhook_id": told.webhook_id,
         "url": told.url,
         "secret_id": told.secret_id,
+        "owner": told.owner,
         "host": claimed.host,
         "body": text.decode(),
         **({"job_id": told.job_id} if told.job_id else {"batch_id": str(told.batch_id)}),

@@ -47,6 +47,8 @@ class Told(BaseModel):
     batch_id: str | None = None
     url: str
     secret_id: str
+    owner: str = ""
+    """Whose job or batch it is."""
     state: Fate
     created_at: datetime
     tried: int = 0

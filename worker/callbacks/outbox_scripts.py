@@ -92,7 +92,7 @@ if state == 'due' then
 else
     redis.call('HDEL', key, 'due_ms')
     redis.call('ZREM', due .. ':' .. about[2], webhook_id)
-    redis.call('PEXPIRE', key, callback_life)
+    redis.call('PEXPIRE', key, state == 'delivered' and ARGV[7] or callback_life)
     if string.find(record, prefix .. 'job:', 1, true) == 1
             and redis.call('PTTL', record) > tonumber(ARGV[7]) then
         redis.call('PEXPIRE', record, ARGV[7])

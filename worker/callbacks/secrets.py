@@ -13,11 +13,27 @@ from producer.callback import ID_PATTERN
 MIN_BYTES, MAX_BYTES = 24, 64
 """Of a secret, by the specification."""
 
+DEFAULT = "default"
+"""The secret of jobs that name none."""
+
 _PREFIX = "whsec_"
 
 
 class UnknownSecret(LookupError):  # noqa: N818 - it names the secret, not a fault
-    """No secret of this id is set here."""
+    """No secret of this id is set here for who asks; the text says which."""
+
+
+def may_sign(secret_id: str, owner: str) -> bool:
+    """Whether a secret signs for an owner of jobs: DEFAULT for everybody, others for who is called
+    so, or so up to a full stop. Jobs that nobody owns come from who has access to Redis itself.
+
+    Who could have any message signed by another's secret, and sent to a place of his own, could
+    forge messages to that other's receiver.
+
+    >>> [may_sign(one, "web") for one in ("default", "web", "web.2026", "webshop", "mail")]
+    [True, True, True, False, False]
+    """
+    return not owner or secret_id in (DEFAULT, owner) or secret_id.startswith(f"{owner}.")
 
 
 @dataclass(frozen=True)
@@ -59,17 +75,22 @@ class Secrets:
         """The ids, each as often as it has secrets; they are no secret."""
         return tuple(one for one, secrets in self._by_id.items() for _ in secrets)
 
-    def headers(self, secret_id: str, webhook_id: str, at: datetime, body: bytes) -> dict[str, str]:
+    def headers(
+        self, secret_id: str, owner: str, webhook_id: str, at: datetime, body: bytes
+    ) -> dict[str, str]:
         """The headers that tell a receiver whose message this is, and of when.
 
         Args:
+            owner: whose job it is; "" for one of nobody's.
             at: this moment, in UTC: each try has its own.
 
         Raises:
-            UnknownSecret: none of this id.
+            UnknownSecret: none of this id, or it is another's.
         """
         if not (secrets := self._by_id.get(secret_id)):
-            raise UnknownSecret(secret_id)
+            raise UnknownSecret(f"CALLBACK_SECRETS has no {secret_id!r}")
+        if not may_sign(secret_id, owner):
+            raise UnknownSecret(f"{secret_id!r} is no secret of {owner!r}")
         text = body.decode()
         return {
             "webhook-id": webhook_id,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from worker.callbacks.courier import Courier, Couriers
+from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers
 from worker.callbacks.outbox import Outbox
 from worker.fetch.netguard import parse_allow
 from worker.fetch.post import HttpPoster
@@ -31,7 +31,9 @@ def outbox_of(settings: "WorkerSettings", results_url: str) -> Outbox:
 class Callbacks:
     """All that a worker process needs to try callbacks: begun, and closed, with it."""
 
-    def __init__(self, settings: "WorkerSettings", results_url: str) -> None:
+    def __init__(
+        self, settings: "WorkerSettings", results_url: str, every_s: float = LOOK_EVERY_S
+    ) -> None:
         self._outbox = outbox_of(settings, results_url)
         self._poster = HttpPoster(
             settings.callback_timeout_s,
@@ -43,7 +45,9 @@ class Callbacks:
         courier = Courier(
             self._outbox, self._poster.post, settings.signers, scale=settings.callback_scale
         )
-        self._couriers = Couriers(self._outbox.claim, courier.deliver, settings.callback_threads)
+        self._couriers = Couriers(
+            self._outbox.claim, courier.deliver, settings.callback_threads, every_s
+        )
 
     def start(self) -> None:
         """Begin."""
