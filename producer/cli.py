@@ -191,8 +191,8 @@ find = app.command("search", epilog=search_command.EXAMPLES)(search_command.sear
 serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)
 offer_tools = app.command("mcp", epilog=MCP_EXAMPLES)(serve_tools)
 app.add_typer(index_commands.app, name="index")
-tail_results = app.command("tail", epilog=TAIL_EXAMPLES)(tail)
 app.add_typer(keys_command.app, name="keys")
+tail_results = app.command("tail", epilog=TAIL_EXAMPLES)(tail)
 
 
 @app.command(epilog=EXIT_CODES)

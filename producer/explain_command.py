@@ -73,6 +73,12 @@ def explain(
     raw: Annotated[
         bool, typer.Option("--raw", help="With -o: the maps of every layer and head as well.")
     ] = False,
+    inline: Annotated[
+        bool,
+        typer.Option(
+            "--inline", help="With --json: each word's map in base64 as well, and a small picture."
+        ),
+    ] = False,
     captions: CaptionFlags,
     mode: Mode = View.STRETCH,
     resolution: Resolution = None,
@@ -86,7 +92,9 @@ def explain(
     with exit_codes():
         settings = read_settings()
         sink = None if output is None else _folder(output)
-        how = ExplainOptions(method=method.value, sink=sink, raw=raw, pictures=sink is not None)
+        how = ExplainOptions(
+            method=method.value, sink=sink, raw=raw, pictures=sink is not None, inline=inline
+        )
         [uri] = uris([image], settings)
         seen: dict[str, Any] = {
             "mode": mode.value,

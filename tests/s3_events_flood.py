@@ -1,4 +1,4 @@
-"""Ten thousand uploads, told of twice and out of order, to a listener that is killed again and again:
+"""Ten thousand uploads, told of twice and in any order, to a listener that is killed ten times:
 
 python -m tests.s3_events_flood [--events 10000] [--duplicates 0.2] [--kills 10]
 

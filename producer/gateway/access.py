@@ -23,7 +23,7 @@ from producer.gateway.rate import Allowed, Bucket
 HEADERS = "captionq.headers"
 """In a request's scope: headers that its answer is to have besides."""
 
-RELOAD_S = 2.0
+RELOAD_S = 1.0
 """How often the keys file is looked at."""
 
 CHALLENGE = 'Bearer realm="captionq", Basic realm="captionq"'

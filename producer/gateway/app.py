@@ -58,7 +58,6 @@ def create_app(
     app.state.rules = Rules.of_settings(service.settings)
     problems.install(app)
     included = (
-        jobs.submitting,  # the busiest first
         jobs.router,
         events.router,
         batches.router,
@@ -72,6 +71,7 @@ def create_app(
     )
     for router in included:
         app.include_router(router)
+    app.router.routes.insert(0, jobs.DIRECT)
     describe(app, included, keys_needed=not service.access.open)
     if service.settings.origins:
         app.add_middleware(

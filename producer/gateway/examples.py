@@ -1,4 +1,4 @@
-"""Bodies as they are sent and answered, for OpenAPI. tests/unit/test_gateway_openapi.py reads each
+"""Bodies as they are sent and answered, for OpenAPI. tests/unit/test_gateway_parts.py reads each
 of them by its model."""
 
 from typing import Any

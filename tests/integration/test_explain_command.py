@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_given_texts_then_these_are_explained_as_json(house: House, file: str) -
     found = json.loads(ended.stdout)["explanations"]
     assert [one["text"] for one in found] == list(texts)
     assert [word["text"] for word in found[1]["words"]] == ["a", "star"]
+
+
+def test_given_inline_then_the_json_has_the_maps_and_a_picture(house: House, file: str) -> None:
+    ended = run(house, file, "--inline", "--json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    [found] = [caption["explanation"] for caption in result["captions"]]
+    rows, columns = found["map_grid"]
+    assert all(len(b64decode(word["map"])) == rows * columns for word in found["words"])
+    assert b64decode(result["preview"]["data"]).startswith(b"\xff\xd8\xff")
+    print(f"inline: {len(ended.stdout)} bytes")
 
 
 @pytest.mark.parametrize("output", ["../maps/of all", "s3://photos/maps/of%20all"])

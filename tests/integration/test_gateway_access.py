@@ -88,7 +88,7 @@ def test_a_keys_file_that_is_damaged_changes_nothing(
     whole = keys_file.read_text()
 
     keys_file.write_text("{")
-    time.sleep(2.5)
+    time.sleep(2)
 
     assert status(gateway, "GET", "/v1/jobs", key) == 200
     assert "The API keys stay as they were" in gateway.log.read_text()

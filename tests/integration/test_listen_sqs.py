@@ -1,4 +1,4 @@
-"""Queues of SQS, listened to: moto's server, a real Redis, the listener in this process or its own."""
+"""Queues of SQS, listened to: moto's server, a real Redis, a listener here or in a process."""
 
 import asyncio
 import json

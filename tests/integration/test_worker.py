@@ -24,8 +24,11 @@ from standardwebhooks import Webhook
 from producer import CaptionJob, Client, ErrorCode, JobState, MatchJob
 from producer.callback import Callback
 from producer.contract import utcnow
+from producer.event_rules import Rules
 from producer.queues import DEFAULT_QUEUE
 from producer.redis_store import RedisStore
+from producer.s3_events import parse
+from tests.event_shapes import SHAPES, Happened
 from tests.house import PNG, SCENE, WHSEC, House, picture
 from tests.servers import Reply
 from worker import demo
@@ -73,6 +76,22 @@ def test_given_an_image_anywhere_when_it_is_captioned_the_words_are_right(
     assert (result.model.id, result.model.dtype) == ("bundled", "float32")
     assert result.timings.batch_size >= 1
     assert result.timings.queue_ms >= 0
+
+
+@pytest.mark.parametrize("shape", ["aws", "eventbridge", "minio", "ceph"])
+def test_given_an_event_on_an_object_with_any_key_then_that_very_object_is_captioned(
+    shape: str, house: House
+) -> None:
+    data, scene = picture(7)
+    key = f"in/{shape} b+ü%41#x?y=z&.png"
+    (house.bucket / "in").mkdir(exist_ok=True)
+    (house.bucket / key).write_bytes(data)
+    (event,) = parse(SHAPES[shape](Happened("photos", key)))
+    (job,) = Rules.of().jobs(event)
+
+    (caption,) = wait(job, house.client).raise_for_state().captions
+
+    assert caption.text == scene.caption
 
 
 def test_given_a_true_and_a_false_text_the_match_tells_them_apart(house: House) -> None:
