@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from producer.contract import ImageJob
-from producer.event_memory import EventMemory, Sighting
+from producer.event_memory import Remembers, Sighting
 from producer.event_rules import Event, NoReference, Rules
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Intake:
     def __init__(
         self,
         rules: Rules,
-        memory: EventMemory,
+        memory: Remembers,
         submit: Callable[[Sequence[ImageJob]], Awaitable[object]],
         *,
         prepare: Prepare | None = None,

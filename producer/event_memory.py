@@ -12,7 +12,7 @@ jobs have the same ids, and are one with those that were sent.
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import redis.asyncio
 
@@ -62,6 +62,16 @@ class Sighting(StrEnum):
     """It has been seen to."""
     STALE = "stale"
     """A later event of the same key has come: what this one tells of is no more."""
+
+
+class Remembers(Protocol):
+    """What an intake needs of a memory of events; see `EventMemory`."""
+
+    async def see(self, events: Sequence[Event]) -> list[Sighting]:
+        """What these events are, beside those that came before."""
+
+    async def told(self, events: Sequence[Event]) -> None:
+        """Note that these have been seen to."""
 
 
 class EventMemory:

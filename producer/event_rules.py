@@ -150,7 +150,9 @@ class Rule(BaseModel):
                 or event.key.lower().endswith(tuple(one.lower() for one in self.suffixes))
             )
             and (
-                event.size is None or self.min_bytes <= event.size <= (self.max_bytes or event.size)
+                event.size is None
+                or event.kind == "removed"  # of which Ceph says 0
+                or self.min_bytes <= event.size <= (self.max_bytes or event.size)
             )
         )
 

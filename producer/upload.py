@@ -120,7 +120,8 @@ def aws_client(
         import boto3
         from botocore.config import Config
     except ModuleNotFoundError as exc:
-        raise UploadFailed(f"{purpose} needs boto3: pip install 'captionq[manifests]'") from exc
+        extra = "listen" if service == "sqs" else "manifests"
+        raise UploadFailed(f"{purpose} needs boto3: pip install 'captionq[{extra}]'") from exc
     config = Config(
         connect_timeout=5,
         read_timeout=read_timeout,

@@ -8,10 +8,11 @@ from pydantic import BaseModel, Field
 
 from producer.contract import ImageJob, utcnow
 from producer.event_intake import Intake, Taken
-from producer.event_memory import EventMemory
-from producer.event_rules import Rules
+from producer.event_memory import EventMemory, Sighting
+from producer.event_rules import Event, Rules
 from producer.gateway.access import CHALLENGE
 from producer.gateway.fetching import FetchFailed, fetch
+from producer.gateway.gathering import Gathering
 from producer.gateway.problems import RETRY_AFTER_S, Code, Problem
 from producer.gateway.service import Service
 from producer.gateway.sns import (
@@ -25,7 +26,7 @@ from producer.gateway.sns import (
 )
 from producer.index.removal import remover
 from producer.s3_events import UnknownEvent, parse
-from producer.submission import prepared
+from producer.submission import BATCH, prepared
 
 log = logging.getLogger("captionq.gateway")
 
@@ -43,6 +44,26 @@ class Heard(BaseModel):
     repeated_message: bool = Field(False, description="This message of SNS has been seen to before")
 
 
+class Gathered:
+    """A memory of events that many requests ask at the same time, in few round trips."""
+
+    def __init__(self, memory: EventMemory) -> None:
+        async def tell(events: list[Event]) -> list[None]:
+            await memory.told(events)
+            return [None] * len(events)
+
+        self._seeing: Gathering[Event, Sighting] = Gathering(memory.see, BATCH)
+        self._telling: Gathering[Event, None] = Gathering(tell, BATCH)
+
+    async def see(self, events: Sequence[Event]) -> list[Sighting]:
+        """See `EventMemory.see`."""
+        return await asyncio.gather(*map(self._seeing.ask, events))
+
+    async def told(self, events: Sequence[Event]) -> None:
+        """See `EventMemory.told`."""
+        await asyncio.gather(*map(self._telling.ask, events))
+
+
 class Hearing:
     """What the route needs beside the service; `app.state.hearing`.
 
@@ -57,6 +78,7 @@ class Hearing:
         self._memory = EventMemory(
             service.store.redis, service.settings.events_memory_s, service.store.ledger.prefix
         )
+        self._gathered = Gathered(self._memory)
         self._remove = remover(service.settings)
         self.fetch = fetch
         self.verifier = Verifier(lambda url: self.fetch(url))
@@ -80,7 +102,7 @@ class Hearing:
             ready = [prepared(job, keys) for job in owned]
             await asyncio.gather(*(self._service.submitter.ask(job) for job in ready))
 
-        intake = Intake(self._rules, self._memory, submit, remove=self._remove)
+        intake = Intake(self._rules, self._gathered, submit, remove=self._remove)
         try:
             return _told(await intake.take(events))
         except OSError as exc:
@@ -93,7 +115,7 @@ class Hearing:
         """See to a message of SNS.
 
         Raises:
-            Problem: event_unknown, topic_not_allowed, signature_missing, signature_invalid,
+            Problem: event_unknown, topic_not_allowed, signature_missing, signature_wrong,
                 message_replayed, sns_unavailable.
             BrokerUnavailable: it has to come again.
         """
@@ -105,7 +127,7 @@ class Hearing:
             log.warning("A message of a topic that is not on SNS_TOPICS was refused")
             raise Problem(Code.TOPIC_NOT_ALLOWED)
         await self._verified(message)
-        if await self._memory.heard(message.message_id):
+        if await self._service.ask(self._memory.heard(message.message_id)):
             return Heard(jobs=0, events={}, repeated_message=True)
         if message.type == "SubscriptionConfirmation":
             heard = await self._confirmed(message)
@@ -114,7 +136,8 @@ class Hearing:
             heard = Heard(jobs=0, events={})
         else:
             heard = await self.take(message.message.encode(errors="replace"), None)
-        await self._memory.hear(message.message_id, self.settings.sns_max_age_s)
+        noted = self._memory.hear(message.message_id, self.settings.sns_max_age_s)
+        await self._service.ask(noted)
         return heard
 
     async def _verified(self, message: SnsMessage) -> None:

@@ -1,5 +1,6 @@
 """The hook over HTTP: each source as it sends, each refusal as it is documented."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -201,6 +202,13 @@ async def test_given_a_signed_message_of_sns_then_it_is_a_job(version: str, door
     assert door.fetched == [CERTIFICATE]
 
 
+async def test_given_raw_delivery_of_sns_then_it_needs_a_key(door: Door) -> None:
+    raw = {"x-amz-sns-message-type": "Notification", "x-amz-sns-rawdelivery": "true"}
+
+    assert is_problem(await door.post(SHAPES["aws"](CAT), None, **raw), 401, "key_invalid")
+    assert (await door.post(SHAPES["aws"](CAT), **raw)).json()["jobs"] == 1
+
+
 async def test_given_an_event_of_eventbridge_by_sns_then_it_is_a_job(door: Door) -> None:
     answer = await door.sns(signed(message(SHAPES["eventbridge"](CAT))))
 
@@ -366,3 +374,14 @@ async def test_a_get_is_bounded_in_size_and_status_and_follows_nothing() -> None
                 await fetch(server.url(path))
     with pytest.raises(FetchFailed):
         await fetch("http://127.0.0.1:1/")
+
+
+async def test_given_many_senders_at_once_then_each_is_answered_and_each_object_is_one_job(
+    door: Door,
+) -> None:
+    each = [Happened(key=f"in/{n % 150}.jpg", version="v") for n in range(300)]
+
+    answers = await asyncio.gather(*(door.post(SHAPES["minio"](one)) for one in each))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(door.jobs) == 150

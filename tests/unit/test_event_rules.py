@@ -62,6 +62,14 @@ def test_given_an_empty_object_then_it_is_no_image(size: int | None, jobs: int) 
     assert len(Rules.of().jobs(event)) == jobs
 
 
+@pytest.mark.parametrize("size", [None, 0, 5])
+def test_given_an_object_that_went_then_its_size_is_no_matter(size: int | None) -> None:
+    event = ObjectEvent("ceph", "removed", "photos", "cat.jpg", size=size)
+
+    assert Rule(min_bytes=10).takes(event)
+    assert not Rule(prefix="in/").takes(event)
+
+
 def test_given_several_rules_then_each_that_an_object_passes_has_a_job_of_its_own() -> None:
     rules = Rules.of(
         [
