@@ -15,7 +15,7 @@ from producer.embedded import RedisServer
 from producer.gateway.protocol import MAX_HEAD_BYTES
 from tests.gateway_process import JOB, GatewayProcess
 
-HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 MOST = 65_536
 
 
@@ -129,7 +129,7 @@ def test_a_head_that_drips_is_given_up_all_the_same(wire: socket.socket) -> None
 
 
 def test_a_connection_that_sends_nothing_more_is_closed(wire: socket.socket) -> None:
-    wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer(wire)[0] == 200
 
     wire.sendall(b"\r\n")
