@@ -1,4 +1,4 @@
-# make demo | test | parity | check | bench | chaos | fuzz | train-bundled | calibrate-bundled |
+# make demo | page | test | parity | check | bench | chaos | fuzz | train-bundled | calibrate-bundled |
 # train-pack | learning-curve: each sets up what it needs, once.
 
 # The first that runs and fits: a command of pyenv or conda may be there and start nothing.
@@ -18,7 +18,7 @@ STEPS ?= 600
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test parity check format bench chaos fuzz train-bundled calibrate-bundled pack train-pack \
+.PHONY: help setup demo page test parity check format bench chaos fuzz train-bundled calibrate-bundled pack train-pack \
 	learning-curve clean
 
 help: ## Say what there is
@@ -36,6 +36,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https://..." for your own)
 	$(BIN)/captionq-worker demo $(IMAGES)
+
+page: $(READY) ## The same, and then a page to drop pictures on, until Ctrl-C
+	$(BIN)/captionq-worker demo --serve $(IMAGES)
 
 # Four processes on two cores: tests of real processes wait more than they compute.
 test: $(READY) ## All tests

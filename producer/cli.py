@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from producer import contract, keys_command
+from producer.agents.command import MCP_EXAMPLES, serve_tools
 from producer.client import Client
 from producer.contract import CaptionJob, EmbedJob, Job, JobResult, JobState, MatchJob, RankJob
 from producer.errors import BrokerUnavailable, UnknownJob
@@ -188,6 +189,7 @@ listen_for = app.command("listen", epilog=LISTEN_EXAMPLES)(listen)
 explain_words = app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain)
 find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
 serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)
+offer_tools = app.command("mcp", epilog=MCP_EXAMPLES)(serve_tools)
 app.add_typer(index_commands.app, name="index")
 app.add_typer(keys_command.app, name="keys")
 tail_results = app.command("tail", epilog=TAIL_EXAMPLES)(tail)

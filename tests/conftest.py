@@ -25,6 +25,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARING_A_HOUSE = (
+    "test_agent_tools.py",
+    "test_clients.py",
     "test_worker.py",
     "test_readme.py",
     "test_flower.py",

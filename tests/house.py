@@ -2,6 +2,7 @@
 
 import base64
 import random
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ WHSEC = "whsec_" + base64.b64encode(b"a secret of the house, of 32 byte").decode
 @dataclass(frozen=True)
 class House:
     """`files` is what the worker may read by file://, `bucket` the folder of s3://photos. It may
-    write to `maps` and s3://photos/maps/."""
+    write to `maps` and s3://photos/maps/, and send callbacks to `hook_port`, where nobody listens
+    yet."""
 
     broker: RedisServer
     web: ScriptedHttp
@@ -41,6 +43,7 @@ class House:
     environment: dict[str, str]
     worker: WorkerProcess
     client: Client
+    hook_port: int
 
 
 @contextmanager
@@ -51,6 +54,8 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
     files.mkdir()
     maps.mkdir()
     bucket.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        hook_port: int = free.getsockname()[1]
     routes = {
         "/ok.png": [Reply(200, PNG)],
         "/busy.png": [Reply(503), Reply(503), Reply(200, PNG)],
@@ -70,7 +75,7 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
             "CAPTIONQ_S3_ENDPOINT_URL": s3.endpoint_url,
             "CAPTIONQ_SINK_ALLOW": f"{maps.as_uri()}/,s3://photos/maps/",
             "CAPTIONQ_CALLBACK_SECRETS": f"default:{WHSEC}",
-            "CAPTIONQ_CALLBACK_ALLOW": f"127.0.0.1/32:{web.port}",
+            "CAPTIONQ_CALLBACK_ALLOW": f"127.0.0.1/32:{web.port},127.0.0.1/32:{hook_port}",
             "CAPTIONQ_CALLBACK_HTTP": "true",
             "CAPTIONQ_MAX_BATCH": "8",
             "AWS_ACCESS_KEY_ID": s3.access_key,
@@ -82,4 +87,4 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
             WorkerProcess(folder / "worker.log", environment) as worker,
             Client(broker.url) as client,
         ):
-            yield House(broker, web, files, maps, bucket, environment, worker, client)
+            yield House(broker, web, files, maps, bucket, environment, worker, client, hook_port)

@@ -5,6 +5,8 @@ import math
 import random
 from functools import lru_cache
 
+import numpy as np
+
 from producer.contract import Caption, Embedding, Encoding, Match, ModelFacts
 
 MODEL = ModelFacts(id="stand-in", revision="1", dtype="float32")
@@ -14,9 +16,8 @@ SIZE = 256
 @lru_cache(100_000)
 def vector(words: str, size: int = SIZE) -> tuple[float, ...]:
     """A unit vector."""
-    values = [byte - 127.5 for byte in hashlib.shake_128(words.encode()).digest(size)]
-    length = math.hypot(*values)
-    return tuple([one / length for one in values])
+    values = np.frombuffer(hashlib.shake_128(words.encode()).digest(size), np.uint8) - 127.5
+    return tuple((values / np.linalg.norm(values)).tolist())
 
 
 def embedding(words: str, encoding: Encoding = "list", revision: str = "1") -> Embedding:

@@ -3,19 +3,23 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.fork_server import fork_server
+
 READY_TIMEOUT_S = 90
+IMPORTED = ("worker.house", "worker.blip.engine", "celery.bin.celery", "kombu.transport.redis")
+"""What each worker imports before it reads a setting."""
 
 
 class WorkerProcess:
     """`celery -A worker.app worker -P threads` with these settings; its log is a file.
 
-    Waits until it takes work, unless `ready` is False. Leaving the block ends the process.
+    Without mingle, a second in which workers tell each other what was revoked. Waits until it takes
+    work, unless `ready` is False. Leaving the block ends the process.
     """
 
     def __init__(
@@ -29,14 +33,14 @@ class WorkerProcess:
         self._log = log
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONQ_")}
         models = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "bundled"}
-        command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker", "-P", pool]
+        command = ["celery", "-A", "worker.app", "worker", "-P", pool, "--without-mingle"]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [*command, "-n", f"{name}@localhost", "--loglevel", "INFO"],
+            self.process = fork_server(*IMPORTED).start(
+                *command, "-n", f"{name}@localhost", "--loglevel", "INFO",
                 env=clean | models | {"OMP_NUM_THREADS": "1"} | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-            )
+            )  # fmt: skip
         if ready:
             try:
                 self.wait_for_log(f"{name}@localhost ready.", READY_TIMEOUT_S)

@@ -164,11 +164,17 @@ def demo(
         list[str] | None, typer.Argument(help="Your own files or URLs; else drawn scenes.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Write the table as SVG as well.")] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Then stay up, with a page to drop pictures on, until Ctrl-C."
+        ),
+    ] = False,
 ) -> None:
     """The main job, end to end, on this machine: broker, S3, HTTP and a worker are all real."""
     from worker import demo as demonstration
 
-    raise typer.Exit(demonstration.main(images or [], svg))
+    raise typer.Exit(demonstration.main(images or [], svg, serve=serve))
 
 
 @benches.command("engine", **PASSED_ON)

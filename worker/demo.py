@@ -29,6 +29,7 @@ from rich.table import Table
 from producer.client import Client, JobHandle
 from producer.contract import CaptionJob, ErrorCode, JobResult, JobState, MatchJob, public_uri
 from producer.embedded import RedisServer
+from worker.demo_page import page, until_interrupted
 from worker.embedded_s3 import S3Server
 from worker.settings import BUNDLED
 from worker.training import scenes
@@ -58,8 +59,11 @@ class Shown(NamedTuple):
     match: JobResult | None
 
 
-def main(images: list[str], svg: Path | None = None, seed: int | None = None) -> int:
-    """Run the demo on the user's images, or on drawn scenes; returns the exit status.
+def main(
+    images: list[str], svg: Path | None = None, seed: int | None = None, serve: bool = False
+) -> int:
+    """Run the demo on the user's images, or on drawn scenes; returns the exit status. With `serve`
+    everything stays up beside a page, until it is interrupted.
 
     The status is 0 when every job ended as expected: the damaged file with image_corrupt, all
     others with a result.
@@ -94,18 +98,26 @@ def main(images: list[str], svg: Path | None = None, seed: int | None = None) ->
         stack.enter_context(_worker(environment, folder / "worker.log"))
         client = stack.enter_context(Client(redis.url))
         shown = _run_jobs(client, pictures, console)
-    if not images and not os.environ.get("CAPTIONQ_CAPTION_MODEL"):
-        console.print(
-            "[dim]The model is the small one that comes with captionq: it knows drawn scenes, "
-            "not photographs.\nCAPTIONQ_CAPTION_MODEL=Salesforce/blip-image-captioning-base "
-            "CAPTIONQ_MATCH_MODEL=Salesforce/blip-itm-base-coco change that.[/dim]"
-        )
-    console.print(_table(shown))
-    results = [result for row in shown for result in (row.caption, row.match) if result]
-    console.print(summary(results), highlight=False)
-    if svg:
-        picture = console.export_svg(title="make demo")
-        svg.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))
+        if not images and not os.environ.get("CAPTIONQ_CAPTION_MODEL"):
+            console.print(
+                "[dim]The model is the small one that comes with captionq: it knows drawn scenes, "
+                "not photographs.\nCAPTIONQ_CAPTION_MODEL=Salesforce/blip-image-captioning-base "
+                "CAPTIONQ_MATCH_MODEL=Salesforce/blip-itm-base-coco change that.[/dim]"
+            )
+        console.print(_table(shown))
+        results = [result for row in shown for result in (row.caption, row.match) if result]
+        console.print(summary(results), highlight=False)
+        if svg:
+            picture = console.export_svg(title="make demo")
+            svg.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))
+        if serve:
+            served = page(os.environ | environment, files, folder / "gateway.log")
+            url = stack.enter_context(served)
+            console.print(
+                f"page: {url}  Drop a picture on it, or paste an address; Ctrl-C ends.",
+                highlight=False,
+            )
+            until_interrupted()
     return 0 if all(map(_as_expected, shown)) else 1
 
 

@@ -7,11 +7,16 @@ const OPACITY = [0.5, 0.82]; // of a map's least and its largest share: what was
 const DIMMED = 0.8; // what the model was not shown
 const LONGEST = 640; // of the canvas: marks are drawn on it
 
+// A colour for each value of a map's bytes, as RGBA.
 const COLOURS = Array.from({ length: 256 }, (_, value) => {
   const at = (value / 255) * (STOPS.length - 1);
   const low = Math.min(STOPS.length - 2, Math.floor(at));
-  return STOPS[low].map((part, band) => part + (STOPS[low + 1][band] - part) * (at - low));
+  const mixed = STOPS[low].map((part, band) => part + (STOPS[low + 1][band] - part) * (at - low));
+  return [...mixed, 255 * OPACITY[0] + value * (OPACITY[1] - OPACITY[0])];
 });
+// The same as a canvas has them: four bytes each.
+const PIXELS = new Uint32Array(Uint8ClampedArray.from(COLOURS.flat()).buffer);
+const DARK = new Uint32Array(Uint8ClampedArray.of(0, 0, 0, 255 * DIMMED).buffer)[0];
 
 export const decode = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
@@ -47,23 +52,17 @@ export function paint(canvas, size, found, word) {
   const down = places(canvas.height, size[1], top, bottom, rows);
   const pen = canvas.getContext("2d");
   const picture = pen.createImageData(canvas.width, canvas.height);
-  const pixels = picture.data;
+  const pixels = new Uint32Array(picture.data.buffer);
   let to = 0;
   for (const row of down) {
+    if (!row) { pixels.fill(DARK, to, to += across.length); continue; }
+    const [upper, lower, share] = [row[0] * columns, row[1] * columns, row[2]];
     for (const column of across) {
-      if (row && column) {
-        const [upper, lower, share] = row;
-        const [before, after, part] = column;
-        const high = values[upper * columns + before] * (1 - part) + values[upper * columns + after] * part;
-        const low = values[lower * columns + before] * (1 - part) + values[lower * columns + after] * part;
-        const value = high * (1 - share) + low * share;
-        const colour = COLOURS[Math.round(value)];
-        [pixels[to], pixels[to + 1], pixels[to + 2]] = colour;
-        pixels[to + 3] = 255 * OPACITY[0] + value * (OPACITY[1] - OPACITY[0]);
-      } else {
-        pixels[to + 3] = 255 * DIMMED;
-      }
-      to += 4;
+      if (!column) { pixels[to++] = DARK; continue; }
+      const before = column[0], after = column[1], part = column[2];
+      const high = values[upper + before] * (1 - part) + values[upper + after] * part;
+      const low = values[lower + before] * (1 - part) + values[lower + after] * part;
+      pixels[to++] = PIXELS[Math.round(high * (1 - share) + low * share)];
     }
   }
   pen.putImageData(picture, 0, 0);

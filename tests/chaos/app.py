@@ -8,8 +8,7 @@ What it does besides is said by environment variables:
     CHAOS_LEDGER_URL  where deliveries and runs are noted (tests/chaos/ledger.py); none: nowhere
     CHAOS_NEWER       this worker knows the next version of the contract
     CHAOS_TRANSPORT   "stock": kombu's own Redis transport in place of the worker's
-    CHAOS_KILL_AT     the process kills itself at this point (tests/chaos/killpoints.py) ...
-    CHAOS_KILL_NTH    ... when it passes it for the n-th time
+    CHAOS_KILL_PLAN   a file that may say where the process kills itself (tests/chaos/killpoints.py)
     CHAOS_STUCK_S     how long what is stuck stays so
 """
 
@@ -18,6 +17,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 if os.environ.get("CHAOS_NEWER"):
@@ -161,5 +161,5 @@ Decoder.decode = _fated_decode  # type: ignore[method-assign]
 Pipeline.run = _fated_run  # type: ignore[method-assign]
 if os.environ.get("CHAOS_TRANSPORT") == "stock":
     _stock_transport()
-if point := os.environ.get("CHAOS_KILL_AT"):
-    killpoints.arm(point, int(os.environ.get("CHAOS_KILL_NTH", "1")))
+if plan := os.environ.get("CHAOS_KILL_PLAN"):
+    killpoints.arm(Path(plan))

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from celery import Task
@@ -41,32 +42,45 @@ STEPS = {
 POINTS = [f"{step}:{side}" for step in STEPS for side in ("before", "after")]
 
 
-def arm(point: str, nth: int) -> None:
-    """Let this process kill itself when it passes a point of POINTS for the n-th time.
+def arm(plan: Path) -> None:
+    """Let this process kill itself at the point of POINTS that `plan` names, when it passes it for
+    the n-th time since: `POINT N`, or nothing as long as there is no such file."""
+    for name in STEPS:
+        _watch(name, _Fuse(plan))
 
-    Raises:
-        ValueError: there is no such point.
-    """
-    name, _, side = point.partition(":")
-    if point not in POINTS:
-        raise ValueError(f"{point} is none of {', '.join(POINTS)}")
+
+class _Fuse:
+    """The kill that is planned for one step; safe to share between threads."""
+
+    def __init__(self, plan: Path) -> None:
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._read = ""
+        self._left = 0
+
+    def passed(self, point: str) -> None:
+        with self._lock:
+            words = self._plan.read_text() if self._plan.exists() else ""
+            if words != self._read:
+                self._read, self._left = words, int(words.split()[1]) if words else 0
+            if not words.startswith(f"{point} "):
+                return
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(name: str, fuse: _Fuse) -> None:
     step = STEPS[name]
     original = getattr(step.owner, step.method)
-    lock, left = threading.Lock(), [nth]
-
-    def passed() -> None:
-        with lock:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         counts = step.counts(*args, **kwargs)
-        if counts and side == "before":
-            passed()
+        if counts:
+            fuse.passed(f"{name}:before")
         answer = original(*args, **kwargs)
-        if counts and side == "after":
-            passed()
+        if counts:
+            fuse.passed(f"{name}:after")
         return answer
 
     setattr(step.owner, step.method, wrapped)

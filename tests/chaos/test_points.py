@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,9 @@ VISIBILITY_S = 2.0
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One worker, which dies where the file `plan` says."""
     folder = tmp_path_factory.mktemp("points")
-    settings = {"CAPTIONQ_RECONCILE_EVERY_S": "0"}
+    settings = {"CAPTIONQ_RECONCILE_EVERY_S": "0", "CHAOS_KILL_PLAN": str(folder / "plan")}
     with World(
         folder, workers=1, fsync="always", visibility_s=VISIBILITY_S, settings=settings, threads=4
     ) as world:
@@ -31,6 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_given_a_worker_killed_between_two_steps_then_every_job_ends_once(
     world: World, point: str
 ) -> None:
+    """The worker that takes up what the killed one left is the next one to be killed."""
     (worker,) = world.workers
     errands = [
         Errand(f"{point.replace(':', '-')}-{n}", Fate(kind, 5), source, Sender.CLIENT)
@@ -38,21 +41,19 @@ def test_given_a_worker_killed_between_two_steps_then_every_job_ends_once(
             [(Kind.NORMAL, Source.FILE)] * 9 + [(Kind.BUSY, Source.HTTP)]
         )
     ]
+    plan = Path(worker.environment["CHAOS_KILL_PLAN"])
     world.ledger.news()
     receiver = Receiver(world.redis.url)
     time.sleep(0.3)
-    with Client(world.redis.url) as client:
-        client.submit_many([one.job(world.places) for one in errands])
-    worker.environment |= {
-        "CHAOS_KILL_AT": point,
-        "CHAOS_KILL_NTH": "1" if "retry" in point else "3",
-    }
-    worker.start()
-    assert worker.process is not None
-    assert worker.process.wait(30) == -9, "it did not come to this point"
-    del worker.environment["CHAOS_KILL_AT"]
-    worker.start()
     try:
+        plan.write_text(f"{point} {1 if 'retry' in point else 3}")
+        with Client(world.redis.url) as client:
+            client.submit_many([one.job(world.places) for one in errands])
+        worker.look_after()
+        assert worker.process is not None
+        assert worker.process.wait(30) == -9, "it did not come to this point"
+        plan.unlink()
+        worker.look_after()
         ids = [one.job_id for one in errands]
         until_s = time.monotonic() + 30
         ends = {}
@@ -62,12 +63,12 @@ def test_given_a_worker_killed_between_two_steps_then_every_job_ends_once(
             time.sleep(0.05)
             ends = ends_of(world.redis.url, ids)
     finally:
-        worker.process.kill()
-        worker.process.wait()
+        plan.unlink(missing_ok=True)
         receiver.close()
     assert ends == dict.fromkeys(ids, "succeeded")
     assert left_in(world.redis.url) == 0
     assert receiver.received == Counter(ids)
     events = world.ledger.news()
+    assert worker.pid in {e.pid for e in events}, "the next one has taken up what was left"
     runs = [(e.job_id, e.attempt) for e in events if e.kind is Noted.BEGUN]
     assert len(runs) - len(set(runs)) <= 4, "no more run again than were in flight"

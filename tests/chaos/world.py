@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,11 +15,13 @@ from tests.chaos.fates import Kind, Source
 from tests.chaos.ledger import Ledger
 from tests.chaos.power import Tail
 from tests.chaos.proxy import Proxy
+from tests.fork_server import ForkedProcess, fork_server
 from tests.house import PNG
 from tests.servers import Reply, ScriptedHttp, Seen
 from worker.embedded_s3 import S3Server
 
-ROOT = Path(__file__).parents[2]
+IMPORTED = ("tests.chaos.absent", "worker.house", "celery.bin.celery", "kombu.transport.redis")
+"""What workers import before they read a setting."""
 
 STAGES_S = {"FETCH_TIMEOUT": 5, "DECODE_TIMEOUT": 2, "INFER_TIMEOUT": 10, "STORE_PATIENCE": 10}
 """Deadlines of the workers, short, so that what hangs is seen to."""
@@ -49,7 +49,7 @@ class Worker:
         self._command = command
         self._log = (folder / f"{name}.log").open("ab")
         self.environment: dict[str, str] = {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ForkedProcess | None = None
         self.started_s = 0.0
         self.born: dict[int, float] = {}
         """When each began (CLOCK_MONOTONIC), by pid."""
@@ -65,10 +65,10 @@ class Worker:
     def start(self) -> None:
         """A fresh process; the one before has ended."""
         self.started_s = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tests.chaos.app", "worker", *self._command],
+        newer = "CHAOS_NEWER" in self.environment  # it makes the contract anew, as it imports it
+        self.process = fork_server(*(() if newer else IMPORTED)).start(
+            *("celery", "-A", "tests.chaos.app", "worker", *self._command),
             env=os.environ | self.environment,
-            cwd=ROOT,
             stdout=self._log,
             stderr=self._log,
         )

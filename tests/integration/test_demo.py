@@ -1,12 +1,16 @@
 """The demo, as `make demo` runs it."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
+
+from tests.house import PNG, SCENE
 
 
 def demo(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
@@ -48,3 +52,30 @@ def test_given_an_image_that_is_not_there_the_demo_says_so(tmp_path: Path) -> No
     done = demo("missing.png", cwd=tmp_path)
     assert done.returncode == 1
     assert "cannot read missing.png" in done.stderr
+
+
+def test_given_that_it_is_to_stay_up_then_a_page_captions_what_is_uploaded_until_ctrl_c(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.png").write_bytes(PNG)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONQ_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", "demo", "--serve", "mine.png"],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = next(line for line in iter(process.stdout.readline, "") if "page: " in line)
+        with httpx.Client(base_url=line.split()[1], timeout=60) as browser:
+            assert "<title>" in browser.get("/").text
+            kept = browser.post("/v1/uploads", files={"file": ("a.png", PNG)}).raise_for_status()
+            job = {"task": "caption", "image": kept.json()["image"]}
+            said = browser.post("/v1/jobs", json=job, headers={"Prefer": "wait=20"}).json()
+        assert said["result"]["captions"][0]["text"] == SCENE.caption
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert started_by_a_demo() == []

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from base64 import b64decode
 from pathlib import Path
 
 import pytest
 
+from tests.fork_server import captionq
 from tests.house import SCENE, House, picture
 
 
@@ -19,20 +19,12 @@ def file(house: House) -> str:
 
 
 def run(house: House, *words: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "producer.cli", "explain", *words],
-        env={
-            "CAPTIONQ_BROKER_URL": house.broker.url,
-            "PATH": "/usr/bin:/bin",
-            "HOME": "/nowhere",
-            "PYTHONPATH": str(Path.cwd()),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=at,
-    )
+    environment = {
+        "CAPTIONQ_BROKER_URL": house.broker.url,
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nowhere",
+    }
+    return captionq("explain", *words, env=environment, cwd=at or Path.cwd())
 
 
 def test_given_an_image_then_its_caption_is_printed_with_a_line_for_each_word(

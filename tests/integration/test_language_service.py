@@ -23,6 +23,7 @@ from producer import (
     MatchJob,
 )
 from producer.exits import JOB_FAILED
+from tests.fork_server import captionq
 from tests.house import PNG, SCENE, House, open_house, picture
 from tests.packs import write_caption_pack, write_match_pack
 from worker.blip.pack_card import Base
@@ -209,22 +210,20 @@ def test_given_images_in_several_languages_then_one_chunk_has_each_in_its_own(
 
 
 def shell(house: House, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | house.environment | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, env=environment, capture_output=True, text=True)
+    return captionq(*words, env=os.environ | house.environment)
 
 
 def test_given_the_command_line_then_it_takes_languages_adapters_and_styles(
     house: House, image: str
 ) -> None:
-    captionq = (sys.executable, "-m", "producer.cli")
     one = ("--language", "de", "--style", "alt_text")
-    submitted = shell(house, *captionq, "submit", image, *one, "--wait", "--json")
+    submitted = shell(house, "submit", image, *one, "--wait", "--json")
     assert json.loads(submitted.stdout)["captions"][0]["text"].startswith("Ein ")
-    ran = shell(house, *captionq, "caption", image, *one)
+    ran = shell(house, "caption", image, *one)
     assert json.loads(ran.stdout)["caption"].startswith("Ein ")
     table = house.files / "shop.csv"
     table.write_text(f"image,lang\n{image},fr\n{image},\n{image},nl\n")
-    mixed = shell(house, *captionq, "caption", str(table), "--language-column", "lang", "--ordered")
+    mixed = shell(house, "caption", str(table), "--language-column", "lang", "--ordered")
     rows = [json.loads(line) for line in mixed.stdout.splitlines()]
     assert [(row["language"], row["code"]) for row in rows] == [
         ("fr", None),
@@ -232,13 +231,13 @@ def test_given_the_command_line_then_it_takes_languages_adapters_and_styles(
         ("nl", "language_unavailable"),
     ]
     assert [row["caption"].split()[0] for row in rows[:2]] == ["un", "a"]
-    matched = shell(house, *captionq, "match", image, "--text", SCENE.caption, "--adapter", "shop")
+    matched = shell(house, "match", image, "--text", SCENE.caption, "--adapter", "shop")
     assert json.loads(matched.stdout)["state"] == "succeeded"
-    ranked = shell(house, *captionq, "rank", SCENE.caption, image, "--adapter", "shop", "--json")
+    ranked = shell(house, "rank", SCENE.caption, image, "--adapter", "shop", "--json")
     assert "+shop." in json.loads(ranked.stdout)["revision"]
-    explained = shell(house, *captionq, "explain", image, "--language", "fr")
+    explained = shell(house, "explain", image, "--language", "fr")
     assert explained.stdout.startswith("un ")
-    refused = shell(house, *captionq, "submit", image, "--language", "nl", "--wait")
+    refused = shell(house, "submit", image, "--language", "nl", "--wait")
     assert (refused.returncode, "language_unavailable" in refused.stdout) == (JOB_FAILED, True)
 
 

@@ -154,7 +154,7 @@ def test_given_100_000_images_then_ranking_them_takes_flat_memory(desk: Desk) ->
     desk.command = "rank"
     desk.pause_s = 0.0
     desk.work()
-    process = desk.start(TEXT, "in.parquet", "-k", "64", "--json")
+    process = desk.start_fresh(TEXT, "in.parquet", "-k", "64", "--json")
     samples: list[int] = []
     while process.poll() is None:
         samples.append(resident(process.pid))

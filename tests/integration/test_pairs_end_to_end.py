@@ -4,7 +4,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from producer.contract import Embedding
 from producer.ranking import rank
+from tests import fork_server
 from tests.house import House
 from worker.training import scenes
 
@@ -35,13 +35,8 @@ def photos(house: House) -> dict[str, str]:
 
 
 def captionq(house: House, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "producer.cli", *words],
-        cwd=house.files / "pairs",
-        env=os.environ | house.environment,
-        capture_output=True,
-        text=True,
-    )
+    environment = os.environ | house.environment
+    return fork_server.captionq(*words, cwd=house.files / "pairs", env=environment)
 
 
 def lines(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:

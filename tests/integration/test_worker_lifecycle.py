@@ -187,8 +187,8 @@ def test_given_a_job_longer_than_its_lease_it_runs_once_and_a_killed_workers_run
 ) -> None:
     """Leases last 2 s here; the default of 20 s makes it 22 s until a killed worker's job runs."""
     routes = {
-        "/long.png": [Reply(302, headers={"Location": "/longer.png"}, delay_s=3.5)],
-        "/longer.png": [Reply(200, png(), delay_s=3.5)],
+        "/long.png": [Reply(302, headers={"Location": "/longer.png"}, delay_s=2.5)],
+        "/longer.png": [Reply(200, png(), delay_s=2.5)],
         "/next.png": [Reply(200, png(), delay_s=2)],
     }
     with (
@@ -227,7 +227,7 @@ def test_given_a_job_longer_than_its_lease_it_runs_once_and_a_killed_workers_run
 def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each(
     tmp_path: Path,
 ) -> None:
-    """The results store is down for 10 s when results are published; then the broker restarts."""
+    """The results store is down for 5 s when results are published; then the broker restarts."""
     routes = {path: [Reply(200, png(), delay_s=2)] for path in ("/1.png", "/2.png", "/3.png")}
     with (
         RedisServer(tmp_path / "broker") as broker,
@@ -245,7 +245,7 @@ def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each
             while not (web.hits("/1.png") and web.hits("/2.png")):
                 time.sleep(0.01)
             results.stop()
-            outage = threading.Timer(10, results.restart)
+            outage = threading.Timer(5, results.restart)
             outage.start()
             worker.wait_for_log("the results store is away", 30)
             outage.join()

@@ -1,12 +1,18 @@
 """What the page says and does, as far as it needs no browser."""
 
 import re
+from base64 import b64decode
 from math import exp
 
+import numpy as np
 import pytest
 
 from producer.errors import ErrorCode
+from tests.explained import MODES, at, explained, grid_on
 from tests.node import PAGE, evaluated
+from worker.blip.geometry import Mode
+from worker.maps import words_explained
+from worker.pictures.mapping import mapping
 from worker.pictures.saying import where
 from worker.settings import WorkerSettings
 
@@ -148,3 +154,68 @@ def test_given_a_job_that_may_not_be_seen_then_that_is_told_at_once(status: int)
       catch (problem) { return [problem.status, problem.code, problem.title]; }
     """
     assert evaluated(code, status=status) == [status, "job_unknown", "No such job"]
+
+
+PAINTED = """
+  const { fit, paint } = await load('heatmap.js');
+  const canvas = { clientWidth: 0, getContext: () => pen };
+  let picture = null;
+  const marks = [];
+  const pen = {
+    createImageData: (width, height) => ({ data: new Uint8ClampedArray(4 * width * height) }),
+    putImageData: (made) => { picture = made.data; },
+    strokeRect: (...box) => marks.push(box),
+    arc: (...ring) => marks.push(ring),
+    beginPath() {},
+    stroke() {},
+  };
+  fit(canvas, ...size);
+  canvas.clientWidth = canvas.width;
+  return found.words.map((word) => {
+    marks.length = 0;
+    paint(canvas, size, found, word);
+    const data = Buffer.from(picture).toString('base64');
+    return [canvas.width, canvas.height, data, marks.slice(0, 2)];
+  });
+"""
+
+
+@pytest.mark.parametrize(("mode", "size"), MODES)
+def test_given_any_mode_then_a_map_is_painted_where_its_cells_are_and_what_was_cropped_is_dark(
+    mode: Mode, size: tuple[int, int]
+) -> None:
+    on = grid_on(*size, mode)
+    wide, high = mapping(on).cell
+    whole = [
+        (cell, extent)
+        for cell, extent in zip(np.ndindex(*on.grid), on.extents(), strict=True)
+        if extent is not None
+        and extent[2] - extent[0] > 0.99 * wide
+        and extent[3] - extent[1] > 0.99 * high
+    ]
+    some = whole[:: len(whole) // 4]
+    found = explained([f"w{n}" for n in range(len(some))], [at(on.grid, *c) for c, _ in some])
+    said = words_explained(found, found.text, on, None, 100_000)
+
+    painted = evaluated(PAINTED, found=said.model_dump(mode="json"), size=size)
+
+    left, top, right, bottom = said.map_box or (0, 0, 0, 0)
+    for (_, extent), (width, height, data, marks) in zip(some, painted, strict=True):
+        pixels = np.frombuffer(b64decode(data), np.uint8).reshape(height, width, 4)
+        scale = width / size[0]
+        x, y = ((extent[0] + extent[2]) / 2 * scale, (extent[1] + extent[3]) / 2 * scale)
+        assert pixels[int(y), int(x)] == pytest.approx([252, 255, 164, 0.82 * 255], abs=40)
+        away = np.hypot(*np.ogrid[-y : height - y, -x : width - x])
+        far = away > 1.5 * scale * np.hypot(wide, high)
+        inside = np.zeros((height, width), bool)
+        rows = slice(max(0, round(top * scale)), round(bottom * scale))
+        inside[rows, max(0, round(left * scale)) : round(right * scale)] = True
+        assert (pixels[far & inside] == [0, 0, 4, 128]).all(axis=1).mean() > 0.95
+        assert (mode == "crop") == (not inside.all())
+        if mode == "crop":
+            assert (pixels[~inside] == [0, 0, 0, 204]).all(axis=1).mean() > 0.98
+        (box_left, box_top, *_), ring = marks
+        assert ring[:2] == pytest.approx([x, y], abs=1)
+        assert (box_left, box_top) == pytest.approx(
+            (max(2, extent[0] * scale), max(2, extent[1] * scale)), abs=2
+        )

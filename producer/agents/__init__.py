@@ -1,0 +1,1 @@
+"""Captioning as tools for agents: the Model Context Protocol (extra `mcp`)."""
