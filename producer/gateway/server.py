@@ -1,5 +1,6 @@
 """The gateway as a process: where it listens, and how it ends."""
 
+import gc
 import resource
 import signal
 import socket
@@ -53,6 +54,8 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
         SystemExit: the port is taken, or the app does not start.
     """
     _many_files()
+    gc.collect()
+    gc.freeze()  # what lives as long as the process: else a full collection stops it for 0.1 s
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
