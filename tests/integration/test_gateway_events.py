@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -170,12 +171,21 @@ def test_a_job_is_followed_over_the_end_of_its_redis(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_ends_tells_its_streams_and_answers_who_waits(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "redis") as server:
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        ThreadPoolExecutor(1) as aside,
+    ):
         process = GatewayProcess(server.url, tmp_path / "log")
         with process.client() as client, following(client, submitted(client)) as events:
             assert next(events).name == "queued"
+            waiting = aside.submit(
+                httpx.post, f"{process.url}/v1/jobs", json=JOB, headers={"Prefer": "wait=30"}
+            )
+            while len(client.get("/v1/jobs").json()["jobs"]) < 2:
+                time.sleep(0.05)
             process.process.send_signal(signal.SIGTERM)
             assert [one.name for one in events] == ["leaving"]
+            assert waiting.result(10).status_code == 202
         assert process.stop() == 0
         assert "Traceback" not in process.log.read_text()
 
