@@ -253,7 +253,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         RedisServer(Path(folder) / "redis") as server,
-        GatewayProcess(server.url, Path(folder) / "log") as gateway,
+        GatewayProcess(server.url, Path(folder) / "log", fresh=True) as gateway,
         slow_worker(server.url),
     ):
         uvloop.run(measure(gateway, server.url, given.jobs, given.rate, given.streams))
