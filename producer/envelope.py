@@ -1,8 +1,10 @@
 """A job's message as Celery and kombu write it to Redis, without them: a tenth of the time.
 
 Only where the broker is the Redis that has the results store, so that a job is recorded and sent in
-one step. tests/integration/test_one_step.py holds this to what Celery writes: its task protocol 2 in
-kombu's Redis envelope, and the event `task-sent` that Flower hears.
+one step.
+
+tests/integration/test_one_step.py holds this to what Celery writes: its task protocol 2
+in kombu's Redis envelope, and the event `task-sent` that Flower hears.
 """
 
 import base64

@@ -308,7 +308,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 async def test_given_a_broker_that_is_away_then_the_sender_is_to_repeat_and_nothing_is_lost(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    async with opened(own_redis.url, tmp_path, submit_timeout_s=0.5) as door:
+    async with opened(own_redis.url, tmp_path, submit_timeout_s=2) as door:
         said = signed(message(records(aws(CAT))))
         own_redis.stop()
         for answer in (await door.post(SHAPES["minio"](CAT)), await door.sns(said)):

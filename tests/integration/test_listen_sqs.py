@@ -162,7 +162,7 @@ async def test_given_a_broker_that_is_away_then_messages_are_held_until_it_is_ba
 ) -> None:
     queue = moto.queue("held")
     with RedisServer(tmp_path / "redis") as broker:
-        options = {"visibility_s": 2, "once": False, "long_poll_s": 1, "submit_timeout_s": 0.4}
+        options = {"visibility_s": 2, "once": False, "long_poll_s": 1, "submit_timeout_s": 2}
         async with listening(broker.url, moto.url, "held", **options) as (listener, stop):
             running = asyncio.create_task(listener.run())
             queue.send(SHAPES["aws"](Happened(key="before.jpg")))
@@ -189,7 +189,7 @@ async def test_given_an_end_while_the_broker_is_away_then_messages_go_back_to_th
 ) -> None:
     queue = moto.queue("given-back")
     with RedisServer(tmp_path / "redis") as broker:
-        options = {"visibility_s": 60, "once": False, "long_poll_s": 1, "submit_timeout_s": 0.4}
+        options = {"visibility_s": 60, "once": False, "long_poll_s": 1, "submit_timeout_s": 2}
         async with listening(broker.url, moto.url, "given-back", **options) as (listener, stop):
             running = asyncio.create_task(listener.run())
             queue.send(SHAPES["aws"](Happened(key="before.jpg")))
