@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,10 +114,20 @@ def test_how_long_a_sender_would_wait(headers: list[str], wait_s: int | None) ->
         (b'{"a": "\\"' + b"[" * 1_000 + b'"}', False),
         (b'{"a": "\\\\"}' + b"[" * 17, True),
         (b'"' + b"\\" * 99_999, False),
+        (b'"' + b"\\" * 99_998 + b"[" * 17, False),
     ],
 )
 def test_how_deep_a_body_is_nested(text: bytes, deep: bool) -> None:
     assert too_deep(text) is deep
+
+
+def test_how_deep_a_body_is_nested_is_told_in_a_time_that_grows_as_the_body_does() -> None:
+    """Each of these quotes may begin a string that never ends."""
+    began_s = time.process_time()
+
+    too_deep(b'\\"' * 500_000 + b"[" * 17)
+
+    assert time.process_time() - began_s < 2
 
 
 @pytest.mark.parametrize(
