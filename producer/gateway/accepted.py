@@ -28,6 +28,8 @@ _JOB: TypeAdapter[Job] = TypeAdapter(AnyJob)
 NOT_THEIRS = ("owner", "batch_id", "signature", "submitted_at")
 """Fields that the gateway sets."""
 
+NOT_JSON = "The body is not JSON in UTF-8."
+
 
 class Accepted:
     """Tells which jobs the gateway takes, by its settings."""
@@ -37,8 +39,8 @@ class Accepted:
         self._sinks = settings.accept_sinks
         self._uploads = settings.upload_to
 
-    def job(self, text: bytes) -> Job:
-        """The job that a body is.
+    def job(self, text: bytes, at: tuple[str | int, ...] = ()) -> Job:
+        """The job that a JSON text is; `at` is its place in the body.
 
         Raises:
             Problem: body_invalid, job_invalid.
@@ -46,14 +48,13 @@ class Accepted:
         try:
             job = _JOB.validate_json(text)
         except ValidationError as exc:
-            raise invalid(exc) from None
-        faults = list(self.faults(job))
+            raise invalid(exc, at, tagged=True) from None
+        faults = list(self._faults(job, at))
         if faults:
             raise Problem(Code.JOB_INVALID, errors=faults)
         return job
 
-    def faults(self, job: Job, at: tuple[str | int, ...] = ()) -> Iterator[Fault]:
-        """Why a job is not taken; `at` is its place in the body."""
+    def _faults(self, job: Job, at: tuple[str | int, ...]) -> Iterator[Fault]:
         for name in NOT_THEIRS:
             if getattr(job, name) is not None:
                 yield Fault(detail="The gateway sets this field.", pointer=pointer((*at, name)))
@@ -93,11 +94,13 @@ def nameable(job_id: str) -> bool:
     return not {".", ".."} & set(parts) and parts[-1] != "events"
 
 
-def invalid(exc: ValidationError, tagged_at: int = 0) -> Problem:
-    """What is wrong with a body, as a problem; `tagged_at` as for `faults_of`."""
-    if exc.errors(include_url=False, include_context=False)[0]["type"] == "json_invalid":
-        return Problem(Code.BODY_INVALID, "The body is not JSON in UTF-8.")
-    return Problem(Code.JOB_INVALID, errors=faults_of(exc, tagged_at))
+def invalid(
+    exc: ValidationError, at: tuple[str | int, ...] = (), *, tagged: bool = False
+) -> Problem:
+    """What is wrong with a JSON text, as a problem; the arguments are those of `faults_of`."""
+    if exc.error_count() == 1 and exc.errors(include_url=False)[0]["type"] == "json_invalid":
+        return Problem(Code.BODY_INVALID, NOT_JSON)
+    return Problem(Code.JOB_INVALID, errors=faults_of(exc, at, tagged=tagged))
 
 
 def _images(job: Job) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -20,8 +20,8 @@ JSON = "application/json"
 CLOSE = {"Connection": "close"}
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
-"""A string that does not end is one up to the end, and no step is tried again (possessive): the time
-that this takes grows as the text does, whatever is in it."""
+"""A string that does not end is one up to the end, and no step is tried again (possessive): the
+time that this takes grows as the text does, whatever is in it."""
 
 MANY_BYTES = 65_536
 """What takes longer to look through than others should wait for."""

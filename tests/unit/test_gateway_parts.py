@@ -13,7 +13,7 @@ from producer.errors import BrokerUnavailable
 from producer.gateway import examples
 from producer.gateway.accepted import Accepted, AnyJob, nameable
 from producer.gateway.access import rate_headers
-from producer.gateway.batches import BatchOfJobs
+from producer.gateway.batches import BatchOfJobs, read_batch
 from producer.gateway.body import too_deep
 from producer.gateway.gathering import Gathering
 from producer.gateway.problems import MEANING, Code, Problem, pointer
@@ -235,6 +235,28 @@ def test_examples_of_jobs_are_jobs(body: dict[str, Any]) -> None:
 )
 def test_examples_are_what_they_are_examples_of(model: Any, body: dict[str, Any]) -> None:
     model.model_validate_json(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "code", "where"),
+    [
+        (b",".join([b"{}"] * 500_000), Code.BODY_TOO_LARGE, []),
+        (b",".join([b"{}"] * 5_000), Code.JOB_INVALID, ["/jobs/0/task", "/jobs/1/task"]),
+        (b"{%b}" % b",".join(b'"%d":0' % n for n in range(500_000)), Code.JOB_INVALID, ["/jobs/0"]),
+        (b'0], "callback": ["%b"' % (b"a" * 100_000), Code.JOB_INVALID, ["", "/jobs/0"]),
+    ],
+)
+def test_a_batch_in_which_all_is_wrong_is_soon_told_so(
+    jobs: bytes, code: Code, where: list[str]
+) -> None:
+    began_s = time.process_time()
+
+    with pytest.raises(Problem) as refused:
+        read_batch(b'{"jobs": [%b]}' % jobs, Accepted(GatewaySettings()), 5_000)
+
+    assert refused.value.code is code
+    assert [fault.pointer for fault in refused.value.errors][:2] == where
+    assert time.process_time() - began_s < 2
 
 
 class Slow:
