@@ -16,7 +16,7 @@ from producer.gateway import examples, idempotency
 from producer.gateway.accepted import NOT_JSON, Accepted, AnyJob
 from producer.gateway.access import Caller, Requires
 from producer.gateway.body import json_body, read_json
-from producer.gateway.paths import ACCESS, BODY, BROKER, batch_path
+from producer.gateway.paths import ACCESS, BODY, BROKER, CHANGE, batch_path
 from producer.gateway.problems import (
     MAX_ERRORS,
     Code,
@@ -55,7 +55,7 @@ _FRAME = TypeAdapter(_Frame)
     status_code=202,
     response_model=BatchAccepted,
     responses=documented(
-        *ACCESS,
+        *CHANGE,
         *BODY,
         *BROKER,
         Code.JOB_INVALID,

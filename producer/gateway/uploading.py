@@ -67,7 +67,6 @@ class Uploads:
             Problem: as the route documents. Nothing of the image is left then.
             ClientDisconnect: the sender hung up. Nothing is left either.
         """
-        self._check_origin(request)
         if self._place is None:
             raise Problem(Code.NOT_CONFIGURED, "Uploads need UPLOAD_TO.", headers=CLOSE)
         if self.running >= self._settings.max_uploads:
@@ -77,16 +76,6 @@ class Uploads:
             return await self._keep(self._file(request), self._place)
         finally:
             self.running -= 1
-
-    def _check_origin(self, request: Request) -> None:
-        """Refuse what a browser sends for another site: its forms may go anywhere, unasked.
-
-        Raises:
-            Problem: origin_refused.
-        """
-        other = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        if other and request.headers.get("origin") not in self._settings.origins:
-            raise Problem(Code.ORIGIN_REFUSED, headers=CLOSE)
 
     async def _file(self, request: Request) -> AsyncIterator[bytes]:
         """The bytes of the image in a request's body, of either kind, counted and in time."""
