@@ -135,7 +135,7 @@ def job_request(number: int, job_id: str | None = None) -> bytes:
     job = {"task": "caption", "image": f"https://images.example.com/{number:08}.jpg"}
     body = json.dumps(job | ({"job_id": job_id} if job_id else {})).encode()
     return (
-        b"POST /v1/jobs HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
 
@@ -155,7 +155,7 @@ class Streams:
             await submitting.send(job_request(number, f"followed-{number}"))
             stream = await connected(self.port)
             path = f"/v1/jobs/followed-{number}/events".encode()
-            ended = stream.send(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % path)
+            ended = stream.send(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
             self.open.append((stream, ended))
         submitting.transport.close()
         while not all(b"event: queued" in stream.body for stream, _ in self.open):
