@@ -75,7 +75,7 @@ async def submit_batch(
     """Submit many jobs. When one is invalid none is submitted, and errors say which.
 
     Where the answer is a 503 some of the jobs may have been submitted: with an Idempotency-Key the
-    same request submits the rest.
+    same request submits the rest. So may all others be where an id became another's just now (409).
     """
     service: Service = request.app.state.service
     settings = service.settings
@@ -89,12 +89,17 @@ async def submit_batch(
     service.access.spend(caller, len(batch.jobs) - 1)
     ready = await asyncio.to_thread(_ready, batch.jobs, batch_id, caller.id, settings.keys)
     await service.ask(service.store.open_batch(batch_id, batch.callback, caller.id))
+    taken = []
     for jobs in ready:
         known = await service.ask(service.client.send(jobs))
         for job, before in zip(jobs, known, strict=True):
             if before is None:
                 service.metrics.submitted(job.task)
+            elif not caller.sees(before.owner):
+                taken.append(Fault(detail=f"{job.job_id} is another's.", pointer=""))
     await service.ask(service.store.close_batch(batch_id))
+    if taken:
+        raise Problem(Code.JOB_ID_TAKEN, errors=taken)
     job_ids = [str(job.job_id) for jobs in ready for job in jobs]
     text = json.dumps({"batch_id": batch_id, "job_ids": job_ids})
     return Response(text, 202, {"Location": batch_path(batch_id)}, "application/json")

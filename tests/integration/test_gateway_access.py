@@ -297,6 +297,8 @@ def test_keys_are_listed_and_removed_by_name_or_one_of_them(
     [
         (("new", "no name!"), "is no name"),
         (("new", "shop", "--scope", "everything"), "scopes are submit, read"),
+        (("new", "shop", "--rate", "inf"), "--rate"),
+        (("new", "shop", "--rate", "0"), "--rate"),
         (("list",), "No such file"),
     ],
 )
