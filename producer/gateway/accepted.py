@@ -43,12 +43,12 @@ class Accepted:
         """The job that a JSON text is; `at` is its place in the body.
 
         Raises:
-            Problem: body_invalid, job_invalid.
+            Problem: body_invalid, job_invalid, schema_unsupported.
         """
         try:
             job = _JOB.validate_json(text)
         except ValidationError as exc:
-            raise invalid(exc, at, tagged=True) from None
+            raise _invalid(exc, at) from None
         faults = list(self._faults(job, at))
         if faults:
             raise Problem(Code.JOB_INVALID, errors=faults)
@@ -94,13 +94,15 @@ def nameable(job_id: str) -> bool:
     return not {".", ".."} & set(parts) and parts[-1] != "events"
 
 
-def invalid(
-    exc: ValidationError, at: tuple[str | int, ...] = (), *, tagged: bool = False
-) -> Problem:
-    """What is wrong with a JSON text, as a problem; the arguments are those of `faults_of`."""
-    if exc.error_count() == 1 and exc.errors(include_url=False)[0]["type"] == "json_invalid":
+def _invalid(exc: ValidationError, at: tuple[str | int, ...]) -> Problem:
+    said = exc.errors(include_url=False, include_input=False, include_context=False)
+    if said[0]["type"] == "json_invalid":
         return Problem(Code.BODY_INVALID, NOT_JSON)
-    return Problem(Code.JOB_INVALID, errors=faults_of(exc, at, tagged=tagged))
+    newer = any(
+        (one["type"], one["loc"][1:]) == ("less_than_equal", ("schema_version",)) for one in said
+    )
+    code = Code.SCHEMA_UNSUPPORTED if newer else Code.JOB_INVALID
+    return Problem(code, errors=faults_of(exc, at, tagged=True))
 
 
 def _images(job: Job) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -33,6 +33,7 @@ _MAY_SUBMIT = Requires("submit")
             *BODY,
             *BROKER,
             Code.JOB_INVALID,
+            Code.SCHEMA_UNSUPPORTED,
             Code.QUERY_INVALID,
             Code.IDEMPOTENCY_CONFLICT,
             Code.JOB_ID_TAKEN,
