@@ -111,12 +111,21 @@ function leave() {
   recent.mark(null);
 }
 
+const ID = /^[A-Za-z0-9][A-Za-z0-9._:@=+/-]*$/;
+
+// The id of the job that the address names; null for what is none. Paths go up by . and .. in them.
+function namedId() {
+  let id = "";
+  try { id = decodeURIComponent(location.hash.slice(PLACE.length)); } catch { /* cut off, say */ }
+  return ID.test(id) && !id.split("/").some((part) => part === "." || part === "..") ? id : null;
+}
+
 /** Show the job that the address names. */
 async function openNamed() {
   if (!location.hash && result.showing.id) leave();
   if (!location.hash.startsWith(PLACE)) return;
-  const id = decodeURIComponent(location.hash.slice(PLACE.length));
-  if (id === result.showing.id) return;
+  const id = namedId();
+  if (id && id === result.showing.id) return;
   underWay.abort();
   const mine = underWay = new AbortController();
   last = null;
@@ -125,6 +134,7 @@ async function openNamed() {
   get("result").focus({ preventScroll: true });
   get("result").scrollIntoView({ block: "nearest" });
   try {
+    if (!id) throw api.unnamed();
     await follow(await api.look(id, mine.signal), mine.signal);
   } catch (problem) {
     if (!mine.signal.aborted) failed(problem);

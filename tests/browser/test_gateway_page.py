@@ -344,6 +344,27 @@ def test_given_a_job_s_address_then_the_page_opens_with_it_and_back_goes_back(
     assert not person.words()
 
 
+@pytest.mark.parametrize("place", ["%zz", "..%2Fservice", "a/%2e%2e/b", ""])
+def test_given_an_address_that_names_no_job_then_the_page_says_so_and_asks_for_nothing(
+    person: Person, place: str
+) -> None:
+    person.browser.execute_script("location.hash = arguments[0]", f"#/jobs/{place}")
+
+    person.until(lambda: "No such job" in person.text("#answer"))
+    person.assert_kept_to_itself()
+
+
+def test_given_a_file_when_an_address_is_written_then_that_is_the_image(
+    person: Person, file: Path
+) -> None:
+    person.one("#file").send_keys(str(file))
+    assert person.shows("#chosen")
+    person.write("#uri", "https://example.com/cat.jpg")
+
+    assert not person.shows("#chosen")
+    assert person.one("#uri").get_attribute("value") == "https://example.com/cat.jpg"
+
+
 def test_given_what_is_pasted_or_dropped_then_it_is_the_image(person: Person, desk: Desk) -> None:
     give = """
       const [kind, what, text] = arguments;
