@@ -12,7 +12,9 @@ import redis
 from producer import AsyncClient, CaptionJob, Client
 from producer.async_redis_store import AsyncRedisStore
 from producer.async_sending import database_of_both
-from producer.contract import CaptionChunk, EmbedJob, ExplainJob, Job, MatchJob, RankJob
+from producer.callback import Callback
+from producer.chunk_jobs import CaptionChunk, EmbedChunk, MatchChunk, RankChunk
+from producer.contract import EmbedJob, ExplainJob, Job, MatchJob, RankJob
 from producer.embedded import RedisServer
 from producer.envelope import Envelopes
 from producer.errors import BrokerFull, StoreUnavailable
@@ -31,6 +33,17 @@ KINDS: dict[str, Callable[[], Job]] = {
     "texts": lambda: EmbedJob(job_id="j", texts=("a cat",)),
     "explain": lambda: ExplainJob(job_id="j", image=IMAGE, texts=("a cat",)),
     "chunk": lambda: CaptionChunk(job_id="j", images=(IMAGE, IMAGE)),
+    "chunk of pairs": lambda: MatchChunk(
+        job_id="j", images=(IMAGE, IMAGE), texts_per_image=(("a cat",), ("a dog",)), lane="bulk"
+    ),
+    "chunk to embed": lambda: EmbedChunk(job_id="j", images=(IMAGE,), model="org/blip"),
+    "chunk to rank": lambda: RankChunk(job_id="j", images=(IMAGE,), text="a cat"),
+    "bulk, of one model": lambda: CaptionJob(
+        job_id="j", image=IMAGE, lane="bulk", model="a model.bulk"
+    ),
+    "to be told of": lambda: CaptionJob(
+        job_id="j", image=IMAGE, callback=Callback(url="https://app.example.com/hook")
+    ),
     "signed": lambda: CaptionJob(job_id="j", image=IMAGE),
     "owned": lambda: CaptionJob(job_id="j", image=IMAGE, owner="shop", batch_id="b"),
 }
