@@ -87,7 +87,7 @@ class Envelopes:
         self._clock += 1
         said = {
             "hostname": self._origin,
-            "utcoffset": time.timezone / 3_600,
+            "utcoffset": (time.altzone if time.localtime().tm_isdst else time.timezone) / 3_600,
             "pid": self._pid,
             "clock": self._clock,
             "uuid": job.job_id,
