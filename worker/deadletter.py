@@ -234,7 +234,9 @@ class DeadLetters:
         """
         if one.callback is not None:
             again = json.loads(one.callback)
-            opened = Outbox(self._redis).replay(again.pop("webhook_id"), again)
+            opened = Outbox(self._redis, prefix=self._ledger.prefix).replay(
+                again.pop("webhook_id"), again
+            )
             self.remove(one.entry)
             return opened
         job = one.replayed(self._verifier)

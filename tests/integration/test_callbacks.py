@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 from producer.callback import Callback
 from producer.contract import JobResult, JobState
 from producer.embedded import RedisServer
+from producer.ledger import Ledger
 from producer.redis_store import RedisStore
+from producer.wire import WireJob
 from tests.servers import Reply, ScriptedHttp, Seen
 from tests.stores import ended, job
 from worker.callbacks.courier import LOOK_EVERY_S
@@ -318,6 +320,21 @@ def test_given_all_that_was_done_then_no_secret_is_in_redis_in_logs_or_in_what_i
     assert post.settings.shown("callback_secrets") == "main:***,main:***,other:***"
 
 
+def test_given_a_url_with_a_password_then_that_is_in_no_log_no_reason_and_no_key(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    post.end("a", "https://user:p@ss@Example.com:444/hook")
+    with post.couriers():
+        post.until("a", Fate.DEAD)
+
+    (letter,) = post.letters()
+    assert letter.reason.startswith("callback to https://example.com:444 of a: ")
+    with redis.Redis.from_url(post.url) as client:
+        keys = b" ".join(client.scan_iter()) + b" ".join(client.zrange("captionq:callbacks", 0, -1))
+    assert "ss@" not in caplog.text + letter.reason + keys.decode()
+
+
 def test_given_a_batch_then_its_end_is_told_once_with_its_counts(post: Post) -> None:
     post.store.open_batch("b", Callback(url=post.web.url("/hook"), secret_id="main"), "main")
     post.store.create_many([job(f"{n}", batch_id="b") for n in range(3)])
@@ -419,9 +436,6 @@ def test_given_an_answer_that_is_long_or_breaks_off_then_the_status_counts(post:
 def test_given_a_job_that_is_replayed_before_its_failure_was_told_then_that_is_not_told(
     post: Post,
 ) -> None:
-    from producer.ledger import Ledger
-    from producer.wire import WireJob
-
     told = Callback(url=post.web.url("/hook"), secret_id="main")
     one = job("a", callback=told)
     post.store.create(one)
@@ -435,6 +449,21 @@ def test_given_a_job_that_is_replayed_before_its_failure_was_told_then_that_is_n
         post.until("a", Fate.DELIVERED)
 
     assert [read(seen)["type"] for seen in post.web.requests] == ["job.succeeded"]
+
+
+def test_given_a_job_that_waits_anew_then_what_is_told_of_its_first_end_leaves_its_record_alone(
+    post: Post,
+) -> None:
+    one = job("a", callback=Callback(url=post.web.url("/hook"), secret_id="main"))
+    post.store.create(one)
+    post.store.finish(ended("a", JobState.FAILED), {"job_id": "a"})
+    with post.couriers(), redis.Redis.from_url(post.url) as client:
+        first = post.until("a", Fate.DELIVERED).webhook_id
+        reopen = Ledger(10, 1_000).reopen(WireJob.of(one), "1-1")
+        client.register_script(reopen.script)(reopen.keys, reopen.args)
+        post.outbox.replay(first)
+        post.until(first, Fate.DROPPED)
+        assert client.ttl("captionq:job:a") > 900
 
 
 def test_given_nothing_that_is_due_then_couriers_cost_next_to_nothing(post: Post) -> None:

@@ -123,6 +123,16 @@ def test_given_results_that_were_trimmed_before_they_were_read_then_reading_goes
         assert client.xpending("captionq:results", "g")["pending"] == 0
 
 
+def test_given_a_result_with_fields_of_a_later_version_then_they_are_left_out(
+    redis_server: RedisServer, store: RedisStore
+) -> None:
+    finish(store, "a")
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.xadd("captionq:results", {"job_id": "b", "result": "{}", "later": "1"})
+    with stream(redis_server, begin=START) as one:
+        assert jobs(one.read()) == ["a", "b"]
+
+
 def test_given_a_stream_that_expired_then_its_group_reads_what_comes_after(
     redis_server: RedisServer, store: RedisStore
 ) -> None:

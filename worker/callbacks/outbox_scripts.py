@@ -93,7 +93,7 @@ else
     redis.call('HDEL', key, 'due_ms')
     redis.call('ZREM', due .. ':' .. about[2], webhook_id)
     redis.call('PEXPIRE', key, state == 'delivered' and ARGV[7] or callback_life)
-    if string.find(record, prefix .. 'job:', 1, true) == 1
+    if redis.call('HEXISTS', record, 'result') == 1  -- and is no job that was replayed
             and redis.call('PTTL', record) > tonumber(ARGV[7]) then
         redis.call('PEXPIRE', record, ARGV[7])
     end
