@@ -4,11 +4,12 @@ import base64
 import json
 import logging
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -415,10 +416,29 @@ def test_given_a_host_that_is_slow_then_it_holds_up_no_other(post: Post) -> None
         for n in range(20):
             post.end(f"slow{n}", slow.url("/hook"))
         post.end("quick")
-        with post.couriers(callback_allow=allowed, callback_threads=2):
+        with post.couriers(callback_allow=allowed, callback_threads=3):
             one = post.until("quick", Fate.DELIVERED)
             assert slow.hits() == 1  # within the two seconds that one try may take
         assert (one.tries[0].at - one.created_at).total_seconds() < 2
+
+
+def test_given_a_hundred_hosts_that_are_slow_then_one_that_was_quick_waits_for_none(
+    post: Post,
+) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(100)]
+        post.end("first")
+        with post.couriers(callback_allow="127.0.0.1/32:*"):
+            post.until("first", Fate.DELIVERED)
+            for each in silent:
+                host, port = each.getsockname()
+                post.end(f"{port}", f"http://{host}:{port}/")
+            for n in range(10):
+                post.end(f"quick{n}")
+            told = [post.until(f"quick{n}", Fate.DELIVERED) for n in range(10)]
+            left = sum(one.state is Fate.DUE and not one.tried for one in post.outbox.log(200))
+    assert left > 80
+    assert max((one.tries[0].at - one.created_at).total_seconds() for one in told) < 2
 
 
 def test_given_an_answer_that_is_long_or_breaks_off_then_the_status_counts(post: Post) -> None:
