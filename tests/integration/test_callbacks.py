@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 from typer.testing import CliRunner
 
 from producer.callback import Callback
-from producer.contract import JobResult, JobState
+from producer.contract import JobResult, JobState, utcnow
 from producer.embedded import RedisServer
 from producer.ledger import Ledger
 from producer.redis_store import RedisStore
@@ -376,6 +376,26 @@ def test_given_a_receiver_that_never_accepts_then_a_dead_letter_is_kept_and_can_
     assert (again.webhook_id, again.tried) == (one.webhook_id, 1)
     assert len({seen.body for seen in post.web.requests}) == 1
     assert len({seen.headers["webhook-id"] for seen in post.web.requests}) == 1
+
+
+def test_given_a_job_and_its_callback_that_were_both_given_up_then_its_id_names_the_job_s_letter(
+    post: Post,
+) -> None:
+    told = Callback(url="http://10.0.0.7/hook", secret_id="main")
+    one = job("a", callback=told)
+    post.store.create(one)
+    at = utcnow().isoformat()
+    letter = {"job_id": "a", "code": "job_poisoned", "at": at, "job": one.model_dump_json()}
+    post.store.finish(ended("a", JobState.FAILED), letter)
+    with post.couriers():
+        post.until("a", Fate.DEAD)
+
+    with closing(DeadLetters(post.url)) as letters:
+        codes = []
+        while (found := letters.get("a")) is not None:
+            codes.append(found.code)
+            letters.remove(found.entry)
+    assert codes == ["job_poisoned", "url_blocked"]
 
 
 def test_given_what_the_docs_say_by_hand_then_it_tells_genuine_requests_from_others(
