@@ -18,7 +18,7 @@ from producer.gateway.body import MAX_DEPTH, read, too_deep
 from producer.gateway.hearing import Heard, Hearing
 from producer.gateway.paths import ACCESS, BROKER
 from producer.gateway.problems import Code, Problem, documented
-from producer.gateway.sns import TYPE_HEADER
+from producer.gateway.sns import RAW_HEADER, TYPE_HEADER
 from producer.s3_events import MAX_BODY_BYTES
 
 EXAMPLES = {
@@ -60,7 +60,8 @@ class Sender(Requires):
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """See `Requires`."""
-        if TYPE_HEADER in connection.headers:
+        raw = connection.headers.get(RAW_HEADER) == "true"  # which is not signed
+        if TYPE_HEADER in connection.headers and not raw:
             return SNS
         return await super().__call__(connection)
 
