@@ -28,6 +28,7 @@ from tests.servers import Reply, ScriptedHttp, Seen
 from tests.stores import ended, job
 from worker.callbacks.courier import LOOK_EVERY_S
 from worker.callbacks.outbox import Outbox, Told
+from worker.callbacks.outbox_scripts import MOST_KEPT
 from worker.callbacks.schedule import Fate
 from worker.callbacks.service import Callbacks, outbox_of
 from worker.cli import cli
@@ -256,6 +257,20 @@ def test_given_a_receiver_that_is_gone_then_nothing_more_is_sent_until_it_is_ena
     assert "410 in " in shown
     assert "hidden" not in shown
     assert "no callback of 'never'" in run("show", "never")
+
+
+def test_given_more_urls_that_are_gone_than_are_kept_then_the_oldest_is_forgotten(
+    post: Post,
+) -> None:
+    post.web.routes["/gone"] = [Reply(410)]
+    key = "captionq:callbacks:gone"
+    with redis.Redis.from_url(post.url) as client, post.couriers():
+        client.zadd(key, {f"https://example.com/{n}": n for n in range(MOST_KEPT)})
+        post.end("a", "/gone")
+        post.until("a", Fate.DROPPED)
+        assert client.zcard(key) == MOST_KEPT
+    first, second = post.outbox.disabled(2)
+    assert (first, second) == (post.web.url("/gone"), f"https://example.com/{MOST_KEPT - 1}")
 
 
 def test_given_a_receiver_that_asks_to_be_left_alone_then_it_is_for_as_long_as_it_says(

@@ -196,9 +196,9 @@ class Outbox:
         """Send to a URL again; False when nothing kept it from that."""
         return bool(self._run(ENABLE, url))
 
-    def disabled(self) -> dict[str, datetime]:
-        """URLs that nothing is sent to, and since when."""
-        reply = self._run(DISABLED)
+    def disabled(self, limit: int = 50) -> dict[str, datetime]:
+        """URLs that nothing is sent to, and since when, the latest first."""
+        reply = self._run(DISABLED, limit)
         return {url: _moment(ms) for url, ms in zip(reply[::2], reply[1::2], strict=True)}
 
     def close(self) -> None:

@@ -5,12 +5,15 @@ KEYS are those of producer/script_parts.py, of no record.
 
 from producer.script_parts import LOGGED_CALLBACKS, NAMES, TELL, WRITE
 
+MOST_KEPT = 10_000
+
 _PARTS = (
     NAMES
     + TELL
     + f"""
 local due = prefix .. 'callbacks'
 local quick, slow = due .. ':quick', due .. ':slow'
+local most_kept = {MOST_KEPT}  -- hosts, and URLs that want no more
 
 local function wait_until(host, webhook_id, at)
     redis.call('ZADD', due .. ':' .. host, at, webhook_id)
@@ -106,6 +109,7 @@ end
 note_down(webhook_id)
 if ARGV[8] == '1' then
     redis.call('ZADD', due .. ':gone', now, about[3])
+    redis.call('ZREMRANGEBYRANK', due .. ':gone', 0, -1 - most_kept)
     redis.call('PEXPIRE', due .. ':gone', 7776000000)
 end
 if ARGV[9] ~= '' then  -- a Pace
@@ -113,7 +117,7 @@ if ARGV[9] ~= '' then  -- a Pace
     if ARGV[9] ~= '0' then is, was = slow, quick end
     redis.call('ZREM', was, about[2])
     redis.call('ZADD', is, now, about[2])
-    redis.call('ZREMRANGEBYRANK', is, 0, -10001)
+    redis.call('ZREMRANGEBYRANK', is, 0, -1 - most_kept)
     keep(is, callback_life)
 end
 if ARGV[10] then
@@ -185,6 +189,6 @@ return redis.call('ZREM', prefix .. 'callbacks:gone', ARGV[1])
 DISABLED = (
     NAMES
     + """
-return redis.call('ZREVRANGE', prefix .. 'callbacks:gone', 0, -1, 'WITHSCORES')
+return redis.call('ZREVRANGE', prefix .. 'callbacks:gone', 0, ARGV[1] - 1, 'WITHSCORES')
 """
 )
