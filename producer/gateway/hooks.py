@@ -1,7 +1,7 @@
 """`POST /hooks/s3`: what storage services say of objects that came and went, over HTTP.
 
 S3, MinIO, Ceph and EventBridge come with an API key of the scope `hooks`; SNS needs none, for its
-messages are signed, and their topics are on a list. 200 is answered when the broker has all jobs;
+messages are signed, and their topics are on a list; but for those of raw delivery. 200 is answered when the broker has all jobs;
 until then 503, so that the sender repeats.
 """
 
@@ -18,7 +18,7 @@ from producer.gateway.body import MAX_DEPTH, read, too_deep
 from producer.gateway.hearing import Heard, Hearing
 from producer.gateway.paths import ACCESS, BROKER
 from producer.gateway.problems import Code, Problem, documented
-from producer.gateway.sns import TYPE_HEADER
+from producer.gateway.sns import TYPE_HEADER, is_signed
 from producer.s3_events import MAX_BODY_BYTES
 
 EXAMPLES = {
@@ -60,7 +60,7 @@ class Sender(Requires):
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """See `Requires`."""
-        if TYPE_HEADER in connection.headers:
+        if is_signed(connection.headers):
             return SNS
         return await super().__call__(connection)
 
@@ -97,7 +97,7 @@ SNS = Caller(None, frozenset())
                 "in": "header",
                 "required": False,
                 "description": "What SNS says of its messages: these need no key, but its "
-                "signature and a topic on CAPTIONQ_SNS_TOPICS",
+                "signature and a topic on CAPTIONQ_SNS_TOPICS; those of raw delivery a key",
                 "schema": {"type": "string"},
             }
         ],

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 TYPE_HEADER = "x-amz-sns-message-type"
-"""Of every request of SNS, but for those of raw delivery, which are not signed."""
+"""Of every request of SNS."""
+
+RAW_HEADER = "x-amz-sns-rawdelivery"
+"""`true` where the body is what was published, alone, without a signature."""
 
 HOST = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
 CERTIFICATE_URL = re.compile(HOST + r"/SimpleNotificationService-[A-Za-z0-9]{1,100}\.pem")
@@ -49,6 +52,17 @@ ALGORITHMS: dict[str, hashes.HashAlgorithm] = {
 MAX_CERTIFICATES = 32
 FAST_CLOCK = timedelta(minutes=15)
 """How far ahead of ours its clock may be."""
+
+
+def is_signed(headers: Mapping[str, str]) -> bool:
+    """Whether a request says that it is a message of SNS by itself.
+
+    >>> is_signed({TYPE_HEADER: "Notification"})
+    True
+    >>> is_signed({TYPE_HEADER: "Notification", RAW_HEADER: "true"})
+    False
+    """
+    return TYPE_HEADER in headers and headers.get(RAW_HEADER, "").lower() != "true"
 
 
 class NotSns(ValueError):  # noqa: N818 - that is what it is

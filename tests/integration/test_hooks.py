@@ -153,6 +153,20 @@ async def test_given_a_sender_that_knows_urls_alone_then_its_password_is_the_key
     assert answer.status_code == 200
 
 
+async def test_given_raw_delivery_of_sns_then_it_is_let_in_by_a_key_and_not_by_saying_so(
+    door: Door,
+) -> None:
+    basic = base64.b64encode(f"sns:{door.key}".encode()).decode()
+    said = {"x-amz-sns-message-type": "Notification", "x-amz-sns-rawdelivery": "true"}
+
+    refused = await door.post(SHAPES["aws"](CAT), None, **said)
+    assert is_problem(refused, 401, "key_invalid")
+    assert "Basic" in refused.headers["WWW-Authenticate"]  # SNS shows its password when asked
+    answer = await door.post(SHAPES["aws"](CAT), None, Authorization=f"Basic {basic}", **said)
+
+    assert (answer.status_code, len(door.jobs)) == (200, 1), answer.text
+
+
 async def test_given_minio_that_asks_whether_somebody_is_there_then_somebody_is(door: Door) -> None:
     key = {"Authorization": f"Bearer {door.key}"}
 
