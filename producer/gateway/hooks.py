@@ -1,8 +1,8 @@
 """`POST /hooks/s3`: what storage services say of objects that came and went, over HTTP.
 
-S3, MinIO, Ceph and EventBridge come with an API key of the scope `hooks`; SNS needs none, for its
-messages are signed, and their topics are on a list; but for those of raw delivery. 200 is answered when the broker has all jobs;
-until then 503, so that the sender repeats.
+S3, MinIO, Ceph and EventBridge come with an API key of the scope `hooks`, as does SNS with raw
+delivery; otherwise SNS needs none, for its messages are signed, and their topics are on a list. 200
+is answered when the broker has all jobs; until then 503, so that the sender repeats.
 """
 
 import asyncio

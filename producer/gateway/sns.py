@@ -182,6 +182,12 @@ class Verifier:
             raise Forged("the signature is not of this message") from exc
 
     async def _certificate(self, url: str) -> x509.Certificate:
+        if url not in self._certificates:  # a known one does not wait behind those that are fetched
+            await self._learn(url)
+        self._certificates.move_to_end(url)
+        return self._certificates[url]
+
+    async def _learn(self, url: str) -> None:
         async with self._fetching:
             if url not in self._certificates:
                 try:
@@ -191,5 +197,3 @@ class Verifier:
                     raise CertificateUnavailable(f"{url}: {exc}") from exc
                 while len(self._certificates) > MAX_CERTIFICATES:
                     self._certificates.popitem(last=False)
-            self._certificates.move_to_end(url)
-            return self._certificates[url]

@@ -46,7 +46,8 @@ class FileEvent:
 
 
 class FolderListener:
-    """Watches a folder and those in it; hidden ones, and links to folders, are passed over.
+    """Watches a folder and those in it; hidden ones, links to folders, and links that lead out of
+    it are passed over.
 
     Args:
         stop: set when it is to end.
@@ -69,6 +70,7 @@ class FolderListener:
         once: bool = False,
     ) -> None:
         self._folder = folder.absolute()
+        self._real = folder.resolve()
         self._intake = intake
         self._stop = stop
         self._new_only = new_only
@@ -77,11 +79,7 @@ class FolderListener:
         self.taken = Taken()
 
     async def run(self) -> None:
-        """Listen.
-
-        Raises:
-            BrokerUnavailable: the broker was never there.
-        """
+        """Listen."""
         first = True
         async for changes in self._changes():
             now_s = time.monotonic()
@@ -135,7 +133,18 @@ class FolderListener:
 
     def _concerns(self, path: Path) -> bool:
         parts = path.relative_to(self._folder).parts
-        return is_image(path.name) and not any(part.startswith(".") for part in parts)
+        return (
+            is_image(path.name)
+            and not any(part.startswith(".") for part in parts)
+            and self._stays(path)
+        )
+
+    def _stays(self, path: Path) -> bool:
+        """Whether it leads nowhere else: whoever may write here may not read all that we may."""
+        try:
+            return path.resolve().is_relative_to(self._real)
+        except (OSError, RuntimeError):  # a loop of links
+            return False
 
     def _created(self, path: Path, stamp: Stamp) -> FileEvent:
         return FileEvent(

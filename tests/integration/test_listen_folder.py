@@ -39,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
 class Listening:
     """A listener that runs, and what it has sent."""
 
-    def __init__(self, listener: FolderListener, stop: asyncio.Event, url: str) -> None:
+    def __init__(self, listener: FolderListener, running: "asyncio.Task[None]", url: str) -> None:
         self.listener = listener
-        self.stop = stop
+        self.running = running
         self.url = url
 
     @property
@@ -86,7 +86,7 @@ async def listening(
         )
         running = asyncio.create_task(listener.run())
         try:
-            yield Listening(listener, stop, url)
+            yield Listening(listener, running, url)
         finally:
             stop.set()
             await running
@@ -132,6 +132,33 @@ async def test_given_what_is_no_image_or_hidden_or_still_has_another_name_then_i
         (folder / ".git" / "x.png").write_bytes(PNG)
         (folder / "half.png.part").rename(folder / "whole.png")
         await one.until((folder / "whole.png").as_uri())
+
+
+async def test_given_links_then_those_that_stay_in_the_folder_are_taken(
+    folder: Path, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret.png").write_bytes(PNG)
+    (folder / "there.png").write_bytes(PNG)
+    (folder / "folder").symlink_to(elsewhere)
+    (folder / "before.png").symlink_to(elsewhere / "secret.png")
+    async with listening(folder, redis_server.url) as one:
+        await one.until((folder / "there.png").as_uri())
+        (folder / "after.png").symlink_to(elsewhere / "secret.png")
+        (folder / "loop.png").symlink_to(folder / "loop.png")
+        (elsewhere / "came.png").write_bytes(PNG)
+        (folder / "link.png").symlink_to(folder / "there.png")
+        await one.until(*((folder / name).as_uri() for name in ("link.png", "there.png")))
+
+
+async def test_given_an_empty_file_then_who_listens_once_ends(
+    folder: Path, redis_server: RedisServer
+) -> None:
+    (folder / "empty.png").touch()
+    async with listening(folder, redis_server.url, once=True) as one, asyncio.timeout(10):
+        while not one.running.done():
+            await asyncio.sleep(0.05)
 
 
 async def test_given_a_folder_that_is_moved_in_then_its_files_are_jobs(

@@ -1,5 +1,6 @@
 """Messages of SNS are told from all others."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -169,6 +170,32 @@ async def test_given_a_certificate_that_is_not_to_be_had_then_it_is_asked_for_an
             await verifier.verify(read(signed(message("{}"))), NOW)
 
     await verifier.verify(read(signed(message("{}"))), NOW)
+
+
+async def test_given_fetches_that_hang_then_messages_of_a_known_certificate_are_verified() -> None:
+    hanging = asyncio.Event()
+
+    async def fetch(url: str) -> bytes:
+        if url != CERTIFICATE:
+            await hanging.wait()
+        return certificate()
+
+    verifier = Verifier(fetch)
+    known = read(signed(message("{}")))
+    await verifier.verify(known, NOW)
+    elsewhere = [CERTIFICATE.replace(".pem", f"{n}.pem") for n in range(5)]
+    strangers = [
+        asyncio.create_task(
+            verifier.verify(read(signed(message("{}")) | {"SigningCertURL": url}), NOW)
+        )
+        for url in elsewhere
+    ]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(5):
+        await verifier.verify(known, NOW)
+    hanging.set()
+    await asyncio.gather(*strangers)
 
 
 async def test_given_many_certificates_then_a_bounded_number_is_kept() -> None:
