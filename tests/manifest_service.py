@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from producer.contract import Chunk, Job, JobResult
-from producer.memory_store import MemoryStore, MemoryWatch
+from producer.memory_store import MemoryStore
+from producer.memory_watch import MemoryWatch
 from producer.store import Record
 from producer.submission import prepared
 from tests.chunk_worker import done
@@ -64,7 +65,7 @@ class _WorkingWatch(MemoryWatch):
     """Has some work done at each look."""
 
     def __init__(self, service: InProcess) -> None:
-        super().__init__(service.store)
+        super().__init__(service.store.ended)
         self._service = service
 
     def next(self, timeout_s: float) -> list[JobResult]:

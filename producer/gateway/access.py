@@ -7,12 +7,14 @@ async def make(caller: Annotated[Caller, Depends(Requires("submit"))]) -> ...
 import asyncio
 import base64
 import binascii
+import ipaddress
 import logging
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -23,10 +25,12 @@ from producer.gateway.rate import Allowed, Bucket
 HEADERS = "captionq.headers"
 """In a request's scope: headers that its answer is to have besides."""
 
-RELOAD_S = 2.0
+RELOAD_S = 1.0
 """How often the keys file is looked at."""
 
 CHALLENGE = 'Bearer realm="captionq", Basic realm="captionq"'
+CHALLENGE_OF_PAGES = 'Bearer realm="captionq"'
+"""To browsers' scripts: Basic would have the browser itself ask for a password."""
 
 _log = logging.getLogger("captionq.gateway")
 
@@ -66,6 +70,9 @@ class Access:
         self._stamp = self._stamped()
         self._ring = KeyRing() if keys_file is None else read(keys_file)
         self._buckets: dict[str, Bucket] = {}
+        self.this_machine_alone = False
+        """Set where nobody else is to be let in without keys: a request's Host is then this machine,
+        for a page of another site could reach it by a name of its own (DNS rebinding)."""
 
     @property
     def open(self) -> bool:
@@ -76,13 +83,16 @@ class Access:
         """Who sent a request with these headers.
 
         Raises:
-            Problem: key_invalid.
+            Problem: key_invalid, host_refused.
         """
         if self._file is None:
+            if self.this_machine_alone and not is_loopback(_host(headers.get("host", ""))):
+                raise Problem(Code.HOST_REFUSED)
             return ANYONE, None
         entry = self._ring.find(_presented(headers.get("authorization", "")))
         if entry is None:
-            raise Problem(Code.KEY_INVALID, headers={"WWW-Authenticate": CHALLENGE})
+            challenge = CHALLENGE_OF_PAGES if "sec-fetch-mode" in headers else CHALLENGE
+            raise Problem(Code.KEY_INVALID, headers={"WWW-Authenticate": challenge})
         return Caller(entry.id, frozenset(entry.scopes), entry.sha256), entry
 
     def ask(self, entry: KeyEntry) -> Allowed:
@@ -168,6 +178,26 @@ def rate_headers(rate: float, allowed: Allowed) -> tuple[str, str]:
     policy = f'"key";q={max(1, int(rate * window_s))};w={window_s}'
     wait = f";t={math.ceil(allowed.wait_s)}" if allowed.wait_s else ""
     return policy, f'"key";r={allowed.remaining}{wait}'
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address or name.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host(header: str) -> str:
+    """The name or address in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _presented(authorization: str) -> str:

@@ -36,11 +36,16 @@ RESULT = "result"
 KEEP_ALIVE = b": still here\n\n"
 LEAVING = b"event: leaving\ndata: {}\n\n"
 
-EXAMPLE = (
-    f"retry: {RETRY_MS}\n\n"
-    'id: queued\nevent: queued\ndata: {"job_id":"a1","task":"caption","state":"queued",...}\n\n'
-    'id: result\nevent: result\ndata: {"job_id":"a1",...,"state":"succeeded","result":{...}}\n\n'
-)
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream, its fields as text/event-stream has them",
+    "properties": {
+        "retry": {"type": "integer"},
+        "id": {"type": "string", "examples": ["queued", "running-1", "result"]},
+        "event": {"type": "string", "enum": ["queued", "running", "result", "leaving"]},
+        "data": {"type": "string", "description": "A JobStatus; of leaving, an empty object"},
+    },
+}
 
 
 @router.get(
@@ -49,7 +54,7 @@ EXAMPLE = (
     responses={
         200: {
             "description": "The events so far, and those to come: " + __doc__.partition("\n")[0],
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "content": {MEDIA_TYPE: {"schema": EVENT}},
         },
         204: {"description": "This sender has had the result: it need not connect again"},
         **documented(

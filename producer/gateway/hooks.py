@@ -1,8 +1,8 @@
 """`POST /hooks/s3`: what storage services say of objects that came and went, over HTTP.
 
-S3, MinIO, Ceph and EventBridge come with an API key of the scope `hooks`, as does SNS with raw
-delivery; otherwise SNS needs none, for its messages are signed, and their topics are on a list. 200
-is answered when the broker has all jobs; until then 503, so that the sender repeats.
+S3, MinIO, Ceph and EventBridge come with an API key of the scope `hooks`; SNS needs none, for its
+messages are signed, and their topics are on a list. 200 is answered when the broker has all jobs;
+until then 503, so that the sender repeats.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from producer.gateway.body import MAX_DEPTH, read, too_deep
 from producer.gateway.hearing import Heard, Hearing
 from producer.gateway.paths import ACCESS, BROKER
 from producer.gateway.problems import Code, Problem, documented
-from producer.gateway.sns import TYPE_HEADER, is_signed
+from producer.gateway.sns import RAW_HEADER, TYPE_HEADER
 from producer.s3_events import MAX_BODY_BYTES
 
 EXAMPLES = {
@@ -60,7 +60,8 @@ class Sender(Requires):
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """See `Requires`."""
-        if is_signed(connection.headers):
+        raw = connection.headers.get(RAW_HEADER) == "true"  # which is not signed
+        if TYPE_HEADER in connection.headers and not raw:
             return SNS
         return await super().__call__(connection)
 
@@ -97,7 +98,7 @@ SNS = Caller(None, frozenset())
                 "in": "header",
                 "required": False,
                 "description": "What SNS says of its messages: these need no key, but its "
-                "signature and a topic on CAPTIONQ_SNS_TOPICS; those of raw delivery a key",
+                "signature and a topic on CAPTIONQ_SNS_TOPICS",
                 "schema": {"type": "string"},
             }
         ],

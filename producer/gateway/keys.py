@@ -77,10 +77,8 @@ class KeyRing:
             self._by_id.setdefault(entry.id, []).append(entry)
 
     def find(self, key: str) -> KeyEntry | None:
-        """The entry of a key; None where it is no key of this ring.
-
-        Hashes are compared in constant time, also when the id is unknown.
-        """
+        """The entry of a key; None where it is no key of this ring. Hashes are compared in constant
+        time; which ids there are is no secret."""
         parts = _KEY.fullmatch(key)
         if parts is None:
             return None

@@ -1,14 +1,15 @@
 """The gateway as a process: where it listens, and how it ends."""
 
-import ipaddress
 import resource
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
 
+from producer.gateway.access import is_loopback
 from producer.gateway.protocol import protocol
 from producer.gateway.service import Service
 
@@ -71,19 +72,8 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
         timeout_graceful_shutdown=GRACE_S,
     )
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn's own is in its place meanwhile
-    GatewayServer(config, app, say).run()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address or name.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    with suppress(KeyboardInterrupt):
+        GatewayServer(config, app, say).run()
 
 
 def check_exposure(host: str, has_keys: bool, allowed: bool) -> None:

