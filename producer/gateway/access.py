@@ -71,7 +71,7 @@ class Access:
         self._ring = KeyRing() if keys_file is None else read(keys_file)
         self._buckets: dict[str, Bucket] = {}
         self.this_machine_alone = False
-        """Set where nobody else is to be let in without keys: a request's Host is then this machine,
+        """Set where nobody else is let in without keys: a request's Host is then this machine,
         for a page of another site could reach it by a name of its own (DNS rebinding)."""
 
     @property
