@@ -245,7 +245,7 @@ def main() -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    if "torch" in sys.modules:  # which, unlike random and numpy, draws as its parent would
+    if "torch" in sys.modules:  # which, unlike random, draws as its parent would
         sys.modules["torch"].seed()
     program, *words = request["args"]
     sys.argv = [program, *words]
