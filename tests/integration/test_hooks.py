@@ -285,11 +285,7 @@ async def test_given_sns_that_cannot_be_asked_then_the_sender_is_to_repeat(door:
         door.away = FetchFailed("no route")
 
 
-@pytest.mark.parametrize(
-    "body",
-    ["junk", "{}", json.dumps({"Type": "Notification"}), '{"Type":' * 5_000, "[" * 1_048_576],
-    ids=["no JSON", "nothing", "too little", "deep", "deeper"],
-)
+@pytest.mark.parametrize("body", ["junk", "{}", json.dumps({"Type": "Notification"})])
 async def test_given_what_only_says_that_it_is_of_sns_then_it_is_refused(
     body: str, door: Door
 ) -> None:
