@@ -24,6 +24,9 @@ LOOK_EVERY_S = 0.5
 PAUSE_S = 2.0
 """After Redis could not be reached."""
 
+Told = Callable[[str, Mapping[str, str] | None], object]
+"""(fate, the dead letter's fields, if there is one)."""
+
 Post = Callable[[str, Mapping[str, str], bytes], Posted]
 
 
@@ -34,6 +37,7 @@ class Courier:
         post: see `HttpPoster.post`.
         secrets: None where none are set.
         scale: of the waits between tries; 1 but for tests.
+        told: hears of each fate that is written down; it must not raise.
     """
 
     def __init__(
@@ -44,8 +48,10 @@ class Courier:
         *,
         scale: float = 1.0,
         rng: random.Random | None = None,
+        told: Told = lambda *_: None,
     ) -> None:
         self._outbox, self._post, self._secrets = outbox, post, secrets
+        self._told = told
         self._scale = scale
         self._rng = rng or random.Random()
 
@@ -91,18 +97,21 @@ class Courier:
             reason,
             f"next in {step.wait_s:.0f} s" if step.wait_s is not None else step.fate.value,
         )
+        letter = _letter(claimed, text, step, reason) if step.fate is Fate.DEAD else None
         self._outbox.settle(
             claimed,
             step.fate,
             tried,
             wait_s=step.wait_s,
             disable=step.code is ErrorCode.CALLBACK_GONE,
-            letter=_letter(claimed, text, step, reason) if step.fate is Fate.DEAD else None,
+            letter=letter,
         )
+        self._told(step.fate.value, letter)
 
     def _drop(self, claimed: Claimed, why: str) -> None:
         log.warning("callback %s to %s: %s", claimed.told.webhook_id, claimed.host, why)
         self._outbox.settle(claimed, Fate.DROPPED)
+        self._told(Fate.DROPPED.value, None)
 
 
 class Couriers:
