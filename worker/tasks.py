@@ -86,6 +86,7 @@ class Shell:
             Retry, Ignore, Reject: Celery's own: the message goes back, or elsewhere.
         """
         delivery = Delivery.of(task.request, args, kwargs)
+        self.heard.begun(kind, delivery.job_id, task.request.headers or {})
         try:
             delivery = self._looked_up(kind, delivery)
             if self.gate is not None:
