@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 import redis
 from celery import Celery, Task
 from celery.signals import (
+    after_setup_logger,
+    after_setup_task_logger,
+    heartbeat_sent,
     task_revoked,
     worker_init,
     worker_process_init,
@@ -21,6 +24,7 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from celery.utils.log import mlevel
 
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
@@ -33,6 +37,7 @@ from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
+from worker.logs import dress
 from worker.request import Request
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
@@ -161,6 +166,19 @@ def _begun(sender: Any = None, **_: Any) -> None:
     if house is not None:
         house.announce(str(getattr(sender, "hostname", "worker")))
         house.shutdown.heed_signals()
+
+
+@after_setup_logger.connect
+@after_setup_task_logger.connect
+def _dress(logger: logging.Logger, loglevel: Any = None, **_: Any) -> None:
+    asked = logging.DEBUG if settings.log_level == "DEBUG" else mlevel(loglevel)
+    dress(logger.handlers, settings.log_format, quiet=asked > logging.DEBUG)
+
+
+@heartbeat_sent.connect
+def _beat(**_: Any) -> None:
+    if house is not None:
+        house.beat()
 
 
 @worker_shutting_down.connect

@@ -42,6 +42,7 @@ from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault, public_failure
 from worker.gate import Gate
+from worker.heard import Heard
 from worker.models import LACKS, Models
 from worker.pipeline import Product
 from worker.publish import Publisher, patiently
@@ -73,6 +74,7 @@ class Shell:
     """Where jobs have to be signed."""
     delayed_s: Callable[[float], float] = float
     """How long the broker can have a message wait that is to wait so long, in seconds."""
+    heard: Heard = field(default_factory=Heard)
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
     _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -86,6 +88,7 @@ class Shell:
             Retry, Ignore, Reject: Celery's own: the message goes back, or elsewhere.
         """
         delivery = Delivery.of(task.request, args, kwargs)
+        self.heard.begun(kind, delivery.job_id, task.request.headers or {})
         try:
             delivery = self._looked_up(kind, delivery)
             if self.gate is not None:
@@ -93,6 +96,7 @@ class Shell:
             result = self._result(task, kind, delivery)
         except StoreUnavailable as exc:
             log.error("job %s goes back to its queue: no results store", delivery.job_id)
+            self.heard.returned("store")
             raise Reject(str(exc), requeue=True) from exc
         return Answered(result.raise_for_state())
 
@@ -147,10 +151,12 @@ class Shell:
             raise
         except TryAgain as again:
             log.info("job %s: %s; next try in %.1f s", delivery.job_id, again, again.wait_s)
+            self.heard.again(again.code)
             raise self._again(task, delivery, JobFailed(again.code), again.wait_s) from again
         except GoesBack as exc:
             log.info("job %s goes back: this process ends", delivery.job_id)
             self._uncount(delivery.job_id, delivery.attempt)
+            self.heard.returned("ending")
             raise Reject("this process ends", requeue=True) from exc
         except BaseException as exc:  # noqa: BLE001 - see the module's docstring
             return self._fail(task, kind, delivery, exc)
@@ -186,6 +192,7 @@ class Shell:
         record = self._count(kind, delivery, at, only_first=True)
         this_attempt = record.result is None and record.attempt == delivery.attempt
         if this_attempt and record.started_at != at:
+            self.heard.redelivered(kind)
             with self._suspects:
                 return self._run_unless_ended(job, self._count(kind, delivery, utcnow()), delivery)
         return self._run_unless_ended(job, record, delivery)
@@ -287,6 +294,7 @@ class Shell:
             exc_info=unforeseen,
         )
         if wait_s is not None:
+            self.heard.again(failure.code)
             raise self._again(task, delivery, failure, wait_s, bounced)
         failed = _without_result(kind, delivery, failure, delivery.attempt)
         dead = letter(failed, failure, delivery.payload, delivery.queue, str(exc))
