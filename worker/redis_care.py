@@ -23,8 +23,8 @@ def faults(info: dict[str, Any]) -> list[str]:
         )
     if not int(info.get("aof_enabled", 1)):
         found.append(
-            "appendonly is off: what was submitted since the last snapshot is lost when Redis ends; "
-            "set appendonly yes, and appendfsync always where no second may be lost"
+            "appendonly is off: what was submitted since the last snapshot is lost when Redis "
+            "ends; set appendonly yes, and appendfsync always where no second may be lost"
         )
     return found
 

@@ -33,14 +33,16 @@ def test_given_a_redis_its_faults_are_named_by_their_settings(
         warn("results", client)
     said = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert len(said) == len(named)
-    assert all(f"the Redis of results: {name}" in line for name, line in zip(named, said))
+    assert all(
+        f"the Redis of results: {name}" in line for name, line in zip(named, said, strict=True)
+    )
 
 
 def test_given_a_user_that_may_not_ask_the_worker_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    with ServerOfUsers(tmp_path / "redis") as server:
-        with closing(redis_at(server.url_of("producer"))) as client:
-            warn("results", client)
+    server = ServerOfUsers(tmp_path / "redis")
+    with server, closing(redis_at(server.url_of("producer"))) as client:
+        warn("results", client)
     assert "does not say how it is set up" in caplog.text
