@@ -47,13 +47,15 @@ CMD ["run", "--devices", "auto"]
 FROM installed AS baked
 
 ARG CAPTION_MODEL=Salesforce/blip-image-captioning-base
-ARG CAPTION_REVISION=main
+ARG CAPTION_REVISION=""
 ARG MATCH_MODEL=Salesforce/blip-itm-base-coco
-ARG MATCH_REVISION=main
+ARG MATCH_REVISION=""
 USER 0:0
 RUN export HF_HOME=/tmp/hub \
-    && captionq-worker fetch-model "$CAPTION_MODEL" --revision "$CAPTION_REVISION" -o /srv/models/caption \
-    && captionq-worker fetch-model "$MATCH_MODEL" --revision "$MATCH_REVISION" -o /srv/models/match \
+    && captionq-worker fetch-model "$CAPTION_MODEL" -o /srv/models/caption \
+        ${CAPTION_REVISION:+--revision "$CAPTION_REVISION"} \
+    && captionq-worker fetch-model "$MATCH_MODEL" -o /srv/models/match \
+        ${MATCH_REVISION:+--revision "$MATCH_REVISION"} \
     && rm -rf /tmp/hub
 ENV HF_HUB_OFFLINE=1 CAPTIONQ_CAPTION_MODEL=/srv/models/caption CAPTIONQ_MATCH_MODEL=/srv/models/match
 USER 10001:10001

@@ -164,7 +164,7 @@ class AsyncClient:
                 broker_url = self._broker_url or settings.broker_url
                 if broker_url is None:
                     broker_url = await asyncio.to_thread(embedded.ensure, settings.home)
-                results_url = self._results_url or settings.results_url_beside(broker_url)
+                results_url = settings.results_url_beside(broker_url, self._results_url)
                 store = AsyncRedisStore(
                     results_url, socket_timeout_s=self._attempt_s, **settings.keeping
                 )
@@ -174,7 +174,11 @@ class AsyncClient:
                     sending = InOneStep(store, db, self._timeout_s)
                 else:
                     publisher = await asyncio.to_thread(
-                        Publisher, broker_url, self._timeout_s, settings.sentinel_master
+                        Publisher,
+                        broker_url,
+                        self._timeout_s,
+                        settings.sentinel_master,
+                        settings.rabbitmq_queues,
                     )
                     sending = ByCelery(store, publisher, self._timeout_s)
                 self._open = store, sending

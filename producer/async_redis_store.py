@@ -31,6 +31,7 @@ from producer.ledger import (
 )
 from producer.listing import LISTED_JOBS, Page, Wanted
 from producer.presence import LIFE_S, WorkerFacts
+from producer.redis_at import async_redis_at
 from producer.registry import Registry
 from producer.store import Record, Settled
 from producer.terms import Terms
@@ -62,7 +63,7 @@ class AsyncRedisStore:
             result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s, listed_jobs, result_stream
         )
         self._registry = Registry(queued_ttl_s, prefix)
-        self.redis = redis.asyncio.Redis.from_url(
+        self.redis = async_redis_at(
             url,
             decode_responses=True,
             socket_timeout=socket_timeout_s,

@@ -79,14 +79,16 @@ class Client:
         self._timeout_s = settings.submit_timeout_s
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._store = store or RedisStore(
-            results_url or settings.results_url_beside(broker_url),
+            settings.results_url_beside(broker_url, results_url),
             socket_timeout_s=self._attempt_s,
             **settings.keeping,
         )
         self._keys = settings.keys
         self._unsent = Unsent()
         self._tracing = begin(settings.tracing, "captionq-client")
-        self._publisher = Publisher(broker_url, self._timeout_s, settings.sentinel_master)
+        self._publisher = Publisher(
+            broker_url, self._timeout_s, settings.sentinel_master, settings.rabbitmq_queues
+        )
 
     def submit(self, job: Job) -> JobHandle:
         """Record a job as queued and send it. An id that is known already is that job.

@@ -48,7 +48,7 @@ IMAGES: dict[str, tuple[str, str | None]] = {
     "worker": ("worker.Dockerfile", None),
     "baked": ("worker.Dockerfile", "baked"),
     "producer": ("producer.Dockerfile", None),
-    "flower": ("flower.Dockerfile", None),
+    "flower": ("producer.Dockerfile", "flower"),
 }
 """The Dockerfile and target of each image."""
 
@@ -62,17 +62,21 @@ BUILD_ARGS = {
 
 def settings_of(image: str, broker_url: str) -> dict[str, str]:
     """What an operator sets for each image."""
-    bundled = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "bundled"}
+    small = {"CAPTIONQ_BROKER_URL": broker_url, "CAPTIONQ_MAX_BATCH": "1"}
+    bundled = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "none"}
     return {
-        "worker": {"CAPTIONQ_BROKER_URL": broker_url} | bundled,
-        "baked": {"CAPTIONQ_BROKER_URL": broker_url},
+        "worker": small | bundled,
+        "baked": small,
         "producer": {
             "CAPTIONQ_BROKER_URL": broker_url,
             "CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json",
         },
-        "flower": {"CELERY_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
+        "flower": {"CAPTIONQ_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
     }[image]
 
+
+ABSENT = dict.fromkeys(("producer", "flower"), ("torch", "transformers", "PIL", "worker"))
+"""What an image must not have. Where packages are lent it cannot be told."""
 
 FIRST = {"producer": ["captionq", "keys", "new", "prometheus", "--scope", "read"]}
 """What is run once before an image's command."""
@@ -131,8 +135,9 @@ def clean_root(base: Path, installed: bool) -> Image:
     (root / "srv").mkdir()
     for folder in Path(sys.base_prefix).parents:  # the interpreter's, maybe in root's home
         (root / folder.relative_to("/")).chmod(0o755)
-    venv = [os.path.realpath(sys.executable), "-m", "venv", "--copies", PYTHON]
-    subprocess.run(["chroot", str(root), *venv], check=True)
+    venv = [os.path.realpath(sys.executable), "-m", "venv", PYTHON]
+    bare = ["--without-pip"] if installed else []
+    subprocess.run(["chroot", str(root), *venv, *bare], check=True)
     if installed:
         _lend_packages(root / PYTHON[1:])
     passed = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
@@ -143,15 +148,14 @@ def clean_root(base: Path, installed: bool) -> Image:
 
 
 def _lend_packages(venv: Path) -> None:
-    """Have an environment find the packages of this one, and their commands; captionq is none."""
+    """Have an environment find the packages of this one, and pip itself; captionq is none."""
     (packages,) = (venv / "lib").glob("python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "lent.pth").write_text("\n".join(here) + "\n")
-    for name in ("celery",):
-        text = Path(sys.executable).with_name(name).read_text()
-        script = venv / "bin" / name
-        script.write_text(f"#!{PYTHON}/bin/python\n" + text.partition("\n")[2])
-        script.chmod(0o755)
+    theirs = Path(sys.executable).with_name("pip").read_text()
+    script = venv / "bin/pip"
+    script.write_text(f"#!{PYTHON}/bin/python\n" + theirs.partition("\n")[2])
+    script.chmod(0o755)
 
 
 def build(image: Image, dockerfile: Path, target: str | None) -> None:
@@ -295,6 +299,12 @@ def try_image(name: str, base: Path, installed: bool) -> None:
     image = clean_root(base, installed)
     dockerfile, target = IMAGES[name]
     build(image, ROOT / "docker" / dockerfile, target)
+    if not installed:
+        for module in ABSENT.get(name, ()):
+            absent = (
+                f"import importlib.util as u; assert u.find_spec({module!r}) is None, {module!r}"
+            )
+            image.run(["python", "-c", absent])
     built_s = time.monotonic() - began_s
     read_only(image)
     loopback_alone()

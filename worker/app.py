@@ -25,17 +25,20 @@ from celery.signals import (
     worker_shutting_down,
 )
 from celery.utils.log import mlevel
-from kombu import Exchange, Queue
 
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.rabbitmq import celery_settings, queue_named
+from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
+from worker.answered import Answered
 from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
 from worker.logs import dress
+from worker.request import Request
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
@@ -56,12 +59,14 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
     `leases` are those of the messages that it holds, where its broker is Redis.
     """
     broker_url = settings.broker_url or ensure(settings.home)
+    results_url = settings.results_url_beside(broker_url)
     app = Celery("captionq", broker=broker_url)
     app.conf.update(
-        result_backend=settings.results_url_beside(broker_url),
+        result_backend=without_master(results_url),
+        result_backend_transport_options={"master_name": master_of(results_url)},
         result_expires=settings.result_ttl_s,
         task_queues=[
-            Queue(name, Exchange(name), routing_key=name)
+            queue_named(name, broker_url, settings.rabbitmq_queues)
             for name in queues_served(settings.models.items())
         ],
         task_default_queue=DEFAULT_QUEUE,
@@ -93,6 +98,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         worker_consumer=f"{Consumer.__module__}:{Consumer.__name__}",
         worker_enable_prefetch_count_reduction=False,
     )
+    app.conf.update(celery_settings(broker_url, settings.rabbitmq_queues))
     if transport := transport_for(broker_url):
         app.conf.update(
             broker_transport=transport,
@@ -198,11 +204,17 @@ def _revoked(sender: Any = None, request: Any = None, expired: bool = False, **_
 
 
 def _task(kind: str) -> Any:
-    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> Answered:
         return _shell().execute(self, kind, args, kwargs)
 
     run.__doc__ = JOB_MODELS[kind].__doc__
-    make = app.task(name=TASK_NAMES[kind], bind=True, max_retries=None, throws=(JobFailed,))
+    make = app.task(
+        name=TASK_NAMES[kind],
+        bind=True,
+        max_retries=None,
+        throws=(JobFailed,),
+        Request=f"{Request.__module__}:{Request.__name__}",
+    )
     return make(run)
 
 

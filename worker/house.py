@@ -12,6 +12,7 @@ import redis
 from producer.contract import ErrorCode, utcnow
 from producer.ledger import Ledger
 from producer.queues import queues_served
+from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
 from producer.tracing import TracingUnavailable, begin
 from worker.asked import BatchKey
@@ -235,14 +236,15 @@ def make_reconciler(
     """What looks for lost jobs, begun; None where that is not wanted or not possible."""
     if not settings.reconcile_every_s:
         return None
-    if not broker_url.startswith(("redis://", "rediss://")):
-        log.warning("jobs that the broker loses are not looked for: it is no single Redis")
+    if not broker_url.startswith(REDIS_SCHEMES):
+        log.warning("jobs that the broker loses are not looked for: it is no Redis")
         return None
     clients: list[redis.Redis] = [
-        redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
+        redis_at(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3)
+        for url in (
+            settings.results_url_beside(broker_url),
+            with_master(broker_url, settings.sentinel_master),
         )
-        for url in (settings.results_url_beside(broker_url), broker_url)
     ]
     reconciler = Reconciler(
         Ledger(settings.result_ttl_s, settings.queued_ttl_s),
@@ -306,7 +308,7 @@ def make_cache(settings: WorkerSettings, broker_url: str, models: Models) -> Res
     """What was answered before; None where nothing is kept."""
     if not settings.result_cache_ttl_s:
         return None
-    client: redis.Redis = redis.Redis.from_url(
+    client = redis_at(
         settings.results_url_beside(broker_url), decode_responses=True, socket_timeout=2
     )
     decide = (

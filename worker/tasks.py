@@ -36,6 +36,7 @@ from producer.contract import (
 )
 from producer.queues import BULK, DEFAULT_QUEUE, is_bulk, model_task, queue_for
 from producer.store import Record, Store, StoreUnavailable
+from worker.answered import Answered
 from worker.chunk import GoesBack, TryAgain
 from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
@@ -77,7 +78,7 @@ class Shell:
 
     def execute(
         self, task: "Task[Any, Any]", kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    ) -> Answered:
         """Carry out one delivery of a `kind` job; returns the stored result, ready for JSON.
 
         Raises:
@@ -95,7 +96,7 @@ class Shell:
             log.error("job %s goes back to its queue: no results store", delivery.job_id)
             self.heard.returned("store")
             raise Reject(str(exc), requeue=True) from exc
-        return result.raise_for_state().model_dump(mode="json")
+        return Answered(result.raise_for_state())
 
     def revoked(self, kind: str, delivery: Delivery, expired: bool) -> None:
         """Store the end of a `kind` job whose message Celery dropped: it was revoked, as Flower's

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import redis
-
+from producer.redis_at import redis_at
 from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers, Telling, Told, untraced
 from worker.callbacks.outbox import Outbox
 from worker.fetch.netguard import parse_allow
@@ -18,9 +17,7 @@ __all__ = ["Callbacks", "outbox_of"]
 def outbox_of(settings: "WorkerSettings", results_url: str) -> Outbox:
     """The callbacks of a results store, with the bounds of the settings."""
     return Outbox(
-        redis.Redis.from_url(
-            results_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
-        ),
+        redis_at(results_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3),
         lease_s=2 * settings.callback_timeout_s + 2,
         result_ttl_s=settings.result_ttl_s,
         dead_max=settings.dead_max,
