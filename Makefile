@@ -14,6 +14,9 @@ LANGUAGE ?= de
 SCENES ?= 10000
 STEPS ?= 600
 
+# Bytecode is kept, whatever the shell says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Threads of torch that wait by spinning starve each other where processes share cores.
 export OMP_WAIT_POLICY ?= passive
 

@@ -129,6 +129,10 @@ class AsyncRedisStore:
         """`get` for each, in the same order: one round trip for all."""
         return await self._run_all([self.ledger.get(job_id) for job_id in job_ids])
 
+    async def trace(self, traceparents: Mapping[str, str]) -> None:
+        """As `RedisStore.trace`."""
+        await self._run_all([self.ledger.trace(*one) for one in traceparents.items()])
+
     async def forget(self, *jobs: Job) -> None:
         """See `Store.forget`."""
         await self._run_all([self.ledger.forget(job) for job in jobs])

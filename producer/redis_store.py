@@ -124,6 +124,10 @@ class RedisStore:
         """See `Store.get`."""
         return self._run(self._ledger.get(job_id))
 
+    def trace(self, traceparents: Mapping[str, str]) -> None:
+        """Note which span each job was submitted in, by the jobs' ids."""
+        self._run_all([self._ledger.trace(*one) for one in traceparents.items()])
+
     def forget(self, *jobs: Job) -> None:
         """See `Store.forget`."""
         self._run_all([self._ledger.forget(job) for job in jobs])

@@ -46,6 +46,12 @@ REMEDIES: dict[ErrorCode, str] = {
     ErrorCode.JOB_POISONED: "Use another image: this one ends the workers that try it.",
     ErrorCode.SINK_NOT_ALLOWED: "Workers write to what is in their CAPTIONQ_SINK_ALLOW alone.",
     ErrorCode.SINK_UNAVAILABLE: _LATER,
+    ErrorCode.CALLBACK_FAILED: "Mend the receiver, and have the operator tell it again "
+    "(captionq-worker callbacks replay); the result can be asked for meanwhile.",
+    ErrorCode.CALLBACK_GONE: "Use another callback URL, or have the operator enable this one again "
+    "(captionq-worker callbacks enable).",
+    ErrorCode.CALLBACK_SECRET_UNKNOWN: "Name another secret, or have the operator give the workers "
+    "this one (CAPTIONQ_CALLBACK_SECRETS).",
     ErrorCode.LANGUAGE_UNAVAILABLE: "Leave the language out, or use one that workers have a pack "
     "for (captionq-worker packs).",
     ErrorCode.MODEL_LACKS_CAPTIONING: "A worker with a captioning model has to run "

@@ -70,4 +70,6 @@ def serve(
             who = f"keys of {settings.api_keys}" if settings.api_keys else "no keys: anyone"
             typer.echo(f"  access       {who}{'' if settings.api_keys else ' who reaches it'}")
 
-        server.serve(app.create_app(settings), host, port, say)
+        served = app.create_app(settings)
+        served.state.service.access.this_machine_alone = not without_keys
+        server.serve(served, host, port, say)

@@ -103,6 +103,12 @@ class ProducerSettings(BaseSettings):
         False, description="Whether an object that goes is taken out of the vector index too"
     )
 
+    tracing: bool = Field(
+        False,
+        description="Whether traces are sent by OpenTelemetry (extra 'tracing'), to where "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says",
+    )
+
     signing_keys: SecretStr | None = Field(
         None,
         description="Secret keys that jobs are signed and verified with: ID:BASE64,ID:BASE64, each "

@@ -38,7 +38,7 @@ from tests.sqs_server import CREDENTIALS, MotoServer, Queue
 OVERWRITTEN = 0.15
 """Share of the events that are of keys without versions."""
 
-AT_ONCE = 80
+AT_ONCE = 40
 """Messages that wait in the queue: moto looks at each of them whenever it is asked."""
 
 FAULTS = ("lost", "captioned_twice", "of_nothing", "last_contents_missing", "left_in_queue")

@@ -12,6 +12,7 @@ from producer.contract import (
     CaptionJob,
     Chunk,
     EmbedJob,
+    ExplainJob,
     ImageJob,
     ItemResult,
     Job,
@@ -23,6 +24,7 @@ from producer.contract import (
     Ranked,
     RankJob,
     RegionCaptions,
+    WordsExplained,
     parse_job,
     utcnow,
 )
@@ -80,6 +82,12 @@ def _said(job: ImageJob) -> dict[str, Any]:
             return {
                 "ranking": tuple(Ranked(**one.model_dump(exclude={"explanation"})) for one in best)
             }
+        case ExplainJob():
+            said_of = [
+                WordsExplained(text=text, method="attention", grid=(1, 1), words=())
+                for text in job.texts
+            ]
+            return {"explanations": tuple(said_of)}
         case EmbedJob():
             words = job.texts or (str(job.image),)
             return {"embeddings": tuple(embedding(one, job.encoding) for one in words)}

@@ -12,12 +12,15 @@ import redis
 from producer.contract import ErrorCode, utcnow
 from producer.ledger import Ledger
 from producer.queues import queues_served
+from producer.rabbitmq import delay_s
 from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
+from producer.tracing import TracingUnavailable, begin
 from worker.asked import BatchKey
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
+from worker.callbacks.courier import untraced
 from worker.callbacks.service import Callbacks
 from worker.chunk import Chunks
 from worker.deadletter import DeadLetters
@@ -49,6 +52,7 @@ from worker.shutdown import Shutdown
 from worker.sink import Sinks, Writer
 from worker.tasks import Shell
 from worker.told_store import ToldStore
+from worker.traces import Traces
 
 if TYPE_CHECKING:
     from worker.blip import Engine
@@ -81,7 +85,11 @@ class House:
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
         self._metrics = ProcessMetrics() if settings.metrics_port else None
-        heard = self._metrics.heard(log_ended) if self._metrics else Heard(ended=log_ended)
+        self._traces = make_traces(settings, lambda job_id: self._store.traceparent(job_id))
+        heard = Heard.together(
+            Heard(ended=log_ended),
+            *(one.heard() for one in (self._metrics, self._traces) if one is not None),
+        )
         self._settings, self._leases, self._max_batch = settings, leases, max_batch
         self._batcher: Batcher[BatchKey] = Batcher(
             models.run,
@@ -155,11 +163,12 @@ class House:
             sinks=sinks,
             gate=make_gate(settings, store, self._dead),
             heard=heard,
+            delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again, heard)
         self._models = models
         self._presence: Presence | None = None
-        self._callbacks = make_callbacks(settings, broker_url, heard)
+        self._callbacks = make_callbacks(settings, broker_url, heard, self._traces)
         self.shutdown = Shutdown(
             leases,
             self.shell.return_running,
@@ -211,6 +220,8 @@ class House:
         self._store.close()
         if self._metrics is not None:
             self._metrics.close()
+        if self._traces is not None:
+            self._traces.close()
 
 
 def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
@@ -249,13 +260,35 @@ def make_reconciler(
     return reconciler
 
 
-def make_callbacks(settings: WorkerSettings, broker_url: str, heard: Heard) -> Callbacks | None:
+def make_callbacks(
+    settings: WorkerSettings, broker_url: str, heard: Heard, traces: Traces | None
+) -> Callbacks | None:
     """What tells submitters of results, not begun; None where that is left to others."""
     if not settings.callback_threads:
         return None
     if settings.callback_exceptions:
         log.warning("callbacks to addresses that are not public: %s", settings.callback_allow)
-    return Callbacks(settings, settings.results_url_beside(broker_url), told=heard.called_back)
+    return Callbacks(
+        settings,
+        settings.results_url_beside(broker_url),
+        told=heard.called_back,
+        telling=traces.telling if traces is not None else untraced,
+    )
+
+
+def make_traces(
+    settings: WorkerSettings, traceparent_of: Callable[[str], str | None]
+) -> Traces | None:
+    """Who adds to jobs' traces; None where that is not wanted.
+
+    Raises:
+        SettingsError: it is, and cannot be.
+    """
+    try:
+        tracing = begin(settings.tracing, "captionq-worker")
+    except TracingUnavailable as exc:
+        raise SettingsError(str(exc)) from exc
+    return None if tracing is None else Traces(tracing, traceparent_of)
 
 
 def _bury(keep: Bury, told: Callable[[str], object], message: str, queue: str, reason: str) -> None:

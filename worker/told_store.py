@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from producer.contract import JobResult
+from producer.errors import StoreUnavailable
 from producer.redis_store import RedisStore
 from producer.terms import Terms
 
@@ -20,6 +21,13 @@ class ToldStore(RedisStore):
     def __init__(self, url: str, told: Ended, **keeping: Any) -> None:
         super().__init__(url, **keeping)
         self._told = told
+
+    def traceparent(self, job_id: str) -> str | None:
+        """What the record of a job says of its trace; None also where that cannot be read."""
+        try:
+            return self._run(self._ledger.traceparent(job_id))
+        except StoreUnavailable:
+            return None
 
     def finish(
         self,

@@ -66,6 +66,8 @@ def serve_tools(
         folder = root.expanduser() if root is not None else None
         if folder is not None and not folder.is_dir():
             raise ValueError(f"There is no folder {root}.")
+        if port is not None:
+            typer.echo(f"captionq mcp serves http://127.0.0.1:{port}/mcp", err=True)
         run.serve(settings, folder, index, timeout_s, port, _version())
 
 

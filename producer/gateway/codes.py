@@ -19,6 +19,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"
     JOB_ID_TAKEN = "job_id_taken"
+    HOST_REFUSED = "host_refused"
     BODY_TOO_LARGE = "body_too_large"
     MEDIA_TYPE_UNSUPPORTED = "media_type_unsupported"
     RATE_LIMITED = "rate_limited"
@@ -94,6 +95,11 @@ MEANING: dict[Code, tuple[int, str, str]] = {
         413,
         "The body is too large",
         "detail says how many bytes are accepted. Many jobs go to /v1/jobs:batch.",
+    ),
+    Code.HOST_REFUSED: (
+        421,
+        "Without API keys this gateway is for its own machine",
+        "Ask for it as localhost; or have the operator make keys, or give --without-keys.",
     ),
     Code.MEDIA_TYPE_UNSUPPORTED: (
         415,

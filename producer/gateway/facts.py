@@ -44,7 +44,7 @@ class ServiceFacts(BaseModel):
 
 @router.get(
     "/v1/service",
-    responses=documented(Code.KEY_INVALID, Code.RATE_LIMITED, *BROKER),
+    responses=documented(Code.KEY_INVALID, Code.HOST_REFUSED, Code.RATE_LIMITED, *BROKER),
 )
 async def service_facts(
     request: Request, caller: Annotated[Caller, Depends(Requires(None))]

@@ -115,7 +115,7 @@ class Hearing:
         """See to a message of SNS.
 
         Raises:
-            Problem: event_unknown, topic_not_allowed, signature_missing, signature_invalid,
+            Problem: event_unknown, topic_not_allowed, signature_missing, signature_wrong,
                 message_replayed, sns_unavailable.
             BrokerUnavailable: it has to come again.
         """

@@ -78,6 +78,11 @@ class GatewaySettings(ProducerSettings):
         15, gt=0, description="How often, in seconds, a silent stream of events says that it lives"
     )
 
+    @field_validator("api_keys")
+    @classmethod
+    def _expanded_keys(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
     @field_validator("accept_schemes")
     @classmethod
     def _are_schemes(cls, listed: str) -> str:

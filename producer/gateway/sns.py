@@ -21,7 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 TYPE_HEADER = "x-amz-sns-message-type"
-"""Of every request of SNS, but for those of raw delivery, which are not signed."""
+"""Of every request of SNS."""
+
+RAW_HEADER = "x-amz-sns-rawdelivery"
+"""Of those of raw delivery: the message alone, not signed."""
 
 HOST = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
 CERTIFICATE_URL = re.compile(HOST + r"/SimpleNotificationService-[A-Za-z0-9]{1,100}\.pem")
@@ -168,14 +171,18 @@ class Verifier:
             raise Forged("the signature is not of this message") from exc
 
     async def _certificate(self, url: str) -> x509.Certificate:
-        async with self._fetching:
-            if url not in self._certificates:
-                try:
-                    pem = await self._fetch(url)
-                    self._certificates[url] = x509.load_pem_x509_certificate(pem)
-                except (OSError, ValueError) as exc:
-                    raise CertificateUnavailable(f"{url}: {exc}") from exc
-                while len(self._certificates) > MAX_CERTIFICATES:
-                    self._certificates.popitem(last=False)
-            self._certificates.move_to_end(url)
-            return self._certificates[url]
+        if url not in self._certificates:
+            async with self._fetching:
+                if url not in self._certificates:  # somebody else's fetch may have had it
+                    await self._fetched(url)
+        self._certificates.move_to_end(url)
+        return self._certificates[url]
+
+    async def _fetched(self, url: str) -> None:
+        try:
+            certificate = x509.load_pem_x509_certificate(await self._fetch(url))
+        except (OSError, ValueError) as exc:
+            raise CertificateUnavailable(f"{url}: {exc}") from exc
+        self._certificates[url] = certificate
+        while len(self._certificates) > MAX_CERTIFICATES:
+            self._certificates.popitem(last=False)

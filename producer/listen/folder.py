@@ -53,9 +53,6 @@ class FolderListener:
         settle_s: how long a file has to have looked the same, in seconds.
         new_only: files that are there already are not taken.
         once: whether to end when those that are there have been taken.
-
-    Raises:
-        NotInstalled: without watchfiles.
     """
 
     def __init__(
@@ -81,6 +78,7 @@ class FolderListener:
 
         Raises:
             BrokerUnavailable: the broker was never there.
+            NotInstalled: without watchfiles.
         """
         first = True
         async for changes in self._changes():

@@ -67,7 +67,7 @@ class SqsListener:
         self._pollers = pollers
         self._visibility_s = visibility_s
         self._dead_after = dead_after
-        self._wait_s = LAST_LOOK_S if once else long_poll_s
+        self._wait_s = min(LAST_LOOK_S, long_poll_s) if once else long_poll_s
         self._once = once
         self._rng = random.Random()
         self.tally = Tally()

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def scenes(count: int) -> Iterator[Image.Image]:
         yield draw(scene, SIZE[1]).resize(SIZE, Image.Resampling.BILINEAR)
 
 
+@lru_cache(1)
 def photograph(size: tuple[int, int], seed: int = 1) -> Image.Image:
     """Gradients, edges between them, and texture at every scale that a sensor would see."""
     width, height = size

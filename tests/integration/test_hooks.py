@@ -202,6 +202,13 @@ async def test_given_a_signed_message_of_sns_then_it_is_a_job(version: str, door
     assert door.fetched == [CERTIFICATE]
 
 
+async def test_given_raw_delivery_of_sns_then_it_needs_a_key(door: Door) -> None:
+    raw = {"x-amz-sns-message-type": "Notification", "x-amz-sns-rawdelivery": "true"}
+
+    assert is_problem(await door.post(SHAPES["aws"](CAT), None, **raw), 401, "key_invalid")
+    assert (await door.post(SHAPES["aws"](CAT), **raw)).json()["jobs"] == 1
+
+
 async def test_given_an_event_of_eventbridge_by_sns_then_it_is_a_job(door: Door) -> None:
     answer = await door.sns(signed(message(SHAPES["eventbridge"](CAT))))
 
@@ -301,7 +308,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 async def test_given_a_broker_that_is_away_then_the_sender_is_to_repeat_and_nothing_is_lost(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    async with opened(own_redis.url, tmp_path, submit_timeout_s=0.5) as door:
+    async with opened(own_redis.url, tmp_path, submit_timeout_s=2) as door:
         said = signed(message(records(aws(CAT))))
         own_redis.stop()
         for answer in (await door.post(SHAPES["minio"](CAT)), await door.sns(said)):

@@ -237,7 +237,7 @@ async def test_given_a_broker_that_is_away_then_files_wait_for_it(
     folder: Path, tmp_path: Path
 ) -> None:
     with RedisServer(tmp_path / "redis") as broker:
-        async with listening(folder, broker.url, submit_timeout_s=0.4) as one:
+        async with listening(folder, broker.url, submit_timeout_s=2) as one:
             (folder / "1.png").write_bytes(PNG)
             await one.until((folder / "1.png").as_uri())
             await asyncio.to_thread(broker.stop)

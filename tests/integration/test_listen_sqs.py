@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import redis
+from typer.testing import CliRunner
 
 from producer.async_client import AsyncClient
+from producer.cli import app
 from producer.embedded import RedisServer
 from producer.errors import BrokerUnavailable
 from producer.event_intake import Intake
@@ -57,7 +59,12 @@ async def listening(
         store = await client.open()
         memory = EventMemory(store.redis)
         intake = PatientIntake(Intake(Rules.of(), memory, client.submit_many), stop)
-        yield SqsListener(queue, intake, memory, stop, **({"once": True} | options)), stop
+        yield (
+            SqsListener(
+                queue, intake, memory, stop, **({"once": True, "long_poll_s": 1} | options)
+            ),
+            stop,
+        )
     queue.close()
 
 
@@ -155,7 +162,7 @@ async def test_given_a_broker_that_is_away_then_messages_are_held_until_it_is_ba
 ) -> None:
     queue = moto.queue("held")
     with RedisServer(tmp_path / "redis") as broker:
-        options = {"visibility_s": 2, "once": False, "long_poll_s": 1, "submit_timeout_s": 0.4}
+        options = {"visibility_s": 2, "once": False, "long_poll_s": 1, "submit_timeout_s": 2}
         async with listening(broker.url, moto.url, "held", **options) as (listener, stop):
             running = asyncio.create_task(listener.run())
             queue.send(SHAPES["aws"](Happened(key="before.jpg")))
@@ -182,7 +189,7 @@ async def test_given_an_end_while_the_broker_is_away_then_messages_go_back_to_th
 ) -> None:
     queue = moto.queue("given-back")
     with RedisServer(tmp_path / "redis") as broker:
-        options = {"visibility_s": 60, "once": False, "long_poll_s": 1, "submit_timeout_s": 0.4}
+        options = {"visibility_s": 60, "once": False, "long_poll_s": 1, "submit_timeout_s": 2}
         async with listening(broker.url, moto.url, "given-back", **options) as (listener, stop):
             running = asyncio.create_task(listener.run())
             queue.send(SHAPES["aws"](Happened(key="before.jpg")))
@@ -288,10 +295,6 @@ def test_given_the_command_then_it_listens_until_sigterm_and_says_what_it_did(
 def test_given_what_cannot_be_listened_to_then_one_sentence_says_why(
     words: list[str], said: str, moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from typer.testing import CliRunner
-
-    from producer.cli import app
-
     for name, value in {**CREDENTIALS, "CAPTIONQ_SQS_ENDPOINT_URL": moto.url}.items():
         monkeypatch.setenv(name, value)
     done = CliRunner().invoke(app, ["listen", *words])
@@ -299,6 +302,29 @@ def test_given_what_cannot_be_listened_to_then_one_sentence_says_why(
     assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "source", "said"),
+    [("boto3", "sqs://uploads", "needs boto3"), ("watchfiles", ".", "needs watchfiles")],
+)
+def test_given_an_install_without_the_extra_then_it_is_said_which_one_is_needed(
+    missing: str,
+    source: str,
+    said: str,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setenv("CAPTIONQ_BROKER_URL", redis_server.url)
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(app, ["listen", source])
+
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "captionq[listen]" in done.stderr
 
 
 def test_given_a_flood_and_a_listener_that_is_killed_then_each_version_is_captioned_once(

@@ -1,5 +1,6 @@
 """Messages of SNS are told from all others."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -169,6 +170,29 @@ async def test_given_a_certificate_that_is_not_to_be_had_then_it_is_asked_for_an
             await verifier.verify(read(signed(message("{}"))), NOW)
 
     await verifier.verify(read(signed(message("{}"))), NOW)
+
+
+async def test_given_a_certificate_that_is_long_in_coming_then_others_are_not_held_up() -> None:
+    never = asyncio.Event()
+
+    async def fetch(url: str) -> bytes:
+        if url != CERTIFICATE:
+            await never.wait()
+        return certificate()
+
+    verifier = Verifier(fetch)
+    await verifier.verify(read(signed(message("{}"))), NOW)
+    slow = [
+        asyncio.create_task(
+            verifier.verify(read(signed(message("{}")) | {"SigningCertURL": url}), NOW)
+        )
+        for url in (CERTIFICATE.replace("0123", f"{n}") for n in range(5))
+    ]
+    await asyncio.sleep(0)
+
+    await asyncio.wait_for(verifier.verify(read(signed(message("{}"))), NOW), 5)
+    for task in slow:
+        task.cancel()
 
 
 async def test_given_many_certificates_then_a_bounded_number_is_kept() -> None:

@@ -177,6 +177,7 @@ def test_a_batch_counts_its_jobs_by_state_and_ends_when_it_is_closed_and_they_ha
     assert store.batch("never") is store.close_batch("never") is None
 
     store.create_many([job(name, batch_id="b") for name in ("x", "y", "z")])
+    assert store.batch("b:jobs") is None
     store.start("x", "caption", 1, "w")
     store.start("x", "caption", 2, "w")
     assert counts_of(store) == {"queued": 2, "running": 1}

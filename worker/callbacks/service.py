@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from producer.redis_at import redis_at
-from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers, Told
+from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers, Telling, Told, untraced
 from worker.callbacks.outbox import Outbox
 from worker.fetch.netguard import parse_allow
 from worker.fetch.post import HttpPoster
@@ -34,6 +34,7 @@ class Callbacks:
         results_url: str,
         every_s: float = LOOK_EVERY_S,
         told: Told = lambda *_: None,
+        telling: Telling = untraced,
     ) -> None:
         self._outbox = outbox_of(settings, results_url)
         self._poster = HttpPoster(
@@ -49,6 +50,7 @@ class Callbacks:
             settings.signers,
             scale=settings.callback_scale,
             told=told,
+            telling=telling,
         )
         self._couriers = Couriers(
             self._outbox.claim, courier.deliver, settings.callback_threads, every_s

@@ -14,11 +14,10 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from producer.contract import JobResult
 from producer.ledger import Ledger
 from producer.queues import TASK_NAMES, model_task, queues_served
 from worker.batcher import Batcher
-from worker.heard import Heard, Letter
+from worker.heard import Heard
 from worker.leases import Leases
 from worker.metrics.broker import Broker
 from worker.metrics.counted import Counted
@@ -27,7 +26,6 @@ from worker.metrics.held import Held, Use
 from worker.metrics.server import MetricsServer
 from worker.models import Models
 from worker.settings import SettingsError, WorkerSettings
-from worker.told_store import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,16 +55,11 @@ class ProcessMetrics:
             registry=self._registry,
         ).labels(_version(), platform.python_version()).set(1)
 
-    def heard(self, also: Ended) -> Heard:
-        """Who counts what happens; `also` hears of jobs that end."""
+    def heard(self) -> Heard:
+        """Who counts what happens."""
         counted = self._counted
-
-        def ended(result: JobResult, letter: Letter) -> None:
-            counted.ended(result, letter)
-            also(result, letter)
-
         return Heard(
-            ended=ended,
+            ended=counted.ended,
             buried=counted.buried,
             again=counted.again,
             redelivered=counted.redelivered,
