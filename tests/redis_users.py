@@ -10,7 +10,7 @@ import redis
 from producer.redis_server import Address, RedisServer
 
 SCRIPT = Path(__file__).parents[1] / "docker/redis/users.sh"
-USERS = ("producer", "gateway", "worker", "flower", "operator")
+USERS = ("producer", "gateway", "worker", "flower", "scaler", "operator")
 
 
 def rendered(passwords: dict[str, str]) -> str:

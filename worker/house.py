@@ -164,8 +164,8 @@ class House:
             max_deliveries=settings.max_deliveries,
             sinks=sinks,
             gate=make_gate(settings, store, self._dead),
-            delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
             heard=heard,
+            delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again, heard)
         look_after(settings, broker_url)

@@ -72,9 +72,9 @@ class Shell:
     """Where what jobs explain may be written; nowhere, unless that is said."""
     gate: Gate | None = None
     """Where jobs have to be signed."""
+    heard: Heard = field(default_factory=Heard)
     delayed_s: Callable[[float], float] = float
     """How long the broker can have a message wait that is to wait so long, in seconds."""
-    heard: Heard = field(default_factory=Heard)
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
     _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Prints the users of users.acl as redis-server reads them, with passwords from the environment:
 #   REDIS_PRODUCER_PASSWORD=... REDIS_GATEWAY_PASSWORD=... REDIS_WORKER_PASSWORD=... \
-#   REDIS_FLOWER_PASSWORD=... REDIS_OPERATOR_PASSWORD=... users.sh > /run/users.acl
+#   REDIS_FLOWER_PASSWORD=... REDIS_SCALER_PASSWORD=... REDIS_OPERATOR_PASSWORD=... \
+#   users.sh > /run/users.acl
 # They are written as SHA-256 alone. A user whose password is not set is off.
 set -eu
 rules=${1:-"$(dirname "$0")/users.acl"}

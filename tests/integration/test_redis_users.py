@@ -162,6 +162,20 @@ REFUSED["flower"] += (
     ("RPOP", "captionq.caption"), ("HGETALL", "captionq:job:x"), ("DEL", "captionq:jobs"),
     ("HGET", "captionq.inflight", "x"), ("LRANGE", "captionq.caption", "0", "-1"),
 )  # fmt: skip
+REFUSED["scaler"] += (
+    ("RPOP", "captionq.caption"), ("LRANGE", "captionq.caption", "0", "-1"),
+    ("LPUSH", "captionq.caption", "a"), ("HGETALL", "captionq:job:x"), ("LLEN", "another"),
+)  # fmt: skip
+
+
+def test_given_the_rights_of_a_scaler_keda_has_the_length_of_a_list(
+    guarded: ServerOfUsers,
+) -> None:
+    """Its redis trigger sends a script that looks at the type first."""
+    script = "return redis.call('llen', KEYS[1]) + #redis.call('type', KEYS[1]).ok"
+    with redis.Redis.from_url(guarded.url_of("scaler")) as client:
+        for queue in ("captionq.caption", "captionq.match.bulk", "celery"):
+            assert client.eval(script, 1, queue) == len("none")
 
 
 @pytest.mark.parametrize("user", USERS)
