@@ -16,6 +16,7 @@ from prometheus_client import (
 
 from producer.ledger import Ledger
 from producer.queues import TASK_NAMES, model_task, queues_served
+from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from worker.batcher import Batcher
 from worker.heard import Heard
 from worker.leases import Leases
