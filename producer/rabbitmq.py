@@ -1,5 +1,6 @@
 """What RabbitMQ is told of the queues; of Redis nothing need be said."""
 
+import math
 from typing import Any, Literal
 
 from kombu import Exchange, Queue
@@ -27,6 +28,12 @@ def celery_settings(broker_url: str, kind: QueueKind) -> dict[str, Any]:
     """Celery's settings by which any client declares the queues as all others do. (RabbitMQ refuses
     to have one queue declared in two ways.)"""
     return _CELERY[kind_for(broker_url, kind)]
+
+
+def delay_s(broker_url: str, kind: QueueKind, wait_s: float) -> float:
+    """How long a message waits that is to wait so long, in seconds: of a quorum queue whole ones,
+    one at least, since Celery rounds them down and sends nothing that is due in none."""
+    return max(1, math.ceil(wait_s)) if kind_for(broker_url, kind) == "quorum" else wait_s
 
 
 def queue_named(name: str, broker_url: str, kind: QueueKind) -> Queue:

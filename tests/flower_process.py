@@ -14,7 +14,7 @@ from typing import Any
 from urllib.error import URLError
 
 LOGIN = "operator:s3cret"
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 
 from producer.redis_server import RedisServer
+from tests.clean_root import loopback_alone
 from tests.dockerfiles import ROOT
-from tests.image_steps import loopback_alone
 
 UNITS = ROOT / "docker/systemd"
 INSTALLED = "/opt/captionq/bin/"

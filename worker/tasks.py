@@ -73,6 +73,8 @@ class Shell:
     gate: Gate | None = None
     """Where jobs have to be signed."""
     heard: Heard = field(default_factory=Heard)
+    delayed_s: Callable[[float], float] = float
+    """How long the broker can have a message wait that is to wait so long, in seconds."""
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
     _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -319,7 +321,7 @@ class Shell:
         }
         task.request.retries = delivery.retries  # Celery adds one to it, whatever it was
         try:
-            return task.retry(exc=failure, countdown=wait_s, throw=False, **options)
+            return task.retry(exc=failure, countdown=self.delayed_s(wait_s), throw=False, **options)
         except Reject as rejected:
             if (delivery.job_id, delivery.attempt) in self._running:
                 self._uncount(delivery.job_id, delivery.attempt)

@@ -16,7 +16,10 @@ from worker.shutdown import END_TIMEOUT_S
 
 FILES = [(), *((name,) for name in OVERLAYS), OVERLAYS]
 of_each = pytest.mark.parametrize("overlays", FILES, ids=lambda names: "+".join(names) or "alone")
-PASSWORDS = {"REDIS_PASSWORD", "FLOWER_USER_PASSWORD", "GRAFANA_PASSWORD", "S3_PASSWORD"}
+PASSWORDS = {
+    *(f"REDIS_{user}_PASSWORD" for user in ("WORKER", "GATEWAY", "FLOWER", "OPERATOR", "PRODUCER")),
+    *("FLOWER_USER_PASSWORD", "GRAFANA_PASSWORD", "S3_PASSWORD"),
+}
 
 
 def services(*overlays: str) -> dict[str, Any]:
@@ -116,6 +119,28 @@ def test_published_ports_are_those_that_the_images_expose() -> None:
         assert said(image, "EXPOSE") == [str(port["target"])]
 
 
+def test_every_part_has_a_user_of_redis_of_its_own() -> None:
+    for overlays in ((), ("tls",)):
+        users = {
+            name: service["environment"]["CAPTIONQ_BROKER_URL"].split("://")[1].partition(":")[0]
+            for name, service in services(*overlays).items()
+            if "CAPTIONQ_BROKER_URL" in service.get("environment", {})
+        }
+        assert users == {
+            "worker": "worker", "gateway": "gateway", "listener": "gateway", "flower": "flower"
+        }  # fmt: skip
+    known = (ROOT / "docker/redis/users.acl").read_text()
+    assert all(f"\nuser {user} on PASSWORD\n" in known for user in users.values())
+
+
+@of_each
+def test_what_is_mounted_from_here_is_here(overlays: tuple[str, ...]) -> None:
+    for name, service in services(*overlays).items():
+        for volume in service.get("volumes", ()):
+            if volume["type"] == "bind":
+                assert Path(volume["source"]).exists(), name
+
+
 @of_each
 def test_volumes_lie_where_the_images_user_may_write(overlays: tuple[str, ...]) -> None:
     """Docker gives a fresh volume the owner that its mount point has in the image."""
@@ -132,6 +157,8 @@ def test_volumes_lie_where_the_images_user_may_write(overlays: tuple[str, ...]) 
 
 def test_without_its_passwords_nothing_starts_and_none_is_in_the_files() -> None:
     for path in sorted((ROOT / "docker").glob("compose*.yaml")):
+        for url in re.findall(r"rediss?://[^@]+@", path.read_text()):
+            assert re.fullmatch(r"rediss?://(\w+):\$\{REDIS_\w+_PASSWORD:\?[^}]+\}@", url), url
         needed = set(re.findall(r"\$\{(\w+):\?", path.read_text()))
         assert needed <= PASSWORDS
         for name in re.findall(r"\w+_PASSWORD", path.read_text()):
