@@ -30,16 +30,23 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
 from tests import systemctl
+from tests.clean_root import (
+    CLONE_NEWNS,
+    clean_root,
+    lend_packages,
+    loopback_alone,
+    mount,
+    unshare,
+)
 from tests.dockerfiles import ROOT
-from tests.image_steps import clean_root, loopback_alone, mount, unshare
 
 SECTION = "A bare machine"
 OFFLINE_FROM = "Start"
-CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
+CLONE_NEWPID = 0x20000000
 SOURCE = "usr/local/src/captionq"
-VENV = "opt/captionq"
+VENV = "/opt/captionq"
 BLOCK_S, WATCH_S = 900, 60
-PACKAGES = ("redis-server", "prometheus", "curl", "openssl")
+PACKAGES = ("redis-server", "prometheus", "curl", "openssl", "systemd")
 """Of Debian's; --installed wants them here. Python is that of the tests."""
 
 SMALL = "CAPTIONQ_MAX_BATCH=4\nOMP_NUM_THREADS=1\n"
@@ -78,6 +85,15 @@ def blocks(text: str, section: str = SECTION) -> list[Block]:
     return read
 
 
+def missing() -> list[str]:
+    """Which of them are not installed here."""
+    if shutil.which("dpkg-query") is None:
+        return list(PACKAGES)
+    asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [name for name in PACKAGES if f"{name} installed" not in said]
+
+
 def prepare(root: Path, installed: bool) -> None:
     """What a newcomer has before the first block: the source; here, what stands for systemd."""
     shutil.rmtree(root / "run", ignore_errors=True)
@@ -99,18 +115,6 @@ def prepare(root: Path, installed: bool) -> None:
         command = root / "usr/local/sbin" / name
         command.write_text(text)
         command.chmod(0o755)
-
-
-def lend_packages(venv: Path) -> None:
-    """Have an environment find the packages of this one, and two commands; captionq is none."""
-    (packages,) = (venv / "lib").glob("python*/site-packages")
-    here = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "lent.pth").write_text("\n".join(here) + "\n")
-    for name in ("pip", "celery"):
-        theirs = Path(sys.executable).with_name(name).read_text()
-        script = venv / "bin" / name
-        script.write_text("#!/opt/captionq/bin/python\n" + theirs.partition("\n")[2])
-        script.chmod(0o755)
 
 
 def run(root: Path, block: Block, environment: dict[str, str]) -> None:
@@ -204,6 +208,8 @@ def follow(base: Path, installed: bool) -> None:
     prepare(image.root, installed)
     environment = image.environment | {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
     environment["PATH"] = systemctl.BASIC["PATH"]
+    if installed:
+        environment["PIP_NO_DEPS"] = "1"
     offline = False
     try:
         for block in blocks((ROOT / "docs/operations.md").read_text()):
@@ -212,7 +218,7 @@ def follow(base: Path, installed: bool) -> None:
                 offline = True
             run(image.root, block, environment)
             if installed and "-m venv" in block.commands:
-                lend_packages(image.root / VENV)
+                lend_packages(image.root, VENV, ["pip", "celery"])
             if installed and "CAPTIONQ_CAPTION_MODEL" in block.commands:
                 with (image.root / "etc/captionq/env").open("a") as settings:
                     settings.write(SMALL)
@@ -233,6 +239,8 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--installed", action="store_true", help="see above")
     chosen = parser.parse_args(given)
+    if chosen.installed and (lacking := missing()):
+        sys.exit(f"--installed needs Debian's {', '.join(lacking)}")
     base = Path(tempfile.mkdtemp(prefix="captionq-newcomer-"))
     process = multiprocessing.get_context("fork").Process(
         target=follow, args=(base, chosen.installed)
