@@ -12,7 +12,6 @@ installed, so that nothing is downloaded: `make test` does that. Linux, as root.
 
 import argparse
 import base64
-import json
 import multiprocessing
 import os
 import re
@@ -21,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
+
+import httpx
 
 from tests import systemctl
 from tests.clean_root import (
@@ -90,7 +89,7 @@ def missing() -> list[str]:
     if shutil.which("dpkg-query") is None:
         return list(PACKAGES)
     asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+    said = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
     return [name for name in PACKAGES if f"{name} installed" not in said]
 
 
@@ -109,7 +108,7 @@ def prepare(root: Path, installed: bool) -> None:
     )
     python = os.path.realpath(sys.executable)
     commands = {"systemctl": f"#!{python}\n" + Path(systemctl.__file__).read_text()}
-    if installed:
+    if installed:  # python3 is asked for an environment alone
         commands |= {"apt-get": APT, "python3": f'#!/bin/sh\nexec {python} "$@" --without-pip\n'}
     for name, text in commands.items():
         command = root / "usr/local/sbin" / name
@@ -128,21 +127,17 @@ def run(root: Path, block: Block, environment: dict[str, str]) -> None:
     print(f"took {time.monotonic() - began_s:.1f} s\n", flush=True)
 
 
-def get(url: str, authorization: str = "") -> Any:
-    """The JSON, or the text, that a URL answers. Raises urllib.error.URLError."""
-    request = urllib.request.Request(
-        url, headers={"Authorization": authorization} if authorization else {}
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        request, timeout=5
-    ) as reply:
-        text = reply.read().decode()
-    return json.loads(text) if text.startswith(("{", "[")) else text
+def get(url: str, authorization: str = "") -> httpx.Response:
+    """What a URL answers. Raises httpx.HTTPError."""
+    headers = {"Authorization": authorization} if authorization else {}
+    return httpx.get(url, headers=headers, trust_env=False, timeout=5)
 
 
 def asked(query: str) -> list[dict[str, Any]]:
     """What Prometheus says of a query."""
-    return get(f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}")["data"]["result"]
+    answer: dict[str, Any] = get(f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}").json()
+    found: list[dict[str, Any]] = answer["data"]["result"]
+    return found
 
 
 def until(what: str, call: Callable[[], bool]) -> None:
@@ -154,30 +149,20 @@ def until(what: str, call: Callable[[], bool]) -> None:
             if call():
                 print(f"checked: {what}", flush=True)
                 return
-        except (URLError, KeyError) as exc:
+        except (httpx.HTTPError, KeyError, IndexError) as exc:
             problem = exc
         time.sleep(0.25)
     raise RuntimeError(f"not so after {WATCH_S} s: {what} ({problem})")
 
 
-def status(url: str, authorization: str = "") -> int:
-    """The status of an answer."""
-    try:
-        get(url, authorization)
-    except HTTPError as exc:
-        return exc.code
-    return 200
-
-
 def check(root: Path) -> None:
     """Whether everything runs. Raises RuntimeError."""
-    lines = (root / "etc/captionq/flower.env").read_text()
-    login = systemctl.assignments(lines)["FLOWER_BASIC_AUTH"]
-    basic = "Basic " + base64.b64encode(login.encode()).decode()
+    settings = systemctl.assignments((root / "etc/captionq/flower.env").read_text())
+    basic = "Basic " + base64.b64encode(settings["FLOWER_BASIC_AUTH"].encode()).decode()
     flower = "http://127.0.0.1:5555/api/workers"
-    until("the gateway is ready", lambda: status("http://127.0.0.1:8000/readyz") == 200)
-    until("Flower asks for a login", lambda: status(flower) == 401)
-    until("and shows two workers", lambda: len(get(f"{flower}?refresh=1", basic)) == 2)
+    until("the gateway is ready", lambda: get("http://127.0.0.1:8000/readyz").status_code == 200)
+    until("Flower asks for a login", lambda: get(flower).status_code == 401)
+    until("and shows two workers", lambda: len(get(f"{flower}?refresh=1", basic).json()) == 2)
     up = {"captionq-worker": 2, "captionq-gateway": 1, "flower": 1}
     for job, number in up.items():
         until(
