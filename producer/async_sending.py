@@ -18,6 +18,7 @@ from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnava
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.store import Record
 from producer.submission import Unsent, to_send
+from producer.wire import WireJob
 
 Known = Sequence[Record | None]
 
@@ -79,7 +80,8 @@ class ByCelery:
                 pauses(deadline_s, attempt_timeout_s(self._timeout_s)),
             )
             due = to_send(batch, known, self._unsent)
-            await asyncio.to_thread(self._publisher.publish, due, deadline_s, traceparents)
+            traced = WireJob.traced(due, traceparents)
+            await asyncio.to_thread(self._publisher.publish, traced, deadline_s)
         except BrokerUnavailable as exc:
             self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):

@@ -17,6 +17,7 @@ from producer.store import Record, Store
 from producer.submission import Unsent, batches, cancellation, to_send
 from producer.tracing import begin
 from producer.watch import Watch
+from producer.wire import WireJob
 
 __all__ = [
     "BrokerFull",
@@ -200,7 +201,7 @@ class Client:
             due = to_send(batch, known, self._unsent)
             if traceparents and isinstance(self._store, RedisStore):
                 self._store.trace(traceparents)
-            self._publisher.publish(due, deadline_s, traceparents)
+            self._publisher.publish(WireJob.traced(due, traceparents), deadline_s)
         except BrokerUnavailable as exc:
             self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):

@@ -22,7 +22,9 @@ names in `replayed` the dead letter that it came from.
 `captionq:callback:<webhook-id>` is a hash of what is to be told, and how that goes
 (worker/callbacks/outbox.py); `captionq:callbacks:<host>` a sorted set of these by when they are
 due, `captionq:callbacks` one of the hosts, by the first of each,
-`captionq:callbacks:log` one of the latest callbacks, by what happened to them last.
+`captionq:callbacks:log` one of the latest callbacks, by what happened to them last,
+`captionq:callbacks:quick` and `captionq:callbacks:slow` of hosts that were so the last time,
+`captionq:callbacks:gone` of URLs that want no more.
 Lists of jobs, batches and workers: producer/registry.py.
 
 Written by RedisStore and AsyncRedisStore alike.

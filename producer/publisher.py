@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import redis
 from celery import Celery
@@ -83,15 +83,8 @@ class Publisher:
         self._connections = self._app.connection_for_write().Pool(CONNECTIONS)
         self._producers = ProducerPool(self._connections, limit=CONNECTIONS)
 
-    def publish(
-        self,
-        jobs: Sequence[Job | WireJob],
-        deadline_s: float,
-        traceparents: Mapping[str, str] | None = None,
-    ) -> None:
+    def publish(self, jobs: Sequence[Job | WireJob], deadline_s: float) -> None:
         """Send one message per job, all in one batch, trying until `time.monotonic()` is there.
-
-        `traceparents` name the spans of those jobs that are traced, by their ids.
 
         A batch whose outcome is unknown is sent again: a job may come to a worker twice.
 
@@ -102,7 +95,7 @@ class Publisher:
         further = pauses(deadline_s, self._attempt_s)
         while jobs:
             try:
-                self._send(jobs, traceparents or {})
+                self._send(jobs)
             except (KombuError, redis.RedisError, OSError) as exc:
                 if any(isinstance(e, redis.OutOfMemoryError) for e in (exc, exc.__cause__)):
                     raise BrokerFull("The broker (Redis) is full.") from exc
@@ -130,13 +123,12 @@ class Publisher:
         self._connections.force_close_all()
         self._app.close()
 
-    def _send(self, jobs: Sequence[Job | WireJob], traceparents: Mapping[str, str]) -> None:
+    def _send(self, jobs: Sequence[Job | WireJob]) -> None:
         with self._producers.acquire(block=True, timeout=self._attempt_s) as producer:
             try:
                 with producer.batch():  # type: ignore[attr-defined] # newer than its stubs
                     for one in jobs:
-                        traceparent = traceparents.get(one.job_id or "", "")
-                        job = one if isinstance(one, WireJob) else WireJob.of(one, traceparent)
+                        job = one if isinstance(one, WireJob) else WireJob.of(one)
                         self._app.send_task(
                             job.name,
                             **job.sending,

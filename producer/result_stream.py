@@ -8,7 +8,7 @@ twice.
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -41,6 +41,11 @@ class Entry(NamedTuple):
     state: str
     owner: str
     result: str
+
+    @classmethod
+    def of(cls, entry: str, fields: dict[str, str]) -> Self:
+        """One as it lies in the stream; fields unknown here are left out."""
+        return cls(entry, *(fields.get(name, "") for name in cls._fields[1:]))
 
 
 class ResultStream:
@@ -115,7 +120,7 @@ class ResultStream:
             last: Any = self._redis.xrevrange(self._key, count=1)
             self._after = last[0][0] if last else START
         found = self._redis.xread({self._key: self._after}, BATCH, _ms(block_s))
-        entries = [Entry(entry, **fields) for entry, fields in _raw(found)]
+        entries = [Entry.of(entry, fields) for entry, fields in _raw(found)]
         if entries:
             self._after = entries[-1].entry
         return entries
@@ -149,7 +154,7 @@ class ResultStream:
     def _kept(self, found: list[Raw]) -> list[Entry]:
         """Results of a reply. Those that were trimmed away before they were read are let go."""
         self._written += [entry for entry, fields in found if not fields]
-        return [Entry(entry, **fields) for entry, fields in found if fields]
+        return [Entry.of(entry, fields) for entry, fields in found if fields]
 
     def _claimed(self) -> list[Entry]:
         reply: Any = self._redis.xautoclaim(
@@ -163,7 +168,7 @@ class ResultStream:
         self._claim_from = reply[0]
         if self._claim_from == FIRST:  # all have been looked at
             self._claim_at_s = time.monotonic() + self._claim_after_s / 2
-        return [Entry(entry, **fields) for entry, fields in reply[1] if fields]
+        return [Entry.of(entry, fields) for entry, fields in reply[1] if fields]
 
     def _acknowledge(self) -> None:
         if self._written:

@@ -1,7 +1,7 @@
 """A job as it travels: the JSON object that its producer made, and perhaps signed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -35,6 +35,13 @@ class WireJob:
     def of(cls, job: Job, traceparent: str = "") -> Self:
         """A job of this process's own."""
         return cls(job.task, job.model_dump(mode="json"), traceparent)
+
+    @classmethod
+    def traced(cls, jobs: Sequence[Job], traceparents: Mapping[str, str]) -> Sequence[Job | Self]:
+        """Jobs as they are sent, each in its span, by its id; unchanged where there are none."""
+        if not traceparents:
+            return jobs
+        return [cls.of(job, traceparents.get(str(job.job_id), "")) for job in jobs]
 
     @classmethod
     def read(cls, task: str, text: str) -> Self:

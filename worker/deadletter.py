@@ -212,13 +212,20 @@ class DeadLetters:
             newest = f"({page[-1][0]}"
 
     def get(self, name: str) -> DeadLetter | None:
-        """The letter of this entry, or the latest of this job id."""
+        """The letter of this entry, or the latest of this job id: of the job, if there is one, or
+        else of its callback."""
         if ENTRY.fullmatch(name):
             with typed_errors():
                 page: Any = self._redis.xrange(self._key, name, name)
             if page:
                 return DeadLetter.of(*page[0])
-        return next((one for one in self.find() if one.job_id == name), None)
+        callback = None
+        for one in self.find():
+            if one.job_id == name:
+                if one.callback is None:
+                    return one
+                callback = callback or one
+        return callback
 
     def replay(self, one: DeadLetter, send: Callable[[WireJob], object]) -> bool:
         """Queue a letter's job again, as if it had never been tried, and remove the letter.
@@ -234,7 +241,9 @@ class DeadLetters:
         """
         if one.callback is not None:
             again = json.loads(one.callback)
-            opened = Outbox(self._redis).replay(again.pop("webhook_id"), again)
+            opened = Outbox(self._redis, prefix=self._ledger.prefix).replay(
+                again.pop("webhook_id"), again
+            )
             self.remove(one.entry)
             return opened
         job = one.replayed(self._verifier)

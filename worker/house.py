@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ from worker.pipeline import Pipeline
 from worker.presence import Presence, facts_of
 from worker.publish import Publisher
 from worker.reconciler import Reconciler, Send
+from worker.redis_care import warn
 from worker.result_cache import ResultCache
 from worker.sandbox import Sandbox
 from worker.settings import SettingsError, WorkerSettings, model_path
@@ -166,6 +168,7 @@ class House:
             delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
         self._reconciler = make_reconciler(settings, broker_url, send_again, heard)
+        look_after(settings, broker_url)
         self._models = models
         self._presence: Presence | None = None
         self._callbacks = make_callbacks(settings, broker_url, heard, self._traces)
@@ -230,6 +233,17 @@ def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) ->
         return None
     log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
     return Gate(verifier, store, dead.keep, settings.store_patience_s)
+
+
+def look_after(settings: WorkerSettings, broker_url: str) -> None:
+    """Log a warning for each Redis of these that is not set up to keep what it is given."""
+    urls = {"results": settings.results_url_beside(broker_url)}
+    if broker_url.startswith(REDIS_SCHEMES):
+        urls["broker"] = with_master(broker_url, settings.sentinel_master)
+    for url in dict.fromkeys(urls.values()):
+        used_for = " and ".join(name for name, of in urls.items() if of == url)
+        with closing(redis_at(url, decode_responses=True, socket_timeout=5)) as client:
+            warn(used_for, client)
 
 
 def make_reconciler(

@@ -20,7 +20,7 @@ from producer.words import outcome  # noqa: E402
 from tests.flower_process import LOGIN, TIMEOUT_S, flower_at  # noqa: E402
 from tests.house import House  # noqa: E402
 
-DEEP = (1_360, 560)
+WINDOW = (1_900, 540)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def flower(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 def logged_in(browser: Chrome, url: str) -> str:
     """The URL as a browser takes it that has a login."""
-    width, height = DEEP
+    width, height = WINDOW
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     parts = urlsplit(url)

@@ -163,7 +163,7 @@ def test_given_a_message_that_lost_its_header_the_record_names_the_trace(
     client = traced.client
     job = CaptionJob(job_id="resent", image=traced.web.url("/ok.png"))
     publish = client._publisher.publish
-    client._publisher.publish = lambda jobs, deadline_s, _: publish(jobs, deadline_s)  # type: ignore[method-assign]
+    client._publisher.publish = lambda _, deadline_s: publish([job], deadline_s)  # type: ignore[method-assign]
     try:
         client.submit(job).result(TIMEOUT_S)
     finally:

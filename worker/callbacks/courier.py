@@ -15,7 +15,7 @@ from producer.errors import ErrorCode, StoreUnavailable
 from worker.callbacks.body import body
 from worker.callbacks.outbox import Claimed, Outbox, Try
 from worker.callbacks.outbox import Told as OutboxTold
-from worker.callbacks.schedule import Fate, Outcome, Step, decide
+from worker.callbacks.schedule import Fate, Outcome, Pace, Step, decide, slowest
 from worker.callbacks.secrets import Secrets, UnknownSecret
 from worker.errors import Fault
 from worker.fetch.post import Posted
@@ -129,7 +129,8 @@ class Courier:
 
 class Couriers:
     """Threads that try callbacks as they come to be due. One of them looks; when there is something
-    it goes, and the next looks. No host keeps more than half of them.
+    it goes, and the next looks. No host keeps more than half of them; see `slowest` for hosts
+    together.
 
     Args:
         claim: see `Outbox.claim`.
@@ -139,14 +140,15 @@ class Couriers:
 
     def __init__(
         self,
-        claim: Callable[[list[str]], Claimed | None],
+        claim: Callable[[list[str], Pace], Claimed | None],
         deliver: Callable[[Claimed], None],
         threads: int,
         every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._claim, self._deliver, self._every_s = claim, deliver, every_s
-        self._per_host = max(1, threads // 2)
+        self._couriers = threads
         self._under_way: Counter[str] = Counter()
+        self._paces: Counter[Pace] = Counter()
         self._looking = threading.Lock()
         self._ended = threading.Condition()  # a try has, or all have
         self._closed = threading.Event()
@@ -190,23 +192,30 @@ class Couriers:
 
     def _next(self) -> Claimed | None:
         while not self._closed.is_set():
-            with self._ended:
-                busy = [host for host, n in self._under_way.items() if n >= self._per_host]
-            if (claimed := self._claim(busy)) is not None:
+            taken = self._taken()
+            if (claimed := self._claim(*taken)) is not None:
                 with self._ended:
                     self._under_way[claimed.host] += 1
+                    self._paces[claimed.pace] += 1
                 return claimed
             with self._ended:
-                still = [host for host, n in self._under_way.items() if n >= self._per_host]
-                if still == busy and not self._closed.is_set():
+                if self._taken() == taken and not self._closed.is_set():
                     self._ended.wait(self._every_s)
         return None
+
+    def _taken(self) -> tuple[list[str], Pace]:
+        """Hosts that have all the couriers they may, and the pace that the next may have."""
+        most = max(1, self._couriers // 2)
+        with self._ended:
+            busy = [host for host, n in self._under_way.items() if n >= most]
+            return busy, slowest(self._paces, self._couriers)
 
     def _take(self, claimed: Claimed) -> None:
         try:
             self._deliver(claimed)
         finally:
             with self._ended:
+                self._paces[claimed.pace] -= 1
                 self._under_way[claimed.host] -= 1
                 if not self._under_way[claimed.host]:
                     del self._under_way[claimed.host]

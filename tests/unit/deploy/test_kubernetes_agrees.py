@@ -103,7 +103,7 @@ def test_users_of_redis_are_those_of_its_file() -> None:
     users = [url.split("://")[1].partition(":")[0] for url in urls if url]
     users.append(secrets["captionq-keda"]["stringData"]["username"])
     assert sorted(users) == ["flower", "gateway", "scaler", "worker"]
-    assert all(f"\nuser {user} on PASSWORD\n" in known for user in users)
+    assert all(f"\nuser {user} on PASSWORD " in known for user in users)
 
 
 def test_lists_that_are_scaled_by_are_the_queues_that_workers_take_from() -> None:
