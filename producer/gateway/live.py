@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -165,7 +165,9 @@ class Live:
     async def _wake(self) -> None:
         await asyncio.sleep(0)  # for others that come with it
         while self._changed and not self._over:
-            with suppress(redis.RedisError):  # made anew, it is subscribed to all that is watched
+            try:
                 await self._redis.publish(self._wake_channel, "")
-            await asyncio.sleep(WAKE_PAUSE_S)
+                await asyncio.sleep(WAKE_PAUSE_S)
+            except redis.RedisError:  # made anew, it is subscribed to all that is watched
+                await asyncio.sleep(RECONNECT_PAUSE_S)
         self._waking = None
