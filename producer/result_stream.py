@@ -8,13 +8,14 @@ twice.
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from producer.ledger import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Ledger, typed_errors
+from producer.redis_at import redis_at
 
 NEW, START = "$", "0"
 """Where to begin: with what comes from now on, or with the oldest there is."""
@@ -41,6 +42,11 @@ class Entry(NamedTuple):
     owner: str
     result: str
 
+    @classmethod
+    def of(cls, entry: str, fields: dict[str, str]) -> Self:
+        """One as it lies in the stream; fields unknown here are left out."""
+        return cls(entry, *(fields.get(name, "") for name in cls._fields[1:]))
+
 
 class ResultStream:
     """Reads results, in order.
@@ -66,7 +72,7 @@ class ResultStream:
         claim_after_s: float = CLAIM_AFTER_S,
         prefix: str = "captionq:",
     ) -> None:
-        self._redis: redis.Redis = redis.Redis.from_url(
+        self._redis = redis_at(
             url,
             decode_responses=True,
             socket_timeout=SOCKET_TIMEOUT_S,
@@ -114,7 +120,7 @@ class ResultStream:
             last: Any = self._redis.xrevrange(self._key, count=1)
             self._after = last[0][0] if last else START
         found = self._redis.xread({self._key: self._after}, BATCH, _ms(block_s))
-        entries = [Entry(entry, **fields) for entry, fields in _raw(found)]
+        entries = [Entry.of(entry, fields) for entry, fields in _raw(found)]
         if entries:
             self._after = entries[-1].entry
         return entries
@@ -148,7 +154,7 @@ class ResultStream:
     def _kept(self, found: list[Raw]) -> list[Entry]:
         """Results of a reply. Those that were trimmed away before they were read are let go."""
         self._written += [entry for entry, fields in found if not fields]
-        return [Entry(entry, **fields) for entry, fields in found if fields]
+        return [Entry.of(entry, fields) for entry, fields in found if fields]
 
     def _claimed(self) -> list[Entry]:
         reply: Any = self._redis.xautoclaim(
@@ -162,7 +168,7 @@ class ResultStream:
         self._claim_from = reply[0]
         if self._claim_from == FIRST:  # all have been looked at
             self._claim_at_s = time.monotonic() + self._claim_after_s / 2
-        return [Entry(entry, **fields) for entry, fields in reply[1] if fields]
+        return [Entry.of(entry, fields) for entry, fields in reply[1] if fields]
 
     def _acknowledge(self) -> None:
         if self._written:

@@ -65,7 +65,8 @@ local callback_life = {CALLBACK_LIFE_S * 1000}
 
 local function tell(callback, about, name, owner)  -- that a job or a batch has ended
     local to = cjson.decode(callback)
-    local host = string.lower(string.match(to.url, '^%a+://[^/?#]*') or to.url)
+    local scheme, authority = string.match(to.url, '^(%a+://)([^/?#]*)')
+    local host = string.lower(scheme .. string.gsub(authority, '^.*@', ''))  -- no passwords
     local key, due = prefix .. 'callback:' .. to.id, prefix .. 'callbacks'
     redis.call('DEL', key)
     redis.call('HSET', key, about, name, 'url', to.url, 'secret_id', to.secret_id, 'host', host,
@@ -108,8 +109,8 @@ end
 
 local function count(batch, state, life)  -- no state: the job is none of it any more
     local key = prefix .. 'batch:' .. batch
-    local jobs = key .. ':jobs'
-    local before = redis.call('HGET', jobs, id)
+    local jobs = prefix .. 'counted:' .. batch
+    local before = redis.call('HGET', jobs, id) or nil
     if before == state then return end
     if before then
         redis.call('HINCRBY', key, before, -1)

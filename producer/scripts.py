@@ -178,6 +178,12 @@ return {'', redis.call('HGETALL', KEYS[3])}
 """
 )
 
+TRACE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSETNX', KEYS[1], 'traceparent', ARGV[1]) end
+"""
+
+TRACEPARENT = "return redis.call('HGET', KEYS[1], 'traceparent')"
+
 GET = "return redis.call('HGETALL', KEYS[1])"
 
 RESULT = "return redis.call('HGET', KEYS[1], 'result')"
@@ -190,10 +196,10 @@ FORGET = (
     + """
 local about = redis.call('HMGET', KEYS[1], 'state', 'job', 'queue', 'batch_id')
 if about[1] == 'queued' and about[2] == ARGV[1] then
-    if about[4] then count(about[4], nil, 0) end
-    close(about[3])
+    redis.call('DEL', KEYS[1])  -- first: a full Redis refuses no deletion, and then no more at all
     redis.call('ZREM', prefix .. 'jobs', id)
-    redis.call('DEL', KEYS[1])
+    close(about[3])
+    if about[4] then count(about[4], nil, 0) end
 end
 """
 )

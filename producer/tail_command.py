@@ -1,11 +1,14 @@
 """`captionq tail`: results as they come, a JSON document a line."""
 
 import json
+import os
 import re
 import socket
+import stat
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -89,6 +92,7 @@ def tail(
             if not stream.exists():
                 _say("no result is in the stream: is CAPTIONQ_RESULT_STREAM set for workers?")
             try:
+                _begin_a_line()
                 _follow(stream, interrupt, limit)
             except KeyboardInterrupt:
                 return
@@ -102,7 +106,7 @@ def _follow(stream: ResultStream, interrupt: Interrupt, limit: int | None) -> No
             with interrupt.waiting():
                 found = stream.read()
             found = found if limit is None else found[: limit - printed]
-            sys.stdout.writelines(map(_line, found))
+            sys.stdout.write("".join(map(_line, found)))  # at once: a crash hardly cuts a line off
             sys.stdout.flush()
             printed += len(found)
             stream.acknowledge(found)
@@ -113,6 +117,19 @@ def _follow(stream: ResultStream, interrupt: Interrupt, limit: int | None) -> No
             away = True
             with interrupt.waiting():
                 time.sleep(PAUSE_S)
+
+
+def _begin_a_line() -> None:
+    """End the last line of the file that is written to, if a process that was killed has cut it
+    off: what comes next would be lost in it."""
+    with suppress(OSError, ValueError):  # no file, or one that cannot be read
+        about = os.fstat(out := sys.stdout.fileno())
+        if not stat.S_ISREG(about.st_mode) or not about.st_size:
+            return
+        with Path(f"/dev/fd/{out}").open("rb") as written:
+            written.seek(-1, os.SEEK_END)
+            if written.read() != b"\n":
+                sys.stdout.write("\n")
 
 
 def _line(one: Entry) -> str:

@@ -51,7 +51,9 @@ def opened() -> Iterator[Outbox]:
 @callbacks.command("list")
 def list_callbacks(
     state: Annotated[Fate | None, typer.Option(help="Only those.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most callbacks looked at.")] = 50,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most callbacks looked at, and most such URLs.")
+    ] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List callbacks, those first to which something happened last, and URLs that refuse them.
@@ -60,7 +62,7 @@ def list_callbacks(
     """
     with opened() as outbox:
         found = [one for one in outbox.log(limit) if state in (None, one.state)]
-        disabled = outbox.disabled()
+        disabled = outbox.disabled(limit)
     if as_json:
         for one in found:
             print(json.dumps(_shown(one)))

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-import redis
 from pydantic import BaseModel, ConfigDict
 
 from producer.contract import JOB_MODELS, JobFailed, JobResult, parse_job, utcnow
 from producer.errors import TRANSIENT, ErrorCode
 from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
+from producer.redis_at import redis_at
 from producer.signing import BadSignature, Verifier
 from producer.store import Delivered
 from producer.wire import WireJob
@@ -162,7 +162,7 @@ class DeadLetters:
         self._key = self._ledger.dead_key()
         self._max = dead_max
         self._ttl_s = dead_ttl_s
-        self._redis: redis.Redis = redis.Redis.from_url(
+        self._redis = redis_at(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=3
         )
 
@@ -212,13 +212,20 @@ class DeadLetters:
             newest = f"({page[-1][0]}"
 
     def get(self, name: str) -> DeadLetter | None:
-        """The letter of this entry, or the latest of this job id."""
+        """The letter of this entry, or the latest of this job id: of the job, if there is one, or
+        else of its callback."""
         if ENTRY.fullmatch(name):
             with typed_errors():
                 page: Any = self._redis.xrange(self._key, name, name)
             if page:
                 return DeadLetter.of(*page[0])
-        return next((one for one in self.find() if one.job_id == name), None)
+        callback = None
+        for one in self.find():
+            if one.job_id == name:
+                if one.callback is None:
+                    return one
+                callback = callback or one
+        return callback
 
     def replay(self, one: DeadLetter, send: Callable[[WireJob], object]) -> bool:
         """Queue a letter's job again, as if it had never been tried, and remove the letter.
@@ -234,7 +241,9 @@ class DeadLetters:
         """
         if one.callback is not None:
             again = json.loads(one.callback)
-            opened = Outbox(self._redis).replay(again.pop("webhook_id"), again)
+            opened = Outbox(self._redis, prefix=self._ledger.prefix).replay(
+                again.pop("webhook_id"), again
+            )
             self.remove(one.entry)
             return opened
         job = one.replayed(self._verifier)

@@ -7,7 +7,6 @@ async def make(caller: Annotated[Caller, Depends(Requires("submit"))]) -> ...
 import asyncio
 import base64
 import binascii
-import ipaddress
 import logging
 import math
 import time
@@ -21,6 +20,7 @@ from starlette.requests import HTTPConnection
 from producer.gateway.keys import SCOPES, BadKeysFile, KeyEntry, KeyRing, Scope, read
 from producer.gateway.problems import Code, Problem
 from producer.gateway.rate import Allowed, Bucket
+from producer.loopback import is_loopback
 
 HEADERS = "captionq.headers"
 """In a request's scope: headers that its answer is to have besides."""
@@ -31,6 +31,9 @@ RELOAD_S = 1.0
 CHALLENGE = 'Bearer realm="captionq", Basic realm="captionq"'
 CHALLENGE_OF_PAGES = 'Bearer realm="captionq"'
 """To browsers' scripts: Basic would have the browser itself ask for a password."""
+
+SAFE = {"GET", "HEAD", "OPTIONS"}
+"""Methods that change nothing."""
 
 _log = logging.getLogger("captionq.gateway")
 
@@ -143,7 +146,7 @@ class Requires:
     them; None for whoever has a key.
 
     Raises:
-        Problem: key_invalid, scope_missing, rate_limited.
+        Problem: key_invalid, scope_missing, rate_limited; host_refused; origin_refused.
     """
 
     def __init__(self, scope: Scope | None) -> None:
@@ -151,7 +154,12 @@ class Requires:
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """See there."""
-        access: Access = connection.app.state.service.access
+        service = connection.app.state.service
+        asked = connection.headers
+        unasked_for = connection.scope["method"] not in SAFE and elsewhere(asked)
+        if unasked_for and asked.get("origin") not in service.settings.origins:
+            raise Problem(Code.ORIGIN_REFUSED, headers={"Connection": "close"})
+        access: Access = service.access
         caller, entry = access.caller(connection.headers)
         if entry is not None:
             allowed = access.ask(entry)
@@ -180,16 +188,21 @@ def rate_headers(rate: float, allowed: Allowed) -> tuple[str, str]:
     return policy, f'"key";r={allowed.remaining}{wait}'
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address or name.
+def elsewhere(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sends a request for a page of another site: its forms may go anywhere,
+    unasked, with what the browser knows of passwords. The rules are those of Go's
+    http.CrossOriginProtection; what is no browser sends neither header.
 
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, False)
+    >>> elsewhere({"sec-fetch-site": "cross-site"}), elsewhere({"sec-fetch-site": "same-origin"})
+    (True, False)
+    >>> elsewhere({"origin": "http://a.example", "host": "b.example"}), elsewhere({})
+    (True, False)
     """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("none", "same-origin")
+    origin = headers.get("origin")  # of older browsers, and where there is no TLS
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def _host(header: str) -> str:

@@ -1,6 +1,8 @@
 """The gateway as a process: where it listens, and how it ends."""
 
 import gc
+import logging
+import os
 import resource
 import signal
 import socket
@@ -10,15 +12,17 @@ from contextlib import suppress
 import uvicorn
 from fastapi import FastAPI
 
-from producer.gateway.access import is_loopback
 from producer.gateway.protocol import protocol
 from producer.gateway.service import Service
+from producer.loopback import is_loopback
 
 GRACE_S = 10
 """How long requests that are under way at the end are waited for, in seconds."""
 
 KEEP_ALIVE_S = 60
 BACKLOG = 2_048
+
+_log = logging.getLogger("captionq.gateway")
 
 
 class OpenToOthers(ValueError):  # noqa: N818 - that is what it is
@@ -77,6 +81,10 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn's own is in its place meanwhile
     with suppress(KeyboardInterrupt):
         GatewayServer(config, app, say).run()
+    if service.uploads.writing:  # Python would wait for these threads as long as S3 takes
+        _log.warning("Uploads were being written at the end: something of them may be left")
+        logging.shutdown()
+        os._exit(0)
 
 
 def check_exposure(host: str, has_keys: bool, allowed: bool) -> None:

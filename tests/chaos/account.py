@@ -54,6 +54,9 @@ class Account:
     unplanned: list[tuple[int, int]]
     unexplained: list[str]
     misfiled: list[str]
+    calls: int
+    untold: list[str]
+    mistold: list[str]
     left: Mapping[str, int]
     deaf_listener: bool
     idle: list[str]
@@ -89,6 +92,9 @@ class Account:
             f"dead letters that are missing, or are not of the job's end: {self.misfiled[:20]}": (
                 self.misfiled
             ),
+            f"{len(self.untold)} callbacks never came: {self.untold[:20]}": self.untold,
+            f"{len(self.mistold)} callbacks came under several ids, of another end, or unasked: "
+            f"{self.mistold[:20]}": self.mistold,
             f"all is done, and the broker still keeps {dict(self.left)}": self.left,
             "the listener heard too little to bear witness": self.deaf_listener,
             f"processes that were deaf, or did not end when they were to: {self.idle}": self.idle,
@@ -124,6 +130,7 @@ class Account:
             f"poison jobs given up: {self.poisoned}; others, after "
             f"{self.promises.deliveries} deliveries that faults broke off: {self.condemned}"
         )
+        lines.append(f"callbacks heard: {self.calls}")
         if cuts := len(by_name[POWER_CUT]):
             lines.append(
                 f"the last second of everysec, {cuts} times: {len(self.forgotten)} jobs accepted "
@@ -194,6 +201,9 @@ def account(
         unplanned=unplanned(processes.exits, faults, events),
         unexplained=unexplained(said.accepted, events, struck, said.again),
         misfiled=[] if cuts_s else said.misfiled,
+        calls=sum(map(len, said.heard.values())),
+        untold=said.untold,
+        mistold=[] if cuts_s else said.mistold,
         left=said.left,
         deaf_listener=said.deaf,
         idle=overdue(faults, events, processes)

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self, TypeVar
 
+from producer.callback import Callback
 from producer.contract import CaptionJob, CaptionOptions
 from worker.retry import MAX_ATTEMPTS
 
 T = TypeVar("T", bound=StrEnum)
+
+CALLBACKS = "callbacks"
+"""Among the places: who is told of jobs with a callback."""
 
 
 class Kind(StrEnum):
@@ -69,7 +73,8 @@ class Fate:
 
 @dataclass(frozen=True)
 class Errand:
-    """One job as the producers are to send it. `delay_s` is a countdown, `priority` Celery's."""
+    """One job as the producers are to send it. `delay_s` is a countdown, `priority` Celery's. A
+    receiver is to hear of those with a `callback`."""
 
     job_id: str
     fate: Fate
@@ -77,6 +82,7 @@ class Errand:
     sender: Sender
     priority: int = 0
     delay_s: float = 0.0
+    callback: bool = False
 
     def job(self, places: Mapping[str, str]) -> CaptionJob:
         """The job; `places` gives the URI that images of a kind, or else of a source, begin with.
@@ -88,6 +94,7 @@ class Errand:
             job_id=self.job_id,
             image=place.format(job_id=self.job_id),
             options=CaptionOptions(prompt=str(self.fate)),
+            callback=Callback(url=places[CALLBACKS]) if self.callback else None,
         )
 
     @property
@@ -116,9 +123,9 @@ class Errand:
 
 @dataclass(frozen=True)
 class Mix:
-    """How many of a thousand jobs are of each kind, source and sender; the rest are normal, from
-    files, by our client. `median_ms` and `longest_ms` are what half and all of them work at
-    most."""
+    """How many of a thousand jobs are of each kind, source and sender, and have a callback; the
+    rest are normal, from files, by our client. `median_ms` and `longest_ms` are what half and all
+    of them work at most."""
 
     busy: float = 10
     missing: float = 10
@@ -131,6 +138,7 @@ class Mix:
     s3: float = 50
     celery: float = 150
     delayed: float = 50
+    callback: float = 300
     median_ms: int = 200
     longest_ms: int = 2_000
 
@@ -158,6 +166,7 @@ def draw(rng: random.Random, number: int, mix: Mix) -> Errand:
         sender=sender,
         priority=0 if sender is Sender.CLIENT else rng.choice((0, 0, 3, 6, 9)),
         delay_s=round(rng.uniform(0.5, 20), 1) if sender is Sender.DELAYED else 0.0,
+        callback=rng.uniform(0, 1_000) < mix.callback,
     )
 
 

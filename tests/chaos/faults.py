@@ -113,6 +113,13 @@ def s3_down(world: World, _: Worker, length_s: float) -> None:
     world.s3.refuse(False)
 
 
+def hooks_down(world: World, _: Worker, length_s: float) -> None:
+    """Who is told of results is away."""
+    world.hooks.away = True
+    time.sleep(length_s / 4)
+    world.hooks.away = False
+
+
 def full(world: World, _: Worker, length_s: float) -> None:
     """Redis has no memory left to write."""
     with redis.Redis.from_url(world.redis.url) as client:
@@ -133,9 +140,10 @@ SIGTERM = "SIGTERM of a worker"
 SIGTERM_TWICE = "SIGTERM, twice"
 POWER_CUT = "power cut of Redis"
 S3_DOWN = "S3 down"
+HOOKS_DOWN = "receiver down"
 CLOCK_JUMP = "clock jump"
 
-SPARING = frozenset({SIGTERM, SIGTERM_TWICE, S3_DOWN, CLOCK_JUMP})
+SPARING = frozenset({SIGTERM, SIGTERM_TWICE, S3_DOWN, HOOKS_DOWN, CLOCK_JUMP})
 """Faults that cost no delivery: a planned end undoes the count, the others end no process."""
 
 ACTS: dict[str, tuple[Act, float]] = {
@@ -151,6 +159,7 @@ ACTS: dict[str, tuple[Act, float]] = {
     "connection frozen": (partition, 1),
     "connection refused": (refuse, 1),
     S3_DOWN: (s3_down, 0.5),
+    HOOKS_DOWN: (hooks_down, 0.5),
     "Redis full": (full, 0.5),
     CLOCK_JUMP: (clock, 1),
 }

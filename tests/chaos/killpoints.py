@@ -14,6 +14,8 @@ from celery import Task
 
 from producer.redis_store import RedisStore
 from worker import channel, qos
+from worker.callbacks.courier import Courier
+from worker.callbacks.outbox import Outbox
 from worker.leases import Leases
 from worker.pipeline import Pipeline
 
@@ -35,9 +37,11 @@ STEPS = {
     "publish": Step(RedisStore, "finish"),
     "retry": Step(Task, "retry"),
     "ack": Step(Leases, "release"),
+    "tell": Step(Courier, "deliver"),  # before it: claimed, and nothing sent
+    "told": Step(Outbox, "settle"),  # before it: sent, and nothing noted
     "flush": Step(Leases, "flush", lambda self, *_: bool(self._done)),  # after it: Redis knows
 }
-"""The steps of one delivery in their order."""
+"""The steps of one delivery and of one callback in their order."""
 
 POINTS = [f"{step}:{side}" for step in STEPS for side in ("before", "after")]
 

@@ -11,8 +11,12 @@ import redis
 
 PAGE = 1_000
 
-BROKER_KEYS = ("celery*", "captionq.*", "captionq:open:*", "unacked*")
-"""Queues, what is in flight or delayed in ours and in kombu's way, and the index of open jobs."""
+CALLBACK_KEYS = "captionq:callbacks:http*"
+"""Callbacks that are due, by host."""
+
+BROKER_KEYS = ("celery*", "captionq.*", "captionq:open:*", "unacked*", CALLBACK_KEYS)
+"""Queues, what is in flight or delayed in ours and in kombu's way, the index of open jobs, and what
+is still to be told."""
 
 
 class Told(NamedTuple):

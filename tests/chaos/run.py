@@ -16,6 +16,7 @@ from tests.chaos.fates import Mix, Sender, draw
 from tests.chaos.faults import ACTS, Fault, happen
 from tests.chaos.ledger import Event
 from tests.chaos.outsiders import (
+    CALLBACK_KEYS,
     Receiver,
     answers_of,
     ends_of,
@@ -39,6 +40,10 @@ RECOVERY_S = 25.0
 
 RECONCILED_S = 130.0
 """Until the reconciler sends it: a minute of grace, and two passes, the first of them late."""
+
+
+TOLD_S = 120.0
+"""Until the fourth try of a callback, when all else is done."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class Run:
             letters=letters_of(url),
             again=producers.sent_again,
             left=left_of(url),
+            heard=world.hooks.heard,
         )
 
     def _shake(self, world: World, producers: Producers) -> None:
@@ -219,7 +225,7 @@ class Run:
                 told_s = time.monotonic()
                 left = left_in(world.redis.url)
                 self.say(f"{len(open_)} jobs have not ended, {left} messages left: {open_[:3]}")
-            if time.monotonic() - last_s > patience_s:
+            if time.monotonic() - last_s > patience_s + (0 if open_ else TOLD_S):
                 return
 
     def _keep_logs(self, folder: Path) -> None:
@@ -230,12 +236,13 @@ class Run:
 
 
 def left_in(url: str) -> int:
-    """Messages that wait, are in flight, or are delayed."""
+    """Messages that wait, are in flight, or are delayed, and callbacks that are due."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         lists: Iterable[str] = client.scan_iter("c*", _type="list")
         waiting = sum(int(client.llen(key)) for key in lists)  # type: ignore[arg-type]
         held = int(client.hlen("captionq.inflight")) + int(client.hlen("unacked"))  # type: ignore[arg-type]
-        return waiting + held + int(client.zcard("captionq.delayed"))  # type: ignore[arg-type]
+        untold = sum(int(client.zcard(key)) for key in client.scan_iter(CALLBACK_KEYS))  # type: ignore[arg-type]
+        return waiting + held + int(client.zcard("captionq.delayed")) + untold  # type: ignore[arg-type]
 
 
 def main(plan: Plan, repeat: str) -> int:

@@ -1,4 +1,4 @@
-"""A worker that is killed between any two steps of a job's way: nothing lost, nothing doubled."""
+"""A worker killed between any two steps: no job lost, none doubled, every callback heard."""
 
 import time
 from collections import Counter
@@ -11,7 +11,7 @@ from producer import Client
 from tests.chaos.fates import Errand, Fate, Kind, Sender, Source
 from tests.chaos.killpoints import POINTS
 from tests.chaos.ledger import Kind as Noted
-from tests.chaos.outsiders import Receiver, ends_of
+from tests.chaos.outsiders import Receiver, ends_of, records_of
 from tests.chaos.run import left_in
 from tests.chaos.world import World
 
@@ -36,7 +36,9 @@ def test_given_a_worker_killed_between_two_steps_then_every_job_ends_once(
     """The worker that takes up what the killed one left is the next one to be killed."""
     (worker,) = world.workers
     errands = [
-        Errand(f"{point.replace(':', '-')}-{n}", Fate(kind, 5), source, Sender.CLIENT)
+        Errand(
+            f"{point.replace(':', '-')}-{n}", Fate(kind, 5), source, Sender.CLIENT, callback=True
+        )
         for n, (kind, source) in enumerate(
             [(Kind.NORMAL, Source.FILE)] * 9 + [(Kind.BUSY, Source.HTTP)]
         )
@@ -68,6 +70,10 @@ def test_given_a_worker_killed_between_two_steps_then_every_job_ends_once(
     assert ends == dict.fromkeys(ids, "succeeded")
     assert left_in(world.redis.url) == 0
     assert receiver.received == Counter(ids)
+    records, heard = records_of(world.redis.url, ids), world.hooks.heard
+    for job_id in ids:
+        (call,) = set(heard[job_id])
+        assert call.finished_at == records[job_id].finished_at  # type: ignore[union-attr]
     events = world.ledger.news()
     assert worker.pid in {e.pid for e in events}, "the next one has taken up what was left"
     runs = [(e.job_id, e.attempt) for e in events if e.kind is Noted.BEGUN]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.faults import KILL, S3_DOWN, SIGTERM, SIGTERM_TWICE, Fault, happen
+from tests.chaos.hooks import Call
 from tests.chaos.ledger import Event
 from tests.chaos.ledger import Kind as Noted
 from tests.chaos.processes import Processes, deaf, overdue, unplanned
@@ -18,6 +19,8 @@ from tests.chaos.runs import hits, holds, unexplained
 from tests.chaos.test_account import RUN, SAID, A, drawn_up, event
 from tests.chaos.testimony import Testimony as Said
 from tests.chaos.world import wait
+
+CALLED = replace(A, callback=True)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,34 @@ from tests.chaos.world import wait
         pytest.param(
             replace(SAID, left={"captionq.inflight": 2}), "'captionq.inflight': 2", id="left over"
         ),
+        pytest.param(
+            replace(SAID, accepted={**SAID.accepted, "a": CALLED}),
+            "1 callbacks never came: ['a']",
+            id="a receiver that hears nothing",
+        ),
+        pytest.param(
+            replace(
+                SAID,
+                accepted={**SAID.accepted, "a": CALLED},
+                heard={"a": [Call("msg_1", "one")]},
+            ),
+            "1 callbacks never came: ['a']",
+            id="a receiver that hears of another end",
+        ),
+        pytest.param(
+            replace(
+                SAID,
+                accepted={**SAID.accepted, "a": CALLED},
+                heard={"a": [Call("msg_1", "noon"), Call("msg_2", "noon")]},
+            ),
+            "several ids, of another end, or unasked: ['a']",
+            id="one end under two ids",
+        ),
+        pytest.param(
+            replace(SAID, heard={"a": [Call("msg_1", "noon")]}),
+            "several ids, of another end, or unasked: ['a']",
+            id="a callback that nobody asked for",
+        ),
         pytest.param(replace(SAID, told={}), "too little to bear witness", id="a deaf listener"),
         pytest.param(
             replace(
@@ -56,6 +87,15 @@ def test_given_witnesses_who_are_missing_or_disagree_then_that_is_broken(
     said: Said, words: str
 ) -> None:
     assert words in " ".join(drawn_up(said).broken)
+
+
+def test_given_a_callback_that_came_twice_under_one_id_then_nothing_is_broken() -> None:
+    said = replace(
+        SAID,
+        accepted={**SAID.accepted, "a": CALLED},
+        heard={"a": [Call("msg_1", "noon")] * 2},
+    )
+    assert drawn_up(said).broken == []
 
 
 def again(job_id: str, pid: int, at_s: float) -> list[Event]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.fates import Errand, Sender
+from tests.chaos.hooks import Call
 from tests.chaos.outsiders import End, Told
 
 HEARD = 0.9
@@ -28,6 +29,7 @@ class Testimony:
     letters   the codes of their dead letters; under "" those of messages that name no job
     again     how often each may have been sent before, because its producer heard nothing
     left      what the broker keeps when all is done, by key
+    heard     what a receiver of callbacks was told, by job
     """
 
     accepted: Mapping[str, Errand]
@@ -38,6 +40,7 @@ class Testimony:
     letters: Mapping[str, Sequence[str]] = field(default_factory=dict)
     again: Mapping[str, int] = field(default_factory=dict)
     left: Mapping[str, int] = field(default_factory=dict)
+    heard: Mapping[str, Sequence[Call]] = field(default_factory=dict)
 
     @property
     def lost(self) -> list[str]:
@@ -55,6 +58,33 @@ class Testimony:
             )
 
         return sorted(job_id for job_id in self.accepted if not once(job_id))
+
+    @property
+    def untold(self) -> list[str]:
+        """Jobs with a callback that have ended, and no receiver heard of that."""
+        return sorted(
+            job_id
+            for job_id, one in self.accepted.items()
+            if one.callback
+            and (end := self.records.get(job_id)) is not None
+            and end.finished_at not in {call.finished_at for call in self.heard.get(job_id, ())}
+        )
+
+    @property
+    def mistold(self) -> list[str]:
+        """Jobs that a receiver heard of under several ids, or of another end than is on record, or
+        without having been named in them."""
+
+        def well(job_id: str) -> bool:
+            calls, end = self.heard[job_id], self.records.get(job_id)
+            return (
+                job_id in self.accepted
+                and self.accepted[job_id].callback
+                and len({call.webhook_id for call in calls}) == 1
+                and all(end is not None and call.finished_at == end.finished_at for call in calls)
+            )
+
+        return sorted(job_id for job_id in self.heard if not well(job_id))
 
     @property
     def deaf(self) -> bool:

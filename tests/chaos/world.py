@@ -1,4 +1,4 @@
-"""The world that is shaken: two Redis servers, images, and worker processes behind proxies."""
+"""The world that is shaken: two Redis servers, images, a receiver, workers behind proxies."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from producer.embedded import RedisServer
-from tests.chaos.fates import Kind, Source
+from tests.chaos.fates import CALLBACKS, Kind, Source
+from tests.chaos.hooks import SECRET, Hooks
 from tests.chaos.ledger import Ledger
 from tests.chaos.power import Tail
 from tests.chaos.proxy import Proxy
@@ -150,6 +151,7 @@ class World:
         self.ledger = Ledger(book.url)
         self._stack.callback(self.ledger.close)
         self.images = enter(Images())
+        self.hooks = enter(Hooks())
         s3 = enter(S3Server(folder / "s3"))
         self.s3 = Proxy(int(urlsplit(s3.endpoint_url).port or 0))
         self._stack.callback(self.s3.close)
@@ -160,6 +162,7 @@ class World:
             Kind.BUSY: self.images.url("/busy/{job_id}.png"),
             Kind.MISSING: f"file://{files}/none-{{job_id}}.png",
             Kind.STUCK_DECODE: f"file://{files}/stuck.png",
+            CALLBACKS: self.hooks.url("/"),
         }
         self.workers: list[Worker] = []
         for n in range(workers):
@@ -180,6 +183,11 @@ class World:
                 "CAPTIONQ_VISIBILITY_TIMEOUT_S": str(visibility_s),
                 "CAPTIONQ_BATCH_TIMEOUT_S": "3",
                 "CAPTIONQ_SHUTDOWN_TIMEOUT_S": "30",
+                "CAPTIONQ_CALLBACK_SECRETS": f"default:{SECRET}",
+                "CAPTIONQ_CALLBACK_ALLOW": f"127.0.0.1/32:{self.hooks.port}",
+                "CAPTIONQ_CALLBACK_HTTP": "1",
+                "CAPTIONQ_CALLBACK_TIMEOUT_S": "2",
+                "CAPTIONQ_CALLBACK_SCALE": "0.01",
                 "AWS_ACCESS_KEY_ID": s3.access_key,
                 "AWS_SECRET_ACCESS_KEY": s3.secret_key,
                 "AWS_DEFAULT_REGION": "us-east-1",

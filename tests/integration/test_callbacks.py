@@ -4,11 +4,12 @@ import base64
 import json
 import logging
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from standardwebhooks import Webhook
 from typer.testing import CliRunner
 
 from producer.callback import Callback
-from producer.contract import JobResult, JobState
+from producer.contract import JobResult, JobState, utcnow
 from producer.embedded import RedisServer
+from producer.ledger import Ledger
 from producer.redis_store import RedisStore
+from producer.wire import WireJob
 from tests.servers import Reply, ScriptedHttp, Seen
 from tests.stores import ended, job
 from worker.callbacks.courier import LOOK_EVERY_S
 from worker.callbacks.outbox import Outbox, Told
+from worker.callbacks.outbox_scripts import MOST_KEPT
 from worker.callbacks.schedule import Fate
 from worker.callbacks.service import Callbacks, outbox_of
 from worker.cli import cli
@@ -255,6 +259,20 @@ def test_given_a_receiver_that_is_gone_then_nothing_more_is_sent_until_it_is_ena
     assert "no callback of 'never'" in run("show", "never")
 
 
+def test_given_more_urls_that_are_gone_than_are_kept_then_the_oldest_is_forgotten(
+    post: Post,
+) -> None:
+    post.web.routes["/gone"] = [Reply(410)]
+    key = "captionq:callbacks:gone"
+    with redis.Redis.from_url(post.url) as client, post.couriers():
+        client.zadd(key, {f"https://example.com/{n}": n for n in range(MOST_KEPT)})
+        post.end("a", "/gone")
+        post.until("a", Fate.DROPPED)
+        assert client.zcard(key) == MOST_KEPT
+    first, second = post.outbox.disabled(2)
+    assert (first, second) == (post.web.url("/gone"), f"https://example.com/{MOST_KEPT - 1}")
+
+
 def test_given_a_receiver_that_asks_to_be_left_alone_then_it_is_for_as_long_as_it_says(
     post: Post,
 ) -> None:
@@ -318,6 +336,21 @@ def test_given_all_that_was_done_then_no_secret_is_in_redis_in_logs_or_in_what_i
     assert post.settings.shown("callback_secrets") == "main:***,main:***,other:***"
 
 
+def test_given_a_url_with_a_password_then_that_is_in_no_log_no_reason_and_no_key(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    post.end("a", "https://user:p@ss@Example.com:444/hook")
+    with post.couriers():
+        post.until("a", Fate.DEAD)
+
+    (letter,) = post.letters()
+    assert letter.reason.startswith("callback to https://example.com:444 of a: ")
+    with redis.Redis.from_url(post.url) as client:
+        keys = b" ".join(client.scan_iter()) + b" ".join(client.zrange("captionq:callbacks", 0, -1))
+    assert "ss@" not in caplog.text + letter.reason + keys.decode()
+
+
 def test_given_a_batch_then_its_end_is_told_once_with_its_counts(post: Post) -> None:
     post.store.open_batch("b", Callback(url=post.web.url("/hook"), secret_id="main"), "main")
     post.store.create_many([job(f"{n}", batch_id="b") for n in range(3)])
@@ -360,6 +393,26 @@ def test_given_a_receiver_that_never_accepts_then_a_dead_letter_is_kept_and_can_
     assert len({seen.headers["webhook-id"] for seen in post.web.requests}) == 1
 
 
+def test_given_a_job_and_its_callback_that_were_both_given_up_then_its_id_names_the_job_s_letter(
+    post: Post,
+) -> None:
+    told = Callback(url="http://10.0.0.7/hook", secret_id="main")
+    one = job("a", callback=told)
+    post.store.create(one)
+    at = utcnow().isoformat()
+    letter = {"job_id": "a", "code": "job_poisoned", "at": at, "job": one.model_dump_json()}
+    post.store.finish(ended("a", JobState.FAILED), letter)
+    with post.couriers():
+        post.until("a", Fate.DEAD)
+
+    with closing(DeadLetters(post.url)) as letters:
+        codes = []
+        while (found := letters.get("a")) is not None:
+            codes.append(found.code)
+            letters.remove(found.entry)
+    assert codes == ["job_poisoned", "url_blocked"]
+
+
 def test_given_what_the_docs_say_by_hand_then_it_tells_genuine_requests_from_others(
     post: Post,
 ) -> None:
@@ -398,10 +451,29 @@ def test_given_a_host_that_is_slow_then_it_holds_up_no_other(post: Post) -> None
         for n in range(20):
             post.end(f"slow{n}", slow.url("/hook"))
         post.end("quick")
-        with post.couriers(callback_allow=allowed, callback_threads=2):
+        with post.couriers(callback_allow=allowed, callback_threads=3):
             one = post.until("quick", Fate.DELIVERED)
             assert slow.hits() == 1  # within the two seconds that one try may take
         assert (one.tries[0].at - one.created_at).total_seconds() < 2
+
+
+def test_given_a_hundred_hosts_that_are_slow_then_one_that_was_quick_waits_for_none(
+    post: Post,
+) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(100)]
+        post.end("first")
+        with post.couriers(callback_allow="127.0.0.1/32:*"):
+            post.until("first", Fate.DELIVERED)
+            for each in silent:
+                host, port = each.getsockname()
+                post.end(f"{port}", f"http://{host}:{port}/")
+            for n in range(10):
+                post.end(f"quick{n}")
+            told = [post.until(f"quick{n}", Fate.DELIVERED) for n in range(10)]
+            left = sum(one.state is Fate.DUE and not one.tried for one in post.outbox.log(200))
+    assert left > 80
+    assert max((one.tries[0].at - one.created_at).total_seconds() for one in told) < 2
 
 
 def test_given_an_answer_that_is_long_or_breaks_off_then_the_status_counts(post: Post) -> None:
@@ -419,9 +491,6 @@ def test_given_an_answer_that_is_long_or_breaks_off_then_the_status_counts(post:
 def test_given_a_job_that_is_replayed_before_its_failure_was_told_then_that_is_not_told(
     post: Post,
 ) -> None:
-    from producer.ledger import Ledger
-    from producer.wire import WireJob
-
     told = Callback(url=post.web.url("/hook"), secret_id="main")
     one = job("a", callback=told)
     post.store.create(one)
@@ -435,6 +504,21 @@ def test_given_a_job_that_is_replayed_before_its_failure_was_told_then_that_is_n
         post.until("a", Fate.DELIVERED)
 
     assert [read(seen)["type"] for seen in post.web.requests] == ["job.succeeded"]
+
+
+def test_given_a_job_that_waits_anew_then_what_is_told_of_its_first_end_leaves_its_record_alone(
+    post: Post,
+) -> None:
+    one = job("a", callback=Callback(url=post.web.url("/hook"), secret_id="main"))
+    post.store.create(one)
+    post.store.finish(ended("a", JobState.FAILED), {"job_id": "a"})
+    with post.couriers(), redis.Redis.from_url(post.url) as client:
+        first = post.until("a", Fate.DELIVERED).webhook_id
+        reopen = Ledger(10, 1_000).reopen(WireJob.of(one), "1-1")
+        client.register_script(reopen.script)(reopen.keys, reopen.args)
+        post.outbox.replay(first)
+        post.until(first, Fate.DROPPED)
+        assert client.ttl("captionq:job:a") > 900
 
 
 def test_given_nothing_that_is_due_then_couriers_cost_next_to_nothing(post: Post) -> None:

@@ -145,6 +145,31 @@ def test_a_head_that_is_too_long_is_refused(wire: socket.socket) -> None:
     assert (status, said["code"], closed) == (431, "head_too_large", True)
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /healthz HTTP/1.1\r\nX-Long: ",
+        b"GET /healthz HTTP/1.1\r\nX-",
+        b"GET /v1/jobs/" + b"a" * MAX_HEAD_BYTES,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Long: ",
+    ],
+    ids=["value", "name", "path", "chunk's extension", "trailer"],
+)
+def test_what_never_ends_is_not_gathered(
+    gateway: GatewayProcess, wire: socket.socket, begun: bytes
+) -> None:
+    wire.sendall(begun)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 100_000_000:
+            sent += wire.send(b"x" * 65_536)
+
+    assert sent < 20_000_000
+    with gateway.client() as client:
+        assert client.get("/healthz").status_code == 200
+
+
 @pytest.mark.parametrize("nonsense", [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"])
 def test_what_is_no_http_is_told_so(wire: socket.socket, nonsense: bytes) -> None:
     wire.sendall(nonsense)

@@ -1,6 +1,7 @@
 """Jobs followed by server-sent events: what comes, when it ends, what survives."""
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,23 @@ def test_more_streams_than_allowed_are_refused_and_those_that_end_make_room(
         time.sleep(0.1)
     with following(client, where) as events:
         assert next(events).name == "queued"
+
+
+def test_no_more_streams_are_opened_than_allowed_however_many_ask_at_once(
+    client: httpx.Client, gateway: GatewayProcess
+) -> None:
+    asked = f"GET {submitted(client)}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with ExitStack() as opened:
+        wires = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 10))
+            for _ in range(50)
+        ]
+        for wire in wires:
+            wire.sendall(asked)
+        answers = [wire.recv(12) for wire in wires]
+
+    assert answers.count(b"HTTP/1.1 200") == 5
+    assert answers.count(b"HTTP/1.1 503") == 45
 
 
 def test_a_job_is_followed_over_the_end_of_its_redis(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
-"""What follows a try of a callback: a table."""
+"""What follows a try of a callback, and whose turn it is: tables."""
 
 import random
 
 import pytest
 
 from producer.errors import ErrorCode
-from worker.callbacks.schedule import WAITS_S, Fate, Outcome, Step, decide
+from worker.callbacks.schedule import WAITS_S, Fate, Outcome, Pace, Step, decide, slowest
 
 
 class Middle(random.Random):
@@ -61,3 +61,23 @@ def test_waits_are_those_of_the_specification_give_or_take_a_tenth() -> None:
 def test_a_scale_shortens_waits_and_not_what_a_receiver_asks_for() -> None:
     assert decide(Outcome(500), 2, Middle(), 0.001).wait_s == pytest.approx(0.3)
     assert decide(Outcome(503, None, 2.0), 1, Middle(), 0.001).wait_s == 2
+
+
+@pytest.mark.parametrize(
+    ("slow", "new", "couriers", "pace"),
+    [
+        (0, 0, 4, Pace.SLOW),
+        (1, 0, 4, Pace.SLOW),
+        (2, 0, 4, Pace.NEW),
+        (2, 1, 4, Pace.QUICK),
+        (1, 2, 4, Pace.QUICK),
+        (0, 3, 4, Pace.QUICK),
+        (0, 0, 1, Pace.SLOW),
+        (1, 0, 2, Pace.QUICK),
+        (8, 0, 16, Pace.NEW),
+    ],
+)
+def test_slow_hosts_have_half_of_the_couriers_and_with_new_ones_all_but_one(
+    slow: int, new: int, couriers: int, pace: Pace
+) -> None:
+    assert slowest({Pace.SLOW: slow, Pace.NEW: new, Pace.QUICK: 9}, couriers) is pace

@@ -578,6 +578,7 @@ def test_a_store_out_of_reach_is_unavailable_at_once() -> None:
 def test_a_full_store_says_so_and_still_reads_and_forgets(redis_server: RedisServer) -> None:
     store = RedisStore(redis_server.url)
     store.create(job())
+    store.create(job("counted", batch_id="b"))
     with redis.Redis.from_url(redis_server.url) as client:
         client.config_set("maxmemory", 1)
         try:
@@ -590,8 +591,9 @@ def test_a_full_store_says_so_and_still_reads_and_forgets(redis_server: RedisSer
                 with pytest.raises(StoreFull):
                     call()
             assert store.get("a") is not None
-            store.forget(job())
-            assert store.get("a") is None
+            store.forget(job(), job("counted", batch_id="b"))
+            assert store.get("a") is store.get("counted") is None
+            assert store.batch("b").total == 0  # type: ignore[union-attr]
         finally:
             client.config_set("maxmemory", 0)
     store.close()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from producer.callback import Callback
 from producer.contract import CaptionJob, JobState, utcnow
+from producer.embedded import RedisServer
 from producer.ledger import Ledger
 from producer.memory_store import MemoryStore
 from producer.presence import WorkerFacts
@@ -177,6 +178,7 @@ def test_a_batch_counts_its_jobs_by_state_and_ends_when_it_is_closed_and_they_ha
     assert store.batch("never") is store.close_batch("never") is None
 
     store.create_many([job(name, batch_id="b") for name in ("x", "y", "z")])
+    assert store.batch("b:jobs") is None
     store.start("x", "caption", 1, "w")
     store.start("x", "caption", 2, "w")
     assert counts_of(store) == {"queued": 2, "running": 1}
@@ -450,6 +452,18 @@ def test_what_a_job_was_submitted_under_is_read_even_from_one_that_is_invalid(
     assert (terms.batch_id, terms.owner, bool(terms.callback)) == (batch, owner, told)
     if told:
         assert terms.callback == Terms.of(job("a", callback=TOLD)).callback
+
+
+def test_given_a_batch_that_is_forgotten_then_a_job_of_it_that_is_too_leaves_nothing(
+    redis_server: RedisServer,
+) -> None:
+    store = RedisStore(redis_server.url)
+    store.create(job(batch_id="b"))
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.delete("captionq:batch:b", "captionq:batch:b:jobs")
+        store.forget(job(batch_id="b"))
+        assert list(client.scan_iter("captionq:batch*")) == []
+    store.close()
 
 
 def test_the_id_of_a_callback_follows_from_its_event_and_holds_no_full_stop() -> None:

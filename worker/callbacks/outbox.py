@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from producer.batch import Batch
 from producer.ledger import DEAD_MAX, DEAD_TTL_S, typed_errors
 from worker.callbacks.outbox_scripts import CLAIM, DISABLED, ENABLE, LOG, REPLAY, SETTLE, SHOW
-from worker.callbacks.schedule import Fate
+from worker.callbacks.schedule import QUICK_MS, Fate, Pace
 
 MAX_TRIES_KEPT = 20
 """Tries of a callback that its log names; older ones are forgotten."""
@@ -82,6 +82,8 @@ class Claimed(NamedTuple):
     """Whether its receiver said that it wants no more."""
     result: str
     batch: Batch | None
+    pace: Pace
+    """Its host's."""
 
 
 class Outbox:
@@ -113,12 +115,13 @@ class Outbox:
         self._result_ttl_ms = round(result_ttl_s * 1_000)
         self._dead_max, self._dead_ttl_s = dead_max, dead_ttl_s
 
-    def claim(self, busy: Collection[str] = ()) -> Claimed | None:
-        """The next one that is due, leased, of a host that is not busy; None when there is none."""
-        reply = self._run(CLAIM, self._lease_ms, *busy)
+    def claim(self, busy: Collection[str] = (), slowest: Pace = Pace.SLOW) -> Claimed | None:
+        """The next one that is due, leased, of a host that is not busy, nor slower than `slowest`;
+        None when there is none."""
+        reply = self._run(CLAIM, self._lease_ms, int(slowest), *busy)
         if not reply:
             return None
-        webhook_id, token, gone, about, result, batch = reply
+        webhook_id, token, gone, about, result, batch, pace = reply
         fields, counted = _fields(about), _fields(batch)
         return Claimed(
             Told.of(webhook_id, fields),
@@ -127,6 +130,7 @@ class Outbox:
             bool(gone),
             result,
             Batch.of(fields["batch_id"], counted) if counted else None,
+            Pace(pace),
         )
 
     def settle(
@@ -161,6 +165,7 @@ class Outbox:
             claimed.told.tried + (tried is not None),
             self._result_ttl_ms,
             int(disable),
+            "" if tried is None else int(Pace.QUICK if tried.ms < QUICK_MS else Pace.SLOW),
         )
         if letter is not None:
             oldest_ms = round((time.time() - self._dead_ttl_s) * 1_000)
@@ -191,9 +196,9 @@ class Outbox:
         """Send to a URL again; False when nothing kept it from that."""
         return bool(self._run(ENABLE, url))
 
-    def disabled(self) -> dict[str, datetime]:
-        """URLs that nothing is sent to, and since when."""
-        reply = self._run(DISABLED)
+    def disabled(self, limit: int = 50) -> dict[str, datetime]:
+        """URLs that nothing is sent to, and since when, the latest first."""
+        reply = self._run(DISABLED, limit)
         return {url: _moment(ms) for url, ms in zip(reply[::2], reply[1::2], strict=True)}
 
     def close(self) -> None:

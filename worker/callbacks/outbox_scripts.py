@@ -5,11 +5,15 @@ KEYS are those of producer/script_parts.py, of no record.
 
 from producer.script_parts import LOGGED_CALLBACKS, NAMES, TELL, WRITE
 
+MOST_KEPT = 10_000
+
 _PARTS = (
     NAMES
     + TELL
     + f"""
 local due = prefix .. 'callbacks'
+local quick, slow = due .. ':quick', due .. ':slow'
+local most_kept = {MOST_KEPT}  -- hosts, and URLs that want no more
 
 local function wait_until(host, webhook_id, at)
     redis.call('ZADD', due .. ':' .. host, at, webhook_id)
@@ -34,44 +38,48 @@ end
 CLAIM = (
     _PARTS
     + """
-local busy = {}
-for n = 2, #ARGV do busy[ARGV[n]] = true end
-for _, host in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, #ARGV + 15)) do
-    local waiting = due .. ':' .. host
-    local found = not busy[host]
-        and redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, 1)
-    local webhook_id = found and found[1]
-    local key = prefix .. 'callback:' .. (webhook_id or '')
-    local is_due = webhook_id and redis.call('HGET', key, 'state') == 'due'
-    if is_due then
-        redis.call('ZADD', waiting, now + ARGV[1], webhook_id)
-    elseif webhook_id then
-        redis.call('ZREM', waiting, webhook_id)
-    end
-    local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
-    if not first[1] then
-        redis.call('ZREM', due, host)
-    elseif not busy[host] then  -- its next, behind those of the others
-        redis.call('ZADD', due, math.max(first[2], now), host)
-    end
-    if is_due then
-        local token = redis.call('HINCRBY', key, 'claims', 1)
-        local about = redis.call('HGETALL', key)
-        local url = redis.call('HGET', key, 'url')
-        local gone = redis.call('ZSCORE', due .. ':gone', url) and 1 or 0
-        local result, batch = '', {}
-        if redis.call('HEXISTS', key, 'job_id') == 1 then
-            result = redis.call('HGET', told_of(key), 'result') or ''
-        else
-            batch = redis.call('HGETALL', told_of(key))
+local busy, slowest = {}, tonumber(ARGV[2])
+for n = 3, #ARGV do busy[ARGV[n]] = true end
+local most = slowest < 2 and 1000 or #ARGV + 14
+for _, host in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, most)) do
+    local pace = redis.call('ZSCORE', quick, host) and 0
+        or redis.call('ZSCORE', slow, host) and 2 or 1
+    if not busy[host] and pace <= slowest then
+        local waiting = due .. ':' .. host
+        local webhook_id = redis.call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, 1)[1]
+        local key = prefix .. 'callback:' .. (webhook_id or '')
+        local is_due = webhook_id and redis.call('HGET', key, 'state') == 'due'
+        if is_due then
+            redis.call('ZADD', waiting, now + ARGV[1], webhook_id)
+        elseif webhook_id then
+            redis.call('ZREM', waiting, webhook_id)
         end
-        return {webhook_id, token, gone, about, result, batch}
+        local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
+        if first[1] then  -- its next, behind those of the others
+            redis.call('ZADD', due, math.max(first[2], now), host)
+        else
+            redis.call('ZREM', due, host)
+        end
+        if is_due then
+            local token = redis.call('HINCRBY', key, 'claims', 1)
+            local about = redis.call('HGETALL', key)
+            local url = redis.call('HGET', key, 'url')
+            local gone = redis.call('ZSCORE', due .. ':gone', url) and 1 or 0
+            local result, batch = '', {}
+            if redis.call('HEXISTS', key, 'job_id') == 1 then
+                result = redis.call('HGET', told_of(key), 'result') or ''
+            else
+                batch = redis.call('HGETALL', told_of(key))
+            end
+            return {webhook_id, token, gone, about, result, batch, pace}
+        end
     end
 end
 return false
 """
 )
-"""The next callback that is due, leased. Hosts take turns; those that are busy are passed over."""
+"""The next callback that is due, leased. Hosts take turns; those that are busy are passed over, and
+so are those that are slower (a Pace) than is asked for."""
 
 SETTLE = (
     WRITE
@@ -93,7 +101,7 @@ else
     redis.call('HDEL', key, 'due_ms')
     redis.call('ZREM', due .. ':' .. about[2], webhook_id)
     redis.call('PEXPIRE', key, state == 'delivered' and ARGV[7] or callback_life)
-    if string.find(record, prefix .. 'job:', 1, true) == 1
+    if redis.call('HEXISTS', record, 'result') == 1  -- and is no job that was replayed
             and redis.call('PTTL', record) > tonumber(ARGV[7]) then
         redis.call('PEXPIRE', record, ARGV[7])
     end
@@ -101,13 +109,22 @@ end
 note_down(webhook_id)
 if ARGV[8] == '1' then
     redis.call('ZADD', due .. ':gone', now, about[3])
+    redis.call('ZREMRANGEBYRANK', due .. ':gone', 0, -1 - most_kept)
     redis.call('PEXPIRE', due .. ':gone', 7776000000)
 end
-if ARGV[9] then
+if ARGV[9] ~= '' then  -- a Pace
+    local is, was = quick, slow
+    if ARGV[9] ~= '0' then is, was = slow, quick end
+    redis.call('ZREM', was, about[2])
+    redis.call('ZADD', is, now, about[2])
+    redis.call('ZREMRANGEBYRANK', is, 0, -1 - most_kept)
+    keep(is, callback_life)
+end
+if ARGV[10] then
     local dead = prefix .. 'dead'
-    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[9], '*', unpack(ARGV, 12))
-    redis.call('XTRIM', dead, 'MINID', '~', ARGV[10])
-    redis.call('PEXPIRE', dead, ARGV[11])
+    redis.call('XADD', dead, 'MAXLEN', '~', ARGV[10], '*', unpack(ARGV, 13))
+    redis.call('XTRIM', dead, 'MINID', '~', ARGV[11])
+    redis.call('PEXPIRE', dead, ARGV[12])
 end
 return 1
 """
@@ -172,6 +189,6 @@ return redis.call('ZREM', prefix .. 'callbacks:gone', ARGV[1])
 DISABLED = (
     NAMES
     + """
-return redis.call('ZREVRANGE', prefix .. 'callbacks:gone', 0, -1, 'WITHSCORES')
+return redis.call('ZREVRANGE', prefix .. 'callbacks:gone', 0, ARGV[1] - 1, 'WITHSCORES')
 """
 )

@@ -1,7 +1,8 @@
-"""Whether and when a callback is tried again: the whole policy, as one pure function."""
+"""When a callback is tried again, if it is, and whose turn it is: the policy, as pure functions."""
 
 import random
-from enum import StrEnum
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 from producer.errors import ErrorCode
@@ -13,6 +14,9 @@ JITTER = 0.1
 """How much of a wait is left to chance, either way."""
 
 MAX_RETRY_AFTER_S = 86_400.0
+
+QUICK_MS = 2_000
+"""A receiver whose last try took less is quick."""
 
 GONE = 410
 
@@ -29,6 +33,26 @@ class Fate(StrEnum):
     """Its receiver wants none, or its result is gone."""
     DEAD = "dead"
     """Given up; a dead letter is kept of it."""
+
+
+class Pace(IntEnum):
+    """How soon a host answered the last time."""
+
+    QUICK = 0
+    NEW = 1
+    """It was not tried lately."""
+    SLOW = 2
+
+
+def slowest(under_way: Mapping[Pace, int], couriers: int) -> Pace:
+    """Of which pace the host of the next try may be at most: so that a quick one need not wait for
+    others, however many those are.
+
+    Slow ones have half of the couriers, these and new ones all but one.
+    """
+    if under_way.get(Pace.SLOW, 0) + under_way.get(Pace.NEW, 0) >= max(1, couriers - 1):
+        return Pace.QUICK
+    return Pace.NEW if under_way.get(Pace.SLOW, 0) >= max(1, couriers // 2) else Pace.SLOW
 
 
 class Outcome(NamedTuple):
