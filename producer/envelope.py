@@ -1,9 +1,7 @@
 """A job's message as Celery and kombu write it to Redis, without them: a tenth of the time.
 
 Only where the broker is the Redis that has the results store, so that a job is recorded and sent in
-one step.
-
-tests/integration/test_one_step.py holds this to what Celery writes: its task protocol 2
+one step. tests/integration/test_one_step.py holds this to what Celery writes: its task protocol 2
 in kombu's Redis envelope, and the event `task-sent` that Flower hears.
 """
 
@@ -89,7 +87,7 @@ class Envelopes:
         self._clock += 1
         said = {
             "hostname": self._origin,
-            "utcoffset": time.timezone / 3_600,
+            "utcoffset": (time.altzone if time.localtime().tm_isdst else time.timezone) / 3_600,
             "pid": self._pid,
             "clock": self._clock,
             "uuid": job.job_id,

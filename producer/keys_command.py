@@ -11,7 +11,7 @@ from producer.callback import ID_PATTERN
 from producer.exits import EXIT_CODES, exit_codes
 from producer.flags import AsJson
 from producer.gateway import keys
-from producer.gateway.keys import DEFAULT_RATE, SCOPES, KeyEntry, Scope
+from producer.gateway.keys import DEFAULT_RATE, MAX_RATE, MIN_RATE, SCOPES, KeyEntry, Scope
 from producer.terminal import show
 
 app = typer.Typer(
@@ -50,7 +50,11 @@ def new(
     ] = None,
     rate: Annotated[
         float,
-        typer.Option(min=0.01, help="Requests a second, of each gateway; jobs of a batch count."),
+        typer.Option(
+            min=MIN_RATE,
+            max=MAX_RATE,
+            help="Requests a second, of each gateway; jobs of a batch count.",
+        ),
     ] = DEFAULT_RATE,
     file: KeysFile = None,
 ) -> None:

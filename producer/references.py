@@ -11,7 +11,7 @@ MAX_URI_CHARS = 2_048
 
 
 def _image_ref(uri: str) -> str:
-    if any(char.isspace() or not char.isprintable() or char == "\\" for char in uri):
+    if not uri.isprintable() or " " in uri or "\\" in uri:  # of white space, " " alone is printable
         raise ValueError("an image URI holds no spaces, control characters or backslashes")
     try:
         parts = urlsplit(uri)

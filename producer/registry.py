@@ -3,7 +3,7 @@
 `captionq:jobs` is a sorted set of the ids of the newest jobs, by the microsecond (Redis' clock) at
 which they were recorded.
 `captionq:batch:<id>` is a hash: owner, closed, total, a count for each state, created_ms,
-finished_ms, and callback, which is due when the batch ends. `captionq:batch:<id>:jobs` is a hash of
+finished_ms, and callback, which is due when the batch ends. `captionq:counted:<id>` is a hash of
 its jobs and the states in which they are counted: so each counts once, whatever becomes of it. The
 scripts that create, start, finish and forget jobs count them.
 `captionq:worker:<name>` is what a worker says of itself (JSON), for as long as it is believed;

@@ -109,7 +109,7 @@ end
 
 local function count(batch, state, life)  -- no state: the job is none of it any more
     local key = prefix .. 'batch:' .. batch
-    local jobs = key .. ':jobs'
+    local jobs = prefix .. 'counted:' .. batch
     local before = redis.call('HGET', jobs, id) or nil
     if before == state then return end
     if before then

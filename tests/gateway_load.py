@@ -135,7 +135,7 @@ def job_request(number: int, job_id: str | None = None) -> bytes:
     job = {"task": "caption", "image": f"https://images.example.com/{number:08}.jpg"}
     body = json.dumps(job | ({"job_id": job_id} if job_id else {})).encode()
     return (
-        b"POST /v1/jobs HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
 
@@ -152,10 +152,11 @@ class Streams:
         began_s = time.monotonic()
         submitting = await connected(self.port)
         for number in range(count):
-            await submitting.send(job_request(number, f"followed-{number}"))
+            status = await submitting.send(job_request(number, f"followed-{number}"))
+            assert status == 202, (status, bytes(submitting.body))
             stream = await connected(self.port)
             path = f"/v1/jobs/followed-{number}/events".encode()
-            ended = stream.send(b"GET %b HTTP/1.1\r\nHost: gateway\r\n\r\n" % path)
+            ended = stream.send(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path)
             self.open.append((stream, ended))
         submitting.transport.close()
         while not all(b"event: queued" in stream.body for stream, _ in self.open):
@@ -252,7 +253,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         RedisServer(Path(folder) / "redis") as server,
-        GatewayProcess(server.url, Path(folder) / "log") as gateway,
+        GatewayProcess(server.url, Path(folder) / "log", fresh=True) as gateway,
         slow_worker(server.url),
     ):
         uvloop.run(measure(gateway, server.url, given.jobs, given.rate, given.streams))

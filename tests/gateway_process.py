@@ -17,30 +17,42 @@ from producer.gateway import keys
 from producer.gateway.keys import KeyEntry, Scope
 from producer.presence import WorkerFacts
 from producer.redis_store import RedisStore
+from tests.fork_server import ForkedProcess, fork_server
 from tests.stand_in_worker import StandInWorker, succeeded
 
 IMAGE = "https://example.com/cat.jpg"
+IMPORTED = ("producer.cli", "producer.gateway.app", "producer.gateway.server", "uvloop")
 JOB: dict[str, Any] = {"task": "caption", "image": IMAGE}
 
 
 class GatewayProcess:
     """`captionq serve` on a free port, with these settings by their variables; its log is a file.
 
-    `url` is where it serves. Leaving the block ends it.
+    `url` is where it serves. Leaving the block ends it. `fresh`: in an interpreter of its own, with
+    all of its memory.
     """
 
-    def __init__(self, broker_url: str, log: Path, *words: str, **settings: str) -> None:
+    def __init__(
+        self, broker_url: str, log: Path, *words: str, fresh: bool = False, **settings: str
+    ) -> None:
         self.log = log
         clean = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONQ_")}
-        command = [sys.executable, "-m", "producer.cli", "serve", "--port", "0", *words]
+        environment = clean | {"CAPTIONQ_BROKER_URL": broker_url} | settings
+        command = ["producer.cli", "serve", "--port", "0", *words]
+        self.process: ForkedProcess | subprocess.Popen[str]
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                command,
-                env=clean | {"CAPTIONQ_BROKER_URL": broker_url} | settings,
-                stdout=subprocess.PIPE,
-                stderr=out,
-                text=True,
-            )
+            if fresh:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", *command],
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=out,
+                    text=True,
+                )
+            else:
+                self.process = fork_server(*IMPORTED).start(
+                    *command, env=environment, stdout=subprocess.PIPE, stderr=out
+                )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if "http://" not in line:

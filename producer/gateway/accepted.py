@@ -28,6 +28,8 @@ _JOB: TypeAdapter[Job] = TypeAdapter(AnyJob)
 NOT_THEIRS = ("owner", "batch_id", "signature", "submitted_at")
 """Fields that the gateway sets."""
 
+NOT_JSON = "The body is not JSON in UTF-8."
+
 
 class Accepted:
     """Tells which jobs the gateway takes, by its settings."""
@@ -37,23 +39,22 @@ class Accepted:
         self._sinks = settings.accept_sinks
         self._uploads = settings.upload_to
 
-    def job(self, text: bytes) -> Job:
-        """The job that a body is.
+    def job(self, text: bytes, at: tuple[str | int, ...] = ()) -> Job:
+        """The job that a JSON text is; `at` is its place in the body.
 
         Raises:
-            Problem: body_invalid, job_invalid.
+            Problem: body_invalid, job_invalid, schema_unsupported.
         """
         try:
             job = _JOB.validate_json(text)
         except ValidationError as exc:
-            raise invalid(exc) from None
-        faults = list(self.faults(job))
+            raise _invalid(exc, at) from None
+        faults = list(self._faults(job, at))
         if faults:
             raise Problem(Code.JOB_INVALID, errors=faults)
         return job
 
-    def faults(self, job: Job, at: tuple[str | int, ...] = ()) -> Iterator[Fault]:
-        """Why a job is not taken; `at` is its place in the body."""
+    def _faults(self, job: Job, at: tuple[str | int, ...]) -> Iterator[Fault]:
         for name in NOT_THEIRS:
             if getattr(job, name) is not None:
                 yield Fault(detail="The gateway sets this field.", pointer=pointer((*at, name)))
@@ -93,11 +94,15 @@ def nameable(job_id: str) -> bool:
     return not {".", ".."} & set(parts) and parts[-1] != "events"
 
 
-def invalid(exc: ValidationError, tagged_at: int = 0) -> Problem:
-    """What is wrong with a body, as a problem; `tagged_at` as for `faults_of`."""
-    if exc.errors(include_url=False, include_context=False)[0]["type"] == "json_invalid":
-        return Problem(Code.BODY_INVALID, "The body is not JSON in UTF-8.")
-    return Problem(Code.JOB_INVALID, errors=faults_of(exc, tagged_at))
+def _invalid(exc: ValidationError, at: tuple[str | int, ...]) -> Problem:
+    said = exc.errors(include_url=False, include_input=False, include_context=False)
+    if said[0]["type"] == "json_invalid":
+        return Problem(Code.BODY_INVALID, NOT_JSON)
+    newer = any(
+        (one["type"], one["loc"][1:]) == ("less_than_equal", ("schema_version",)) for one in said
+    )
+    code = Code.SCHEMA_UNSUPPORTED if newer else Code.JOB_INVALID
+    return Problem(code, errors=faults_of(exc, at, tagged=True))
 
 
 def _images(job: Job) -> Iterator[tuple[tuple[str | int, ...], str]]:

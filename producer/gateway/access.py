@@ -32,6 +32,9 @@ CHALLENGE = 'Bearer realm="captionq", Basic realm="captionq"'
 CHALLENGE_OF_PAGES = 'Bearer realm="captionq"'
 """To browsers' scripts: Basic would have the browser itself ask for a password."""
 
+SAFE = {"GET", "HEAD", "OPTIONS"}
+"""Methods that change nothing."""
+
 _log = logging.getLogger("captionq.gateway")
 
 
@@ -71,8 +74,8 @@ class Access:
         self._ring = KeyRing() if keys_file is None else read(keys_file)
         self._buckets: dict[str, Bucket] = {}
         self.this_machine_alone = False
-        """Set where nobody else is to be let in without keys: a request's Host is then this machine,
-        for a page of another site could reach it by a name of its own (DNS rebinding)."""
+        """Set where nobody else is to be let in without keys: a request's Host is then this
+        machine, for a page of another site could reach it by a name of its own (DNS rebinding)."""
 
     @property
     def open(self) -> bool:
@@ -143,7 +146,7 @@ class Requires:
     them; None for whoever has a key.
 
     Raises:
-        Problem: key_invalid, scope_missing, rate_limited.
+        Problem: key_invalid, scope_missing, rate_limited; host_refused; origin_refused.
     """
 
     def __init__(self, scope: Scope | None) -> None:
@@ -151,7 +154,12 @@ class Requires:
 
     async def __call__(self, connection: HTTPConnection) -> Caller:
         """See there."""
-        access: Access = connection.app.state.service.access
+        service = connection.app.state.service
+        asked = connection.headers
+        unasked_for = connection.scope["method"] not in SAFE and elsewhere(asked)
+        if unasked_for and asked.get("origin") not in service.settings.origins:
+            raise Problem(Code.ORIGIN_REFUSED, headers={"Connection": "close"})
+        access: Access = service.access
         caller, entry = access.caller(connection.headers)
         if entry is not None:
             allowed = access.ask(entry)
@@ -178,6 +186,23 @@ def rate_headers(rate: float, allowed: Allowed) -> tuple[str, str]:
     policy = f'"key";q={max(1, int(rate * window_s))};w={window_s}'
     wait = f";t={math.ceil(allowed.wait_s)}" if allowed.wait_s else ""
     return policy, f'"key";r={allowed.remaining}{wait}'
+
+
+def elsewhere(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sends a request for a page of another site: its forms may go anywhere,
+    unasked, with what the browser knows of passwords. The rules are those of Go's
+    http.CrossOriginProtection; what is no browser sends neither header.
+
+    >>> elsewhere({"sec-fetch-site": "cross-site"}), elsewhere({"sec-fetch-site": "same-origin"})
+    (True, False)
+    >>> elsewhere({"origin": "http://a.example", "host": "b.example"}), elsewhere({})
+    (True, False)
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("none", "same-origin")
+    origin = headers.get("origin")  # of older browsers, and where there is no TLS
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def is_loopback(host: str) -> bool:

@@ -3,19 +3,29 @@
 import asyncio
 import json
 import uuid
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
 
 from producer.callback import Callback
-from producer.contract import JOB_ID_PATTERN, Job
+from producer.contract import JOB_ID_PATTERN, MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES, Job
 from producer.gateway import examples, idempotency
-from producer.gateway.accepted import Accepted, AnyJob, invalid
+from producer.gateway.accepted import NOT_JSON, Accepted, AnyJob
 from producer.gateway.access import Caller, Requires
 from producer.gateway.body import json_body, read_json
-from producer.gateway.paths import ACCESS, BODY, BROKER, batch_path
-from producer.gateway.problems import Code, Fault, Problem, documented, pointer
+from producer.gateway.paths import ACCESS, BODY, BROKER, CHANGE, batch_path
+from producer.gateway.problems import (
+    MAX_ERRORS,
+    Code,
+    Fault,
+    Problem,
+    documented,
+    faults_of,
+    pointer,
+)
 from producer.gateway.service import Service
 from producer.gateway.views import BatchAccepted, BatchStatus
 from producer.signing import Keys
@@ -33,7 +43,11 @@ class BatchOfJobs(BaseModel):
     callback: Callback | None = None
 
 
-_BATCH = TypeAdapter(BatchOfJobs)
+class _Frame(BatchOfJobs):
+    jobs: tuple[Any, ...] = Field(min_length=1)
+
+
+_FRAME = TypeAdapter(_Frame)
 
 
 @router.post(
@@ -41,7 +55,7 @@ _BATCH = TypeAdapter(BatchOfJobs)
     status_code=202,
     response_model=BatchAccepted,
     responses=documented(
-        *ACCESS,
+        *CHANGE,
         *BODY,
         *BROKER,
         Code.JOB_INVALID,
@@ -61,7 +75,7 @@ async def submit_batch(
     """Submit many jobs. When one is invalid none is submitted, and errors say which.
 
     Where the answer is a 503 some of the jobs may have been submitted: with an Idempotency-Key the
-    same request submits the rest.
+    same request submits the rest. So may all others be where an id became another's just now (409).
     """
     service: Service = request.app.state.service
     settings = service.settings
@@ -75,12 +89,17 @@ async def submit_batch(
     service.access.spend(caller, len(batch.jobs) - 1)
     ready = await asyncio.to_thread(_ready, batch.jobs, batch_id, caller.id, settings.keys)
     await service.ask(service.store.open_batch(batch_id, batch.callback, caller.id))
+    taken = []
     for jobs in ready:
         known = await service.ask(service.client.send(jobs))
         for job, before in zip(jobs, known, strict=True):
             if before is None:
                 service.metrics.submitted(job.task)
+            elif not caller.sees(before.owner):
+                taken.append(Fault(detail=f"{job.job_id} is another's.", pointer=""))
     await service.ask(service.store.close_batch(batch_id))
+    if taken:
+        raise Problem(Code.JOB_ID_TAKEN, errors=taken)
     job_ids = [str(job.job_id) for jobs in ready for job in jobs]
     text = json.dumps({"batch_id": batch_id, "job_ids": job_ids})
     return Response(text, 202, {"Location": batch_path(batch_id)}, "application/json")
@@ -108,26 +127,67 @@ async def look_at_batch(
 def read_batch(body: bytes, accepted: Accepted, most: int) -> BatchOfJobs:
     """The batch that a body is.
 
+    Its jobs are read one by one, until enough is at fault: pydantic would list every fault of a
+    body at once, millions of them in gigabytes.
+
     Raises:
         Problem: body_invalid; job_invalid, with the place of each fault; body_too_large.
     """
     try:
-        batch = _BATCH.validate_json(body)
-    except ValidationError as exc:
-        raise invalid(exc, tagged_at=2) from None
-    if len(batch.jobs) > most:
+        sent = from_json(body)
+    except ValueError:
+        raise Problem(Code.BODY_INVALID, NOT_JSON) from None
+    given = sent.get("jobs") if isinstance(sent, dict) else None
+    jobs = given if isinstance(given, list) else []
+    if len(jobs) > most:
         raise Problem(Code.BODY_TOO_LARGE, f"A batch has at most {most} jobs.")
     faults: list[Fault] = []
-    places: dict[str, int] = {}
-    for index, job in enumerate(batch.jobs):
-        faults += accepted.faults(job, ("jobs", index))
-        if job.job_id is not None and places.setdefault(job.job_id, index) != index:
-            where = pointer(("jobs", index, "job_id"))
-            first = f"The same as that of /jobs/{places[job.job_id]}."
-            faults.append(Fault(detail=first, pointer=where))
-    if faults:
+    frame = _frame(sent | {"jobs": [0]} if jobs else sent, faults)
+    read = tuple(_read(jobs, accepted, faults))
+    if frame is None or faults:
         raise Problem(Code.JOB_INVALID, errors=faults)
-    return batch
+    return BatchOfJobs.model_construct(jobs=read, callback=frame.callback)
+
+
+def _frame(sent: Any, faults: list[Fault]) -> _Frame | None:
+    """A batch beside its jobs; None where there are faults."""
+    text = _text(sent)
+    if len(text) > MAX_MESSAGE_BYTES:
+        most = f"Beside its jobs a batch has at most {MAX_MESSAGE_BYTES} bytes."
+        faults.append(Fault(detail=most, pointer=""))
+        return None
+    try:
+        return _FRAME.validate_json(text)
+    except ValidationError as exc:
+        faults += faults_of(exc)
+        return None
+
+
+def _read(jobs: list[Any], accepted: Accepted, faults: list[Fault]) -> Iterator[Job]:
+    """Those of the jobs that are some; what is wrong with others, and with ids that come twice, is
+    told in `faults`, no more than an answer names."""
+    places: dict[str, int] = {}
+    for index, sent in enumerate(jobs):
+        if len(faults) >= MAX_ERRORS:
+            return
+        at, text = ("jobs", index), _text(sent)
+        if len(text) > MAX_CHUNK_BYTES:
+            most = f"At most {MAX_CHUNK_BYTES} bytes of JSON are accepted of one job."
+            faults.append(Fault(detail=most, pointer=pointer(at)))
+            continue
+        try:
+            job = accepted.job(text, at)
+        except Problem as exc:
+            faults += exc.errors
+            continue
+        if job.job_id is not None and places.setdefault(job.job_id, index) != index:
+            first = f"The same as that of /jobs/{places[job.job_id]}."
+            faults.append(Fault(detail=first, pointer=pointer((*at, "job_id"))))
+        yield job
+
+
+def _text(sent: Any) -> bytes:
+    return to_json(sent, inf_nan_mode="constants")
 
 
 def _ready(

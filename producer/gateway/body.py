@@ -19,7 +19,12 @@ writing would otherwise see the connection break before the answer."""
 JSON = "application/json"
 CLOSE = {"Connection": "close"}
 
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A string that does not end is one up to the end, and no step is tried again (possessive): the
+time that this takes grows as the text does, whatever is in it."""
+
+MANY_BYTES = 65_536
+"""What takes longer to look through than others should wait for."""
 
 _STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
@@ -46,9 +51,19 @@ async def read_json(request: Request, most: int, timeout_s: float) -> bytes:
     """
     expect_type(request, JSON)
     body = await read(request, most, timeout_s)
-    if too_deep(body):
-        raise Problem(Code.BODY_INVALID, f"The body is nested deeper than {MAX_DEPTH}.")
+    await check_depth(body)
     return body
+
+
+async def check_depth(body: bytes) -> None:
+    """Check that a body is not nested too deeply; a long one in a thread.
+
+    Raises:
+        Problem: body_invalid.
+    """
+    long = len(body) > MANY_BYTES
+    if await asyncio.to_thread(too_deep, body) if long else too_deep(body):
+        raise Problem(Code.BODY_INVALID, f"The body is nested deeper than {MAX_DEPTH}.")
 
 
 def expect_type(request: Request, media_type: str) -> None:

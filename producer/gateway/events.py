@@ -17,6 +17,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from producer.contract import JobResult, JobState
 from producer.errors import BrokerUnavailable
@@ -70,34 +71,47 @@ async def events(
 ) -> Response:
     """Follow a job: its state now, each change, and its result."""
     service: Service = request.app.state.service
-    if service.streams >= service.settings.max_streams:
-        raise Problem(Code.STREAMS_EXHAUSTED, headers={"Retry-After": str(RETRY_AFTER_S)})
     record = await seen(service, job_id, caller)
     if record.result is not None and last_event_id == RESULT:
         return Response(status_code=204)
-    return StreamingResponse(stream(service, record), media_type=MEDIA_TYPE)
+    if service.streams >= service.settings.max_streams:
+        raise Problem(Code.STREAMS_EXHAUSTED, headers={"Retry-After": str(RETRY_AFTER_S)})
+    return Stream(service, record)
+
+
+class Stream(StreamingResponse):
+    """The events of a job, of which this is known. Counted from its beginning, before which nothing
+    is waited for: as many as may are open, however many ask at once."""
+
+    def __init__(self, service: Service, record: Record) -> None:
+        super().__init__(stream(service, record), media_type=MEDIA_TYPE)
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        self._service.streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._service.streams -= 1
 
 
 async def stream(service: Service, record: Record) -> AsyncIterator[bytes]:
-    """The events of a job, of which this is known; as bytes."""
-    service.streams += 1
-    try:
-        async with service.live.watch(record.job_id) as watch:
-            yield b"retry: %d\n\n" % RETRY_MS + event(record)
-            said = record
-            while not said.state.terminal:
-                heard = await _next(watch, service.settings.keep_alive_s)
-                if heard is None:
-                    yield KEEP_ALIVE
-                elif heard.kind is Kind.LEAVING:
-                    yield LEAVING
-                    return
-                now = await _now(service, said, heard)
-                if (now.state, now.attempt) != (said.state, said.attempt):
-                    yield event(now)
-                    said = now
-    finally:
-        service.streams -= 1
+    """The events of a job, as bytes."""
+    async with service.live.watch(record.job_id) as watch:
+        yield b"retry: %d\n\n" % RETRY_MS + event(record)
+        said = record
+        while not said.state.terminal:
+            heard = await _next(watch, service.settings.keep_alive_s)
+            if heard is None:
+                yield KEEP_ALIVE
+            elif heard.kind is Kind.LEAVING:
+                yield LEAVING
+                return
+            now = await _now(service, said, heard)
+            if (now.state, now.attempt) != (said.state, said.attempt):
+                yield event(now)
+                said = now
 
 
 def event(record: Record) -> bytes:

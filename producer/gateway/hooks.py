@@ -14,10 +14,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from starlette.requests import HTTPConnection
 
 from producer.gateway.access import Caller, Requires
-from producer.gateway.body import MAX_DEPTH, read, too_deep
+from producer.gateway.body import check_depth, read
 from producer.gateway.hearing import Heard, Hearing
-from producer.gateway.paths import ACCESS, BROKER
-from producer.gateway.problems import Code, Problem, documented
+from producer.gateway.paths import ACCESS, BROKER, CHANGE
+from producer.gateway.problems import Code, documented
 from producer.gateway.sns import RAW_HEADER, TYPE_HEADER
 from producer.s3_events import MAX_BODY_BYTES
 
@@ -73,7 +73,7 @@ SNS = Caller(None, frozenset())
     "/hooks/s3",
     response_model=Heard,
     responses=documented(
-        *ACCESS,
+        *CHANGE,
         *BROKER,
         Code.BODY_INVALID,
         Code.BODY_TIMEOUT,
@@ -111,8 +111,7 @@ async def hear(request: Request, caller: Annotated[Caller, Depends(Sender("hooks
     """
     hearing: Hearing = request.app.state.hearing
     body = await read(request, MAX_BODY_BYTES, hearing.settings.body_timeout_s)
-    if too_deep(body):
-        raise Problem(Code.BODY_INVALID, f"The body is nested deeper than {MAX_DEPTH}.")
+    await check_depth(body)
     return await (hearing.hear(body) if caller is SNS else hearing.take(body, caller.id))
 
 

@@ -10,7 +10,7 @@ from producer.contract import Job, JobState
 from producer.gateway import examples, idempotency, waiting
 from producer.gateway.access import Caller, Requires
 from producer.gateway.body import json_body, read_json
-from producer.gateway.paths import ACCESS, BODY, BROKER, JobIdInPath, job_path, seen
+from producer.gateway.paths import ACCESS, BODY, BROKER, CHANGE, JobIdInPath, job_path, seen
 from producer.gateway.problems import Code, Fault, Problem, documented
 from producer.gateway.service import Service
 from producer.gateway.views import JobList, JobStatus
@@ -29,10 +29,11 @@ _MAY_SUBMIT = Requires("submit")
     responses={
         200: {"model": JobStatus, "description": "The job has ended: its result is here"},
         **documented(
-            *ACCESS,
+            *CHANGE,
             *BODY,
             *BROKER,
             Code.JOB_INVALID,
+            Code.SCHEMA_UNSUPPORTED,
             Code.QUERY_INVALID,
             Code.IDEMPOTENCY_CONFLICT,
             Code.JOB_ID_TAKEN,
@@ -123,7 +124,7 @@ async def look(
 @router.delete(
     "/v1/jobs/{job_id:job}",
     response_model=JobStatus,
-    responses=documented(*ACCESS, *BROKER, Code.JOB_UNKNOWN, Code.QUERY_INVALID),
+    responses=documented(*CHANGE, *BROKER, Code.JOB_UNKNOWN, Code.QUERY_INVALID),
 )
 async def cancel(
     request: Request, job_id: JobIdInPath, caller: Annotated[Caller, Depends(Requires("submit"))]

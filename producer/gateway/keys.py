@@ -31,6 +31,7 @@ from producer.contract import utcnow
 Scope = Literal["submit", "read", "upload", "hooks", "admin"]
 SCOPES: tuple[Scope, ...] = ("submit", "read", "upload", "hooks", "admin")
 DEFAULT_RATE = 100.0
+MIN_RATE, MAX_RATE = 0.01, 1e6
 
 _KEY = re.compile(r"cq_([A-Za-z0-9][A-Za-z0-9._-]{0,63})_([0-9a-f]{64})")
 
@@ -43,7 +44,7 @@ class KeyEntry(BaseModel):
     id: Annotated[str, Field(pattern=ID_PATTERN)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: tuple[Scope, ...]
-    rate: Annotated[float, Field(gt=0)] = Field(
+    rate: Annotated[float, Field(ge=MIN_RATE, le=MAX_RATE)] = Field(
         DEFAULT_RATE, description="Requests a second; each job of a batch counts as one"
     )
     created_at: datetime

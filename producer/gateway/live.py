@@ -55,6 +55,7 @@ class Live:
         self._ledger = ledger
         self._wake_channel = f"{ledger.prefix}gateway:{secrets.token_hex(8)}"
         self._watches: dict[str, set[Watch]] = {}
+        self._subscribed: set[str] = set()
         self._changed: set[str] = set()
         self._waking: asyncio.Task[None] | None = None
         self._leaving = False
@@ -68,7 +69,7 @@ class Live:
             watch.put_nowait(Heard(Kind.LEAVING))
         self._watches.setdefault(job_id, set()).add(watch)
         self._change(job_id)
-        if len(self._watches[job_id]) > 1:  # subscribed already, or about to be
+        if job_id in self._subscribed:  # there may be no confirmation that would say so
             watch.put_nowait(Heard(Kind.LOOK))
         try:
             yield watch
@@ -97,27 +98,27 @@ class Live:
 
     async def _listen(self) -> None:
         async with aclosing(self._redis.pubsub()) as channels:
-            subscribed = set(self._watches)
+            self._subscribed = set(self._watches)
             self._changed.clear()
-            await channels.subscribe(self._wake_channel, *self._channels(subscribed))
+            await channels.subscribe(self._wake_channel, *self._channels(self._subscribed))
             while True:
                 message = await channels.get_message(timeout=LISTEN_S)
                 if message is not None:
                     self._heard = True
                     self._hear(message)
                 if self._changed:
-                    await self._follow(channels, subscribed)
+                    await self._follow(channels)
 
-    async def _follow(self, channels: PubSub, subscribed: set[str]) -> None:
+    async def _follow(self, channels: PubSub) -> None:
         changed, self._changed = self._changed, set()
-        new = {job_id for job_id in changed if job_id in self._watches} - subscribed
-        gone = {job_id for job_id in changed if job_id not in self._watches} & subscribed
+        new = {job_id for job_id in changed if job_id in self._watches} - self._subscribed
+        gone = {job_id for job_id in changed if job_id not in self._watches} & self._subscribed
         if new:
             await channels.subscribe(*self._channels(new))
         if gone:
             await channels.unsubscribe(*self._channels(gone))
-        subscribed |= new
-        subscribed -= gone
+        self._subscribed |= new
+        self._subscribed -= gone
 
     def _hear(self, message: dict[str, Any]) -> None:
         kind, channel = message["type"], message["channel"]

@@ -22,6 +22,7 @@ from producer.errors import BrokerFull, BrokerUnavailable, JobFailed
 from producer.gateway.codes import MEANING, Code
 
 __all__ = [
+    "MAX_ERRORS",
     "MEANING",
     "Code",
     "Fault",
@@ -211,11 +212,16 @@ async def _of_broker(_: Request, exc: BrokerUnavailable) -> Response:
     return Problem(code, headers={"Retry-After": str(RETRY_AFTER_S)}).response()
 
 
-def faults_of(exc: ValidationError, tagged_at: int | None = None) -> list[Fault]:
-    """What is wrong with a body, by pydantic.
+def faults_of(
+    exc: ValidationError, at: tuple[str | int, ...] = (), *, tagged: bool = False
+) -> list[Fault]:
+    """What is wrong with a JSON text, by pydantic.
 
-    `tagged_at` is how many steps of a place lead to a job of any task, whose next step is the task
-    itself: that is no place in the body.
+    Args:
+        exc: what pydantic says of it.
+        at: its place in the body.
+        tagged: whether it is a job of any task: the first step of each place is the task then, and
+            no place in the body.
     """
     faults = []
     for one in exc.errors(include_url=False, include_input=False, include_context=False):
@@ -224,7 +230,7 @@ def faults_of(exc: ValidationError, tagged_at: int | None = None) -> list[Fault]
         place = one["loc"]
         if one["type"] == "union_tag_not_found" or one["type"] == "union_tag_invalid":
             place = (*place, "task")
-        elif tagged_at is not None:
-            place = place[:tagged_at] + place[tagged_at + 1 :]
-        faults.append(Fault(detail=one["msg"], pointer=pointer(place)))
+        elif tagged:
+            place = place[1:]
+        faults.append(Fault(detail=one["msg"], pointer=pointer((*at, *place))))
     return faults

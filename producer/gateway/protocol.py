@@ -12,14 +12,22 @@ MAX_HEAD_BYTES = 32_768
 """Of a request's line and headers together."""
 
 
+HEAD_TOO_LARGE = Problem(Code.HEAD_TOO_LARGE, f"At most {MAX_HEAD_BYTES} bytes are accepted.")
+
+
 class Protocol(HttpToolsProtocol):
-    """One connection. `head_timeout_s` is set on a subclass."""
+    """One connection. `head_timeout_s` is set on a subclass.
+
+    The parser gathers a header until it ends, and skips what a chunk has besides: what has come
+    since it last gave something is counted here.
+    """
 
     head_timeout_s = 10.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
+        self._unread_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._refusal: Problem | None = None
 
@@ -37,7 +45,15 @@ class Protocol(HttpToolsProtocol):
         """A head is due as soon as a byte comes that belongs to no request that is answered."""
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
+        self._unread_bytes += len(data)
         super().data_received(data)
+        if self._unread_bytes > MAX_HEAD_BYTES + len(data):
+            self._refuse(HEAD_TOO_LARGE)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._unread_bytes = 0
+        super().on_body(body)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -65,10 +81,9 @@ class Protocol(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
+        self._unread_bytes = 0
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refusal = Problem(
-                Code.HEAD_TOO_LARGE, f"At most {MAX_HEAD_BYTES} bytes are accepted."
-            )
+            self._refusal = HEAD_TOO_LARGE
             raise ValueError("the head is too large")  # the parser stops, and calls the above
 
     def _await_head(self) -> None:

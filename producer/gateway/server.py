@@ -1,5 +1,8 @@
 """The gateway as a process: where it listens, and how it ends."""
 
+import gc
+import logging
+import os
 import resource
 import signal
 import socket
@@ -18,6 +21,8 @@ GRACE_S = 10
 
 KEEP_ALIVE_S = 60
 BACKLOG = 2_048
+
+_log = logging.getLogger("captionq.gateway")
 
 
 class OpenToOthers(ValueError):  # noqa: N818 - that is what it is
@@ -53,6 +58,8 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
         SystemExit: the port is taken, or the app does not start.
     """
     _many_files()
+    gc.collect()
+    gc.freeze()  # what lives as long as the process: else a full collection stops it for 0.1 s
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
@@ -74,6 +81,10 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn's own is in its place meanwhile
     with suppress(KeyboardInterrupt):
         GatewayServer(config, app, say).run()
+    if service.uploads.writing:  # Python would wait for these threads as long as S3 takes
+        _log.warning("Uploads were being written at the end: something of them may be left")
+        logging.shutdown()
+        os._exit(0)
 
 
 def check_exposure(host: str, has_keys: bool, allowed: bool) -> None:

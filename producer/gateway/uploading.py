@@ -8,7 +8,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -25,6 +25,8 @@ __all__ = ["Uploaded", "Uploads"]
 
 THREADS = 8
 """Writing to the disk or to S3 at a time, of all uploads."""
+ABORT_S = 5.0
+"""How long nobody is answered because what was written is still to be taken away, in seconds."""
 FORM_BYTES = 65_536
 """What a form may have beside its file."""
 ACCEPTED = "multipart/form-data, image/*, application/octet-stream"
@@ -58,7 +60,13 @@ class Uploads:
             into = place(settings.upload_to, settings.s3_endpoint_url)
         self._place = into
         self._threads = ThreadPoolExecutor(THREADS, "upload")
+        self._calls: set[Future[None]] = set()
         self.running = 0
+
+    @property
+    def writing(self) -> int:
+        """How many threads write now, also for senders who have gone."""
+        return len(self._calls)
 
     async def take(self, request: Request) -> Uploaded:
         """Keep the image of a request.
@@ -67,7 +75,6 @@ class Uploads:
             Problem: as the route documents. Nothing of the image is left then.
             ClientDisconnect: the sender hung up. Nothing is left either.
         """
-        self._check_origin(request)
         if self._place is None:
             raise Problem(Code.NOT_CONFIGURED, "Uploads need UPLOAD_TO.", headers=CLOSE)
         if self.running >= self._settings.max_uploads:
@@ -77,16 +84,6 @@ class Uploads:
             return await self._keep(self._file(request), self._place)
         finally:
             self.running -= 1
-
-    def _check_origin(self, request: Request) -> None:
-        """Refuse what a browser sends for another site: its forms may go anywhere, unasked.
-
-        Raises:
-            Problem: origin_refused.
-        """
-        other = request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        if other and request.headers.get("origin") not in self._settings.origins:
-            raise Problem(Code.ORIGIN_REFUSED, headers=CLOSE)
 
     async def _file(self, request: Request) -> AsyncIterator[bytes]:
         """The bytes of the image in a request's body, of either kind, counted and in time."""
@@ -163,15 +160,19 @@ class Uploads:
         return Uploaded(image=f"{into.uri}{name}", bytes=size, sha256=digest.hexdigest())
 
     async def _abort(self, writing: Writing) -> None:
-        """Done even if the one who waits for it is cancelled."""
+        """Done even if the one who waits for it is cancelled, or has waited for ABORT_S."""
         try:
-            await self._in_thread(writing.abort)
+            await asyncio.wait_for(self._in_thread(writing.abort), ABORT_S)
+        except TimeoutError:
+            return
         except OSError as exc:
             _log.error("something of an upload may be left: %s", exc)
 
     async def _in_thread(self, call: Callable[..., None], *given: Any) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.shield(loop.run_in_executor(self._threads, call, *given))
+        calling = self._threads.submit(call, *given)
+        self._calls.add(calling)
+        calling.add_done_callback(self._calls.discard)
+        await asyncio.shield(asyncio.wrap_future(calling))
 
 
 class _Part:

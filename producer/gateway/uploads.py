@@ -7,6 +7,7 @@ from starlette.requests import ClientDisconnect
 
 from producer.gateway.access import Caller, Requires
 from producer.gateway.body import CLOSE
+from producer.gateway.paths import CHANGE
 from producer.gateway.problems import Code, Problem, documented
 from producer.gateway.uploading import Uploaded, Uploads
 
@@ -20,16 +21,12 @@ router = APIRouter()
     summary="Keep an image where workers read it",
     responses=documented(
         Code.BODY_INVALID,
-        Code.KEY_INVALID,
-        Code.SCOPE_MISSING,
-        Code.HOST_REFUSED,
-        Code.ORIGIN_REFUSED,
+        *CHANGE,
         Code.BODY_TIMEOUT,
         Code.BODY_TOO_LARGE,
         Code.MEDIA_TYPE_UNSUPPORTED,
         Code.IMAGE_UNSUPPORTED_FORMAT,
         Code.IMAGE_EMPTY,
-        Code.RATE_LIMITED,
         Code.NOT_CONFIGURED,
         Code.UPLOADS_BUSY,
         Code.STORAGE_UNAVAILABLE,

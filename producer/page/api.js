@@ -23,6 +23,10 @@ export const unreachable = () =>
   new Problem(0, { code: "unreachable", title: "The gateway cannot be reached",
     detail: "Check the network, and whether captionq serve is running. Then try again." });
 
+export const unnamed = () =>
+  new Problem(404, { code: "job_unknown", title: "No such job",
+    detail: "The page's address names none. Check that all of it was copied." });
+
 async function ask(method, path, { body, type, accept = "application/json", signal } = {}) {
   const headers = { Accept: accept };
   if (key.get()) headers.Authorization = `Bearer ${key.get()}`;

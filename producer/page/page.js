@@ -11,6 +11,7 @@ const get = (id) => document.getElementById(id);
 const PLACE = "#/jobs/"; // so that a job's address can be kept, and Back goes back
 
 let underWay = new AbortController();
+let maySubmit = true; // by the key's scopes
 let last = null; // what was submitted last, for another try: the job
 const source = new Source(() => refuse(""));
 const recent = new Recent((id) => { location.hash = PLACE + encodeURIComponent(id); });
@@ -47,7 +48,8 @@ function welcome({ workers, languages, tasks, uploads, scopes, limits }) {
   source.accepted = uploads && may("upload");
   source.mostBytes = limits.upload_bytes;
   get("drop").hidden = !source.accepted;
-  get("submit").disabled = !may("submit");
+  maySubmit = may("submit");
+  rest();
   if (!may("submit")) refuse("This key may look at jobs, and not submit any (its scopes).");
   recent.load();
 }
@@ -62,6 +64,9 @@ function askForKey() {
   sayService("away", "A key is needed");
   get("key").focus();
 }
+
+// Another job may be submitted, by whoever may at all.
+function rest() { get("submit").disabled = !maySubmit; }
 
 async function run(makeJob, local, name) {
   underWay.abort();
@@ -78,7 +83,7 @@ async function run(makeJob, local, name) {
   } catch (problem) {
     if (!mine.signal.aborted) failed(problem);
   } finally {
-    if (underWay === mine) get("submit").disabled = false;
+    if (underWay === mine) rest();
   }
 }
 
@@ -99,7 +104,7 @@ async function follow(status, signal) {
 function show(status) {
   if (!status) return result.away();
   remember(status);
-  get("submit").disabled = false;
+  rest();
   return result.show(status);
 }
 
@@ -111,12 +116,21 @@ function leave() {
   recent.mark(null);
 }
 
+const ID = /^[A-Za-z0-9][A-Za-z0-9._:@=+/-]*$/;
+
+// The id of the job that the address names; null for what is none. Paths go up by . and .. in them.
+function namedId() {
+  let id = "";
+  try { id = decodeURIComponent(location.hash.slice(PLACE.length)); } catch { /* cut off, say */ }
+  return ID.test(id) && !id.split("/").some((part) => part === "." || part === "..") ? id : null;
+}
+
 /** Show the job that the address names. */
 async function openNamed() {
   if (!location.hash && result.showing.id) leave();
   if (!location.hash.startsWith(PLACE)) return;
-  const id = decodeURIComponent(location.hash.slice(PLACE.length));
-  if (id === result.showing.id) return;
+  const id = namedId();
+  if (id && id === result.showing.id) return;
   underWay.abort();
   const mine = underWay = new AbortController();
   last = null;
@@ -125,6 +139,7 @@ async function openNamed() {
   get("result").focus({ preventScroll: true });
   get("result").scrollIntoView({ block: "nearest" });
   try {
+    if (!id) throw api.unnamed();
     await follow(await api.look(id, mine.signal), mine.signal);
   } catch (problem) {
     if (!mine.signal.aborted) failed(problem);
@@ -167,7 +182,7 @@ get("again").addEventListener("click", () => {
   else submit();
 });
 get("cancel").addEventListener("click", async () => {
-  if (!result.showing.id) { leave(); get("submit").disabled = false; return; } // not sent yet
+  if (!result.showing.id) { leave(); rest(); return; } // not sent yet
   try { show(await api.cancel(result.showing.id)); } catch (problem) { failed(problem); }
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") imageAlone(); });

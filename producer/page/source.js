@@ -16,7 +16,7 @@ export class Source {
     get("choose").addEventListener("click", () => get("file").click());
     get("file").addEventListener("change", () => this.take(get("file").files[0]));
     get("remove").addEventListener("click", () => { this.clear(); get("choose").focus(); });
-    get("uri").addEventListener("input", () => this.changed());
+    get("uri").addEventListener("input", () => { if (this.file && this.uri) this.clear(); this.changed(); });
     document.addEventListener("paste", (event) => this.pasted(event));
     const drop = get("drop");
     for (const kind of ["dragenter", "dragover"])

@@ -15,6 +15,7 @@ from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.keys import Keys
 
+from producer import CaptionJob, Client
 from producer.errors import PUBLIC_TEXT, ErrorCode
 from producer.gateway.app import create_app
 from producer.gateway.keys import new_key, write
@@ -344,6 +345,27 @@ def test_given_a_job_s_address_then_the_page_opens_with_it_and_back_goes_back(
     assert not person.words()
 
 
+@pytest.mark.parametrize("place", ["%zz", "..%2Fservice", "a/%2e%2e/b", ""])
+def test_given_an_address_that_names_no_job_then_the_page_says_so_and_asks_for_nothing(
+    person: Person, place: str
+) -> None:
+    person.browser.execute_script("location.hash = arguments[0]", f"#/jobs/{place}")
+
+    person.until(lambda: "No such job" in person.text("#answer"))
+    person.assert_kept_to_itself()
+
+
+def test_given_a_file_when_an_address_is_written_then_that_is_the_image(
+    person: Person, file: Path
+) -> None:
+    person.one("#file").send_keys(str(file))
+    assert person.shows("#chosen")
+    person.write("#uri", "https://example.com/cat.jpg")
+
+    assert not person.shows("#chosen")
+    assert person.one("#uri").get_attribute("value") == "https://example.com/cat.jpg"
+
+
 def test_given_what_is_pasted_or_dropped_then_it_is_the_image(person: Person, desk: Desk) -> None:
     give = """
       const [kind, what, text] = arguments;
@@ -421,6 +443,25 @@ def test_given_keys_then_the_page_asks_for_one_and_keeps_it_in_its_tab_alone(
         person.click("#forget-key")
         person.until(lambda: person.shows("#key-form"))
         assert person.browser.execute_script("return sessionStorage.length") == 0
+
+
+def test_given_a_key_that_may_only_look_then_nothing_can_be_submitted_before_or_behind_a_job(
+    chromium: webdriver.Chrome, desk: Desk, tmp_path: Path
+) -> None:
+    key, entry = new_key("person", ("read",), 100)
+    write(tmp_path / "keys.json", [entry])
+    job = CaptionJob(image=web(desk), owner="person")
+    with Client(desk.house.broker.url) as client:
+        job_id = client.submit(job).job_id
+    with serving(create_app(desk.settings(api_keys=tmp_path / "keys.json"))) as url:
+        person = Person(chromium, url)
+        person.write("#key", key + Keys.ENTER)
+        person.until(lambda: "may look at jobs" in person.text("#ask-fault"))
+        assert not person.one("#submit").is_enabled()
+        person.browser.execute_script("location.hash = arguments[0]", f"#/jobs/{job_id}")
+        person.result()
+
+        assert not person.one("#submit").is_enabled()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -197,6 +197,49 @@ def test_without_keys_a_page_of_another_site_does_not_reach_it_by_a_name_of_its_
     assert httpx.get(f"{keyless.url}/v1/jobs", headers={"Host": host}).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/jobs"),
+        ("POST", "/v1/jobs:batch"),
+        ("POST", "/v1/uploads"),
+        ("POST", "/hooks/s3"),
+        ("DELETE", "/v1/jobs/mine"),
+    ],
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_nothing_is_changed_for_a_page_of_another_site(
+    keyless: GatewayProcess, method: str, path: str, said: dict[str, str]
+) -> None:
+    """Its forms reach whatever its visitor reaches, with any body, and are not asked first."""
+    body = {"Content-Type": "text/plain"}
+    refused = httpx.request(method, f"{keyless.url}{path}", content=b"{}", headers=body | said)
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "origin_refused")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://proxy.example"},
+        {"Origin": "http://localhost:8000", "Host": "localhost:8000"},
+    ],
+)
+def test_the_gateways_own_page_may_change_things(
+    keyless: GatewayProcess, said: dict[str, str]
+) -> None:
+    answered = httpx.post(f"{keyless.url}/v1/jobs", content=b"{}", headers=said)
+    assert answered.status_code == 415
+
+
 def test_browsers_scripts_are_not_asked_for_a_password(gateway: GatewayProcess) -> None:
     refused = httpx.get(f"{gateway.url}/v1/jobs", headers={"Sec-Fetch-Mode": "cors"})
 
@@ -254,6 +297,8 @@ def test_keys_are_listed_and_removed_by_name_or_one_of_them(
     [
         (("new", "no name!"), "is no name"),
         (("new", "shop", "--scope", "everything"), "scopes are submit, read"),
+        (("new", "shop", "--rate", "inf"), "--rate"),
+        (("new", "shop", "--rate", "0"), "--rate"),
         (("list",), "No such file"),
     ],
 )

@@ -1,5 +1,6 @@
 """Many jobs in one request: all or none, counted together."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,21 @@ def test_anothers_batch_is_unknown_and_anothers_id_is_taken(
     assert (taken.status_code, taken.json()["code"]) == (409, "job_id_taken")
     assert taken.json()["errors"][0]["pointer"] == "/jobs/1/job_id"
     assert broker.llen("captionq.caption") == 1
+
+
+def test_an_id_that_another_has_taken_meanwhile_is_told(
+    shop: httpx.Client, other: httpx.Client, broker: redis.Redis
+) -> None:
+    """As if they had been quicker: here by an id that they have worked out."""
+    batch = hashlib.sha256(b"shop\nbatches\nguessed").hexdigest()[:32]
+    other.post("/v1/jobs", json=JOB | {"job_id": f"{batch}/1"})
+
+    headers = {"Idempotency-Key": "guessed"}
+    refused = shop.post("/v1/jobs:batch", json={"jobs": [JOB, JOB]}, headers=headers)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_id_taken")
+    assert f"{batch}/1" in refused.json()["errors"][0]["detail"]
+    assert shop.get(f"/v1/batches/{batch}").json()["closed"]
 
 
 def test_a_callback_of_the_batch_is_due_once_it_has_ended(

@@ -15,7 +15,7 @@ from producer.embedded import RedisServer
 from producer.gateway.protocol import MAX_HEAD_BYTES
 from tests.gateway_process import JOB, GatewayProcess
 
-HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 MOST = 65_536
 
 
@@ -129,7 +129,7 @@ def test_a_head_that_drips_is_given_up_all_the_same(wire: socket.socket) -> None
 
 
 def test_a_connection_that_sends_nothing_more_is_closed(wire: socket.socket) -> None:
-    wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    wire.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert answer(wire)[0] == 200
 
     wire.sendall(b"\r\n")
@@ -143,6 +143,31 @@ def test_a_head_that_is_too_long_is_refused(wire: socket.socket) -> None:
 
     status, said, closed = answer(wire)
     assert (status, said["code"], closed) == (431, "head_too_large", True)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /healthz HTTP/1.1\r\nX-Long: ",
+        b"GET /healthz HTTP/1.1\r\nX-",
+        b"GET /v1/jobs/" + b"a" * MAX_HEAD_BYTES,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Long: ",
+    ],
+    ids=["value", "name", "path", "chunk's extension", "trailer"],
+)
+def test_what_never_ends_is_not_gathered(
+    gateway: GatewayProcess, wire: socket.socket, begun: bytes
+) -> None:
+    wire.sendall(begun)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 100_000_000:
+            sent += wire.send(b"x" * 65_536)
+
+    assert sent < 20_000_000
+    with gateway.client() as client:
+        assert client.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"])

@@ -1,8 +1,10 @@
 """Jobs followed by server-sent events: what comes, when it ends, what survives."""
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -148,6 +150,23 @@ def test_more_streams_than_allowed_are_refused_and_those_that_end_make_room(
         assert next(events).name == "queued"
 
 
+def test_no_more_streams_are_opened_than_allowed_however_many_ask_at_once(
+    client: httpx.Client, gateway: GatewayProcess
+) -> None:
+    asked = f"GET {submitted(client)}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with ExitStack() as opened:
+        wires = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", gateway.port), 10))
+            for _ in range(50)
+        ]
+        for wire in wires:
+            wire.sendall(asked)
+        answers = [wire.recv(12) for wire in wires]
+
+    assert answers.count(b"HTTP/1.1 200") == 5
+    assert answers.count(b"HTTP/1.1 503") == 45
+
+
 def test_a_job_is_followed_over_the_end_of_its_redis(tmp_path: Path) -> None:
     """The subscription is lost with Redis; what ended meanwhile is heard all the same."""
     with (
@@ -170,12 +189,21 @@ def test_a_job_is_followed_over_the_end_of_its_redis(tmp_path: Path) -> None:
 
 
 def test_a_gateway_that_ends_tells_its_streams_and_answers_who_waits(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "redis") as server:
+    with (
+        RedisServer(tmp_path / "redis") as server,
+        ThreadPoolExecutor(1) as aside,
+    ):
         process = GatewayProcess(server.url, tmp_path / "log")
         with process.client() as client, following(client, submitted(client)) as events:
             assert next(events).name == "queued"
+            waiting = aside.submit(
+                httpx.post, f"{process.url}/v1/jobs", json=JOB, headers={"Prefer": "wait=30"}
+            )
+            while len(client.get("/v1/jobs").json()["jobs"]) < 2:
+                time.sleep(0.05)
             process.process.send_signal(signal.SIGTERM)
             assert [one.name for one in events] == ["leaving"]
+            assert waiting.result(10).status_code == 202
         assert process.stop() == 0
         assert "Traceback" not in process.log.read_text()
 

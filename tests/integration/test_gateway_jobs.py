@@ -157,6 +157,14 @@ FAULTS: list[tuple[str, Any, str, str]] = [
 ]
 
 
+def test_a_job_of_a_newer_contract_is_told_so_whatever_else_it_has(shop: httpx.Client) -> None:
+    newer = JOB | {"schema_version": 2, "mood": "wistful"}
+
+    said = problem(shop.post("/v1/jobs", json=newer), 422, "schema_unsupported")
+
+    assert [fault["pointer"] for fault in said["errors"]] == ["/schema_version", "/mood"]
+
+
 @pytest.mark.parametrize(
     ("body", "where", "why"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS]
 )

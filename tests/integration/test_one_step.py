@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,11 +12,14 @@ import redis
 from producer import AsyncClient, CaptionJob, Client
 from producer.async_redis_store import AsyncRedisStore
 from producer.async_sending import database_of_both
-from producer.contract import CaptionChunk, EmbedJob, ExplainJob, Job, MatchJob, RankJob
+from producer.callback import Callback
+from producer.chunk_jobs import CaptionChunk, EmbedChunk, MatchChunk, RankChunk
+from producer.contract import EmbedJob, ExplainJob, Job, MatchJob, RankJob
 from producer.embedded import RedisServer
 from producer.envelope import Envelopes
 from producer.errors import BrokerFull, StoreUnavailable
 from producer.settings import ProducerSettings
+from producer.signing import Keys
 from producer.submission import prepared
 from tests.stand_in_worker import StandInWorker
 
@@ -29,8 +33,22 @@ KINDS: dict[str, Callable[[], Job]] = {
     "texts": lambda: EmbedJob(job_id="j", texts=("a cat",)),
     "explain": lambda: ExplainJob(job_id="j", image=IMAGE, texts=("a cat",)),
     "chunk": lambda: CaptionChunk(job_id="j", images=(IMAGE, IMAGE)),
+    "chunk of pairs": lambda: MatchChunk(
+        job_id="j", images=(IMAGE, IMAGE), texts_per_image=(("a cat",), ("a dog",)), lane="bulk"
+    ),
+    "chunk to embed": lambda: EmbedChunk(job_id="j", images=(IMAGE,), model="org/blip"),
+    "chunk to rank": lambda: RankChunk(job_id="j", images=(IMAGE,), text="a cat"),
+    "bulk, of one model": lambda: CaptionJob(
+        job_id="j", image=IMAGE, lane="bulk", model="a model.bulk"
+    ),
+    "to be told of": lambda: CaptionJob(
+        job_id="j", image=IMAGE, callback=Callback(url="https://app.example.com/hook")
+    ),
+    "signed": lambda: CaptionJob(job_id="j", image=IMAGE),
     "owned": lambda: CaptionJob(job_id="j", image=IMAGE, owner="shop", batch_id="b"),
 }
+
+KEYS = Keys.parse("k1:" + base64.b64encode(b"k" * 32).decode())
 
 EACH_ITS_OWN = {"delivery_tag", "reply_to", "origin", "hostname", "timestamp", "clock", "pid"}
 
@@ -78,7 +96,7 @@ def event(broker: redis.Redis, send: Callable[[], object]) -> Any:
 async def test_a_message_and_its_event_are_what_celery_would_write(
     kind: str, redis_server: RedisServer, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = prepared(KINDS[kind]())
+    job = prepared(KINDS[kind](), KEYS if kind == "signed" else None)
     with Client(redis_server.url) as client:
         by_celery = event(broker, lambda: client._publisher.publish([job], deadline_s=float("inf")))
     celerys = written(broker)
@@ -98,6 +116,23 @@ async def test_a_message_and_its_event_are_what_celery_would_write(
 
     assert written(broker) == celerys
     assert (said["channel"], opened(said["data"])) == by_celery
+
+
+async def test_summer_time_is_told_as_celery_tells_it(
+    redis_server: RedisServer, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = prepared(CaptionJob(job_id="j", image=IMAGE))
+    monkeypatch.setenv("TZ", "HERE-1SUMMER-2,J1/0,J365/23")
+    time.tzset()
+    try:
+        with Client(redis_server.url) as client:
+            _, told = event(broker, lambda: client._publisher.publish([job], float("inf")))
+        ours = opened(Envelopes(0).of(job).event)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert told["body"]["utcoffset"] == ours["body"]["utcoffset"] == -2
 
 
 async def test_a_job_that_is_known_is_not_sent_again(

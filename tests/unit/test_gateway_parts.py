@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from producer.errors import BrokerUnavailable
 from producer.gateway import examples
 from producer.gateway.accepted import Accepted, AnyJob, nameable
 from producer.gateway.access import rate_headers
-from producer.gateway.batches import BatchOfJobs
+from producer.gateway.batches import BatchOfJobs, read_batch
 from producer.gateway.body import too_deep
 from producer.gateway.gathering import Gathering
 from producer.gateway.problems import MEANING, Code, Problem, pointer
@@ -113,10 +114,20 @@ def test_how_long_a_sender_would_wait(headers: list[str], wait_s: int | None) ->
         (b'{"a": "\\"' + b"[" * 1_000 + b'"}', False),
         (b'{"a": "\\\\"}' + b"[" * 17, True),
         (b'"' + b"\\" * 99_999, False),
+        (b'"' + b"\\" * 99_998 + b"[" * 17, False),
     ],
 )
 def test_how_deep_a_body_is_nested(text: bytes, deep: bool) -> None:
     assert too_deep(text) is deep
+
+
+def test_how_deep_a_body_is_nested_is_told_in_a_time_that_grows_as_the_body_does() -> None:
+    """Each of these quotes may begin a string that never ends."""
+    began_s = time.process_time()
+
+    too_deep(b'\\"' * 500_000 + b"[" * 17)
+
+    assert time.process_time() - began_s < 2
 
 
 @pytest.mark.parametrize(
@@ -224,6 +235,28 @@ def test_examples_of_jobs_are_jobs(body: dict[str, Any]) -> None:
 )
 def test_examples_are_what_they_are_examples_of(model: Any, body: dict[str, Any]) -> None:
     model.model_validate_json(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "code", "where"),
+    [
+        (b",".join([b"{}"] * 500_000), Code.BODY_TOO_LARGE, []),
+        (b",".join([b"{}"] * 5_000), Code.JOB_INVALID, ["/jobs/0/task", "/jobs/1/task"]),
+        (b"{%b}" % b",".join(b'"%d":0' % n for n in range(500_000)), Code.JOB_INVALID, ["/jobs/0"]),
+        (b'0], "callback": ["%b"' % (b"a" * 100_000), Code.JOB_INVALID, ["", "/jobs/0"]),
+    ],
+)
+def test_a_batch_in_which_all_is_wrong_is_soon_told_so(
+    jobs: bytes, code: Code, where: list[str]
+) -> None:
+    began_s = time.process_time()
+
+    with pytest.raises(Problem) as refused:
+        read_batch(b'{"jobs": [%b]}' % jobs, Accepted(GatewaySettings()), 5_000)
+
+    assert refused.value.code is code
+    assert [fault.pointer for fault in refused.value.errors][:2] == where
+    assert time.process_time() - began_s < 2
 
 
 class Slow:

@@ -32,10 +32,12 @@ assert not Absent.names & set(sys.modules)
 CORE = {
     "async_client",
     "async_redis_store",
+    "async_sending",
     "cli",
     "client",
     "contract",
     "embedded",
+    "envelope",
     "errors",
     "event_intake",
     "event_memory",
@@ -43,6 +45,7 @@ CORE = {
     "exits",
     "flags",
     "index",
+    "keys_command",
     "ledger",
     "listen",
     "manifest",
@@ -55,6 +58,7 @@ CORE = {
     "redis_server",
     "redis_store",
     "s3_events",
+    "serve_command",
     "settings",
     "shortlist",
     "signing",
@@ -102,3 +106,17 @@ assert "celery" in sys.modules
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_without_the_extra_of_the_gateway_serve_says_how_to_install_it() -> None:
+    script = """
+import sys
+sys.modules["fastapi"] = None
+sys.argv = ["captionq", "serve"]
+from producer.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert "pip install 'captionq[gateway]'" in done.stderr

@@ -178,6 +178,7 @@ def test_a_batch_counts_its_jobs_by_state_and_ends_when_it_is_closed_and_they_ha
     assert store.batch("never") is store.close_batch("never") is None
 
     store.create_many([job(name, batch_id="b") for name in ("x", "y", "z")])
+    assert store.batch("b:jobs") is None
     store.start("x", "caption", 1, "w")
     store.start("x", "caption", 2, "w")
     assert counts_of(store) == {"queued": 2, "running": 1}
@@ -459,7 +460,7 @@ def test_given_a_batch_that_is_forgotten_then_a_job_of_it_that_is_too_leaves_not
     store = RedisStore(redis_server.url)
     store.create(job(batch_id="b"))
     with redis.Redis.from_url(redis_server.url) as client:
-        client.delete("captionq:batch:b", "captionq:batch:b:jobs")
+        client.delete("captionq:batch:b", "captionq:counted:b")
         store.forget(job(batch_id="b"))
         assert list(client.scan_iter("captionq:batch*")) == []
     store.close()
