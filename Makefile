@@ -50,11 +50,13 @@ test: $(READY) ## All tests
 parity: $(READY) ## Every way of decoding against transformers, at published sizes (long)
 	$(BIN)/python -m pytest -m parity --durations=0 tests/unit/blip
 
-check: $(READY) ## Format, lint, types, import contracts
+check: $(READY) ## Format, lint, types, import contracts; what is deployed, by hadolint, Compose and schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --failure-threshold style docker/*.Dockerfile
+	$(BIN)/python -m pytest -q -n 0 tests/unit/deploy
 
 format: $(READY) ## Rewrite the code in the house format
 	$(BIN)/ruff format .

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -11,11 +11,12 @@ from producer import embedded
 from producer.async_redis_store import AsyncRedisStore
 from producer.async_sending import ByCelery, InOneStep, Sending, database_of_both
 from producer.contract import Job, JobResult
-from producer.errors import BrokerUnavailable, UnknownJob
+from producer.errors import BrokerUnavailable, StoreUnavailable, UnknownJob
 from producer.publisher import Publisher, attempt_timeout_s
 from producer.settings import ProducerSettings
 from producer.store import Record
 from producer.submission import batches, cancellation
+from producer.tracing import begin
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class AsyncClient:
         self._timeout_s = self._settings.submit_timeout_s
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._keys = self._settings.keys
+        self.tracing = begin(self._settings.tracing, "captionq-client")
+        """Where jobs are traced."""
         self._opening = asyncio.Lock()
         self._open: tuple[AsyncRedisStore, Sending] | None = None
 
@@ -82,8 +85,14 @@ class AsyncClient:
         Returns:
             The record each of them had before, in their order; None for the new ones.
         """
-        _, sending = await self._opened()
-        return await sending.send(batch)
+        store, sending = await self._opened()
+        if self.tracing is None:
+            return await sending.send(batch, {})
+        with self.tracing.submitting(batch) as traceparents:
+            known = await sending.send(batch, traceparents)
+            with suppress(StoreUnavailable):  # they are sent, and their messages say so too
+                await store.trace(traceparents)
+            return known
 
     async def reach(self) -> None:
         """Raise BrokerUnavailable when the broker, if it is not the results store, cannot be
@@ -134,6 +143,8 @@ class AsyncClient:
             self._open = None
             await store.close()
             await sending.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,7 +164,7 @@ class AsyncClient:
                 broker_url = self._broker_url or settings.broker_url
                 if broker_url is None:
                     broker_url = await asyncio.to_thread(embedded.ensure, settings.home)
-                results_url = self._results_url or settings.results_url_beside(broker_url)
+                results_url = settings.results_url_beside(broker_url, self._results_url)
                 store = AsyncRedisStore(
                     results_url, socket_timeout_s=self._attempt_s, **settings.keeping
                 )
@@ -163,7 +174,11 @@ class AsyncClient:
                     sending = InOneStep(store, db, self._timeout_s)
                 else:
                     publisher = await asyncio.to_thread(
-                        Publisher, broker_url, self._timeout_s, settings.sentinel_master
+                        Publisher,
+                        broker_url,
+                        self._timeout_s,
+                        settings.sentinel_master,
+                        settings.rabbitmq_queues,
                     )
                     sending = ByCelery(store, publisher, self._timeout_s)
                 self._open = store, sending

@@ -31,6 +31,7 @@ from producer.ledger import (
 )
 from producer.listing import LISTED_JOBS, Page, Wanted
 from producer.presence import LIFE_S, WorkerFacts
+from producer.redis_at import async_redis_at
 from producer.registry import Registry
 from producer.store import Record, Settled
 from producer.terms import Terms
@@ -62,7 +63,7 @@ class AsyncRedisStore:
             result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s, listed_jobs, result_stream
         )
         self._registry = Registry(queued_ttl_s, prefix)
-        self.redis = redis.asyncio.Redis.from_url(
+        self.redis = async_redis_at(
             url,
             decode_responses=True,
             socket_timeout=socket_timeout_s,
@@ -127,6 +128,10 @@ class AsyncRedisStore:
     async def get_many(self, job_ids: Sequence[str]) -> builtins.list[Record | None]:
         """`get` for each, in the same order: one round trip for all."""
         return await self._run_all([self.ledger.get(job_id) for job_id in job_ids])
+
+    async def trace(self, traceparents: Mapping[str, str]) -> None:
+        """As `RedisStore.trace`."""
+        await self._run_all([self.ledger.trace(*one) for one in traceparents.items()])
 
     async def forget(self, *jobs: Job) -> None:
         """See `Store.forget`."""

@@ -6,7 +6,7 @@ script, in a fourth of the time. Any other broker is Celery's to publish to, in 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from producer.errors import BrokerFull, BrokerUnavailable, StoreFull, StoreUnava
 from producer.publisher import Publisher, attempt_timeout_s, pauses
 from producer.store import Record
 from producer.submission import Unsent, to_send
+from producer.wire import WireJob
 
 Known = Sequence[Record | None]
 
@@ -25,8 +26,9 @@ Known = Sequence[Record | None]
 class Sending(Protocol):
     """Sends prepared jobs (`submission.prepared`)."""
 
-    async def send(self, batch: list[Job]) -> Known:
-        """Submit up to `submission.BATCH` jobs; see `AsyncClient.send`."""
+    async def send(self, batch: list[Job], traceparents: Mapping[str, str]) -> Known:
+        """Submit up to `submission.BATCH` jobs; see `AsyncClient.send`. `traceparents` name the
+        spans of those that are traced, by their ids."""
 
     async def reach(self) -> None:
         """Raise BrokerUnavailable when the broker cannot be reached."""
@@ -43,9 +45,9 @@ class InOneStep:
         self._envelopes = Envelopes(db)
         self._timeout_s = timeout_s
 
-    async def send(self, batch: list[Job]) -> Known:
+    async def send(self, batch: list[Job], traceparents: Mapping[str, str]) -> Known:
         """See `Sending.send`. A step whose answer is lost is repeated, and sends nothing twice."""
-        sent = [self._envelopes.of(job) for job in batch]
+        sent = [self._envelopes.of(one, traceparents.get(one.job_id or "", "")) for one in batch]
         deadline_s = time.monotonic() + self._timeout_s
         return await _patiently(
             lambda: self._store.send_many(batch, sent),
@@ -68,7 +70,7 @@ class ByCelery:
         self._timeout_s = timeout_s
         self._unsent = Unsent()
 
-    async def send(self, batch: list[Job]) -> Known:
+    async def send(self, batch: list[Job], traceparents: Mapping[str, str]) -> Known:
         """See `Sending.send`."""
         deadline_s = time.monotonic() + self._timeout_s
         due = batch
@@ -78,7 +80,8 @@ class ByCelery:
                 pauses(deadline_s, attempt_timeout_s(self._timeout_s)),
             )
             due = to_send(batch, known, self._unsent)
-            await asyncio.to_thread(self._publisher.publish, due, deadline_s)
+            traced = WireJob.traced(due, traceparents)
+            await asyncio.to_thread(self._publisher.publish, traced, deadline_s)
         except BrokerUnavailable as exc:
             self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):

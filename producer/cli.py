@@ -30,6 +30,7 @@ from producer.flags import (
     TimeoutS,
     View,
 )
+from producer.flower_command import FLOWER_EXAMPLES, flower
 from producer.framing import box_of
 from producer.groups import with_groups
 from producer.index import commands as index_commands
@@ -45,9 +46,10 @@ from producer.signing import new_key
 from producer.store import Record
 from producer.tail_command import EXAMPLES as TAIL_EXAMPLES
 from producer.tail_command import tail
-from producer.terminal import outcome, show, standing, with_progress
+from producer.terminal import show, standing, with_progress
 from producer.upload import uris
 from producer.validation.command import VALIDATE_EXAMPLES, validate
+from producer.words import outcome
 
 app = typer.Typer(
     name="captionq",
@@ -189,6 +191,7 @@ listen_for = app.command("listen", epilog=LISTEN_EXAMPLES)(listen)
 explain_words = app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain)
 find = app.command("search", epilog=search_command.EXAMPLES)(search_command.search)
 serve_http = app.command("serve", epilog=SERVE_EXAMPLES)(serve)
+watch = app.command("flower", epilog=FLOWER_EXAMPLES)(flower)
 offer_tools = app.command("mcp", epilog=MCP_EXAMPLES)(serve_tools)
 app.add_typer(index_commands.app, name="index")
 app.add_typer(keys_command.app, name="keys")

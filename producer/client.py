@@ -1,7 +1,7 @@
 """The client: submit jobs, wait for their results, look at them, cancel them."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,7 +15,9 @@ from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from producer.store import Record, Store
 from producer.submission import Unsent, batches, cancellation, to_send
+from producer.tracing import begin
 from producer.watch import Watch
+from producer.wire import WireJob
 
 __all__ = [
     "BrokerFull",
@@ -77,13 +79,16 @@ class Client:
         self._timeout_s = settings.submit_timeout_s
         self._attempt_s = attempt_timeout_s(self._timeout_s)
         self._store = store or RedisStore(
-            results_url or settings.results_url_beside(broker_url),
+            settings.results_url_beside(broker_url, results_url),
             socket_timeout_s=self._attempt_s,
             **settings.keeping,
         )
         self._keys = settings.keys
         self._unsent = Unsent()
-        self._publisher = Publisher(broker_url, self._timeout_s, settings.sentinel_master)
+        self._tracing = begin(settings.tracing, "captionq-client")
+        self._publisher = Publisher(
+            broker_url, self._timeout_s, settings.sentinel_master, settings.rabbitmq_queues
+        )
 
     def submit(self, job: Job) -> JobHandle:
         """Record a job as queued and send it. An id that is known already is that job.
@@ -161,6 +166,8 @@ class Client:
         """Close the connections; an embedded server runs on."""
         self._publisher.close()
         self._store.close()
+        if self._tracing is not None:
+            self._tracing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -180,12 +187,21 @@ class Client:
         return record
 
     def _submit(self, batch: list[Job]) -> None:
+        if self._tracing is None:
+            self._send(batch, {})
+            return
+        with self._tracing.submitting(batch) as traceparents:
+            self._send(batch, traceparents)
+
+    def _send(self, batch: list[Job], traceparents: Mapping[str, str]) -> None:
         deadline_s = time.monotonic() + self._timeout_s
         due = batch
         try:
             known = self._recorded(batch, deadline_s)
             due = to_send(batch, known, self._unsent)
-            self._publisher.publish(due, deadline_s)
+            if traceparents and isinstance(self._store, RedisStore):
+                self._store.trace(traceparents)
+            self._publisher.publish(WireJob.traced(due, traceparents), deadline_s)
         except BrokerUnavailable as exc:
             self._unsent.add(due)
             if isinstance(exc, BrokerFull) or not isinstance(exc, StoreUnavailable):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from producer.contract import Chunk, Job
 from producer.queues import TASK_NAMES, queue_for
 from producer.references import images_shown
-from producer.wire import IMAGES, RECORDED
+from producer.wire import IMAGES, RECORDED, TRACEPARENT
 
 _EMBED = b'}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 
@@ -39,8 +39,9 @@ class Envelopes:
         self._reply_to = str(uuid.uuid4())
         self._clock = 0
 
-    def of(self, job: Job) -> Sent:
-        """The message of a job that is prepared (`submission.prepared`)."""
+    def of(self, job: Job, traceparent: str = "") -> Sent:
+        """The message of a job that is prepared (`submission.prepared`); `traceparent` names the
+        span that it is sent in, if there is one."""
         queue = queue_for(job.task, job.model, job.lane)
         shown = (
             images_shown({"images": job.images} if isinstance(job, Chunk) else {"image": job.image})
@@ -70,6 +71,7 @@ class Envelopes:
                     "stamped_headers": None,
                     "stamps": {},
                     **({IMAGES: len(job.images)} if isinstance(job, Chunk) else {}),
+                    **({TRACEPARENT: traceparent} if traceparent else {}),
                 },
                 {
                     "correlation_id": job.job_id,

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from producer.contract import ImageJob
+from producer.errors import BrokerUnavailable
 from producer.event_memory import Remembers, Sighting
 from producer.event_rules import Event, NoReference, Rules
 
@@ -101,7 +103,13 @@ class Intake:
         ]
         due = list({(e.kind, e.bucket, e.key, e.content): e for e in new}.values())
         taken.events[Fate.REPEATED] += len(new) - len(due)
-        await self._caption([event for event in due if event.kind == "created"], taken)
+        came = [event for event in due if event.kind == "created"]
+        try:
+            await self._caption(came, taken)
+        except BrokerUnavailable:
+            with suppress(BrokerUnavailable):
+                await self._memory.untold(came)
+            raise
         gone = [event for event in due if event.kind == "removed"]
         if gone and self._remove is not None:
             await asyncio.to_thread(self._remove, [event.image_ref for event in gone])

@@ -73,6 +73,9 @@ class Remembers(Protocol):
     async def told(self, events: Sequence[Event]) -> None:
         """Note that these have been seen to."""
 
+    async def untold(self, events: Sequence[Event]) -> None:
+        """Note that these have not, whoever said so."""
+
 
 class EventMemory:
     """Remembers events of all listeners and gateways that share a results store.
@@ -121,6 +124,13 @@ class EventMemory:
                 for event in events:
                     step.set(self._told(event), "1", px=self._ttl_ms)
                 await step.execute()
+
+    async def untold(self, events: Sequence[Event]) -> None:
+        """Note that these have not been seen to, whoever said so: their jobs could not be sent, and
+        whoever was told of the same meanwhile has found these jobs' records, and sent none."""
+        if events:
+            with typed_errors():
+                await self._redis.unlink(*(self._told(event) for event in events))
 
     async def heard(self, message_id: str) -> bool:
         """Whether a message by this name has been seen to."""

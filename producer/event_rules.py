@@ -119,6 +119,10 @@ class Rule(BaseModel):
             raise ValueError(f"job.{min(forbidden)} is each image's own")
         if self.job.get("task", "caption") not in TASKS:
             raise ValueError(f"job.task is one of {', '.join(TASKS)}")
+        if self.max_bytes is not None and self.max_bytes < self.min_bytes:
+            raise ValueError(
+                f"nothing has {self.min_bytes} bytes or more, and {self.max_bytes} or less"
+            )
         try:
             self.template()
         except JobFailed as exc:

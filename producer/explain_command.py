@@ -30,8 +30,9 @@ from producer.flags import (
     View,
 )
 from producer.groups import with_groups
-from producer.terminal import outcome, show
+from producer.terminal import show
 from producer.upload import uris
+from producer.words import outcome
 
 EXPLAIN_EXAMPLES = (
     "Examples:\n\n"

@@ -4,6 +4,7 @@
 created_at, started_at, finished_at (ISO 8601), worker, attempt, history (JSON: its deliveries), and
 code, the error's; callback (JSON), batch_id and owner where the job has them; image_ref where there
 is no job, once it has ended.
+traceparent is there where jobs are traced (producer/tracing.py).
 `captionq:items:<id>` is a hash of the settled images of a chunk that is under way: ItemResults
 (JSON) by their index. Its life is the record's, and it is gone when the chunk has ended, unless the
 chunk is given up and may be replayed.
@@ -54,6 +55,8 @@ from producer.scripts import (
     RETURN_DELIVERY,
     SETTLE,
     START,
+    TRACE,
+    TRACEPARENT,
 )
 from producer.store import MAX_HISTORY, Record, Settled, checked_id, checked_terminal
 from producer.terms import Terms
@@ -241,6 +244,14 @@ class Ledger:
             (),
             lambda text: JobResult.model_validate_json(text) if text else None,
         )
+
+    def trace(self, job_id: str, traceparent: str) -> Call[None]:
+        """Note which span a job was submitted in, where it has a record; the first is kept."""
+        return Call(TRACE, self._keys(job_id), (traceparent,), lambda _: None)
+
+    def traceparent(self, job_id: str) -> Call[str | None]:
+        """Which span a job was submitted in; None where that is not known."""
+        return Call(TRACEPARENT, self._keys(job_id), (), lambda found: found)
 
     def forget(self, job: Job) -> Call[None]:
         """See `Store.forget`."""

@@ -12,6 +12,8 @@ from kombu.pools import ProducerPool
 
 from producer.contract import Job
 from producer.errors import BrokerFull, BrokerUnavailable
+from producer.rabbitmq import QueueKind, celery_settings
+from producer.redis_at import MASTER
 from producer.wire import WireJob
 
 CONNECT_TIMEOUT_S = 3.0
@@ -45,10 +47,15 @@ class Publisher:
         broker_url: what Celery takes: redis://, sentinel://, amqp://.
         timeout_s: longest time that publishing is to take, in seconds.
         sentinel_master: the master that is asked for where the broker is sentinel://.
+        queues: the kind of the queues where it is RabbitMQ.
     """
 
     def __init__(
-        self, broker_url: str, timeout_s: float, sentinel_master: str = "mymaster"
+        self,
+        broker_url: str,
+        timeout_s: float,
+        sentinel_master: str = MASTER,
+        queues: QueueKind = "classic",
     ) -> None:
         self._attempt_s = attempt_timeout_s(timeout_s)
         connect_timeout_s = min(CONNECT_TIMEOUT_S, self._attempt_s)
@@ -71,6 +78,7 @@ class Publisher:
             task_ignore_result=True,
             task_send_sent_event=True,
             task_serializer="json",
+            **celery_settings(broker_url, queues),
         )
         self._connections = self._app.connection_for_write().Pool(CONNECTIONS)
         self._producers = ProducerPool(self._connections, limit=CONNECTIONS)

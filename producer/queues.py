@@ -63,7 +63,7 @@ def is_bulk(queue: str) -> bool:
     return queue.endswith(_BULK_END)
 
 
-def queues_served(models: Iterable[tuple[str, str]]) -> list[str]:
+def queues_served(models: Iterable[tuple[str, str | None]]) -> list[str]:
     """The queues a worker subscribes to, given (task, model id) of what it has loaded: those of
     the interactive lane, then those of the bulk one."""
     served = [(task, of) for task, model in models for of in (None, model)]

@@ -29,6 +29,7 @@ from producer.ledger import (
 )
 from producer.listing import LISTED_JOBS, Page, Wanted
 from producer.presence import LIFE_S, WorkerFacts
+from producer.redis_at import redis_at
 from producer.registry import Registry
 from producer.store import Record, Settled
 from producer.terms import Terms
@@ -42,7 +43,7 @@ class RedisStore:
     """A `Store` in Redis 6.2 or later; safe to share between threads.
 
     Args:
-        url: redis://, rediss:// or unix://.
+        url: as `redis_at` takes it.
         result_ttl_s: life of a finished job's record, in seconds.
         queued_ttl_s: life of an unfinished job's record, in seconds.
         prefix: what all keys and channels begin with.
@@ -69,7 +70,7 @@ class RedisStore:
             result_ttl_s, queued_ttl_s, prefix, dead_max, dead_ttl_s, listed_jobs, result_stream
         )
         self._registry = Registry(queued_ttl_s, prefix)
-        self._redis = redis.Redis.from_url(
+        self._redis = redis_at(
             url,
             decode_responses=True,
             socket_timeout=socket_timeout_s,
@@ -122,6 +123,10 @@ class RedisStore:
     def get(self, job_id: str) -> Record | None:
         """See `Store.get`."""
         return self._run(self._ledger.get(job_id))
+
+    def trace(self, traceparents: Mapping[str, str]) -> None:
+        """Note which span each job was submitted in, by the jobs' ids."""
+        self._run_all([self._ledger.trace(*one) for one in traceparents.items()])
 
     def forget(self, *jobs: Job) -> None:
         """See `Store.forget`."""

@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from producer.ledger import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S, Ledger, typed_errors
+from producer.redis_at import redis_at
 
 NEW, START = "$", "0"
 """Where to begin: with what comes from now on, or with the oldest there is."""
@@ -71,7 +72,7 @@ class ResultStream:
         claim_after_s: float = CLAIM_AFTER_S,
         prefix: str = "captionq:",
     ) -> None:
-        self._redis: redis.Redis = redis.Redis.from_url(
+        self._redis = redis_at(
             url,
             decode_responses=True,
             socket_timeout=SOCKET_TIMEOUT_S,

@@ -178,6 +178,12 @@ return {'', redis.call('HGETALL', KEYS[3])}
 """
 )
 
+TRACE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSETNX', KEYS[1], 'traceparent', ARGV[1]) end
+"""
+
+TRACEPARENT = "return redis.call('HGET', KEYS[1], 'traceparent')"
+
 GET = "return redis.call('HGETALL', KEYS[1])"
 
 RESULT = "return redis.call('HGET', KEYS[1], 'result')"

@@ -7,9 +7,9 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from producer.listing import LISTED_JOBS
+from producer.rabbitmq import QueueKind
+from producer.redis_at import MASTER, REDIS_SCHEMES, SENTINEL, Sentinels, with_master
 from producer.signing import Keys
-
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class ProducerSettings(BaseSettings):
@@ -33,7 +33,12 @@ class ProducerSettings(BaseSettings):
         description="Celery broker, e.g. redis://host:6379/0; unset: the embedded Redis of `home`",
     )
     sentinel_master: str = Field(
-        "mymaster", description="The master that is asked for where the broker is sentinel://"
+        MASTER, description="The master that is asked for where a URL is sentinel://"
+    )
+    rabbitmq_queues: QueueKind = Field(
+        "classic",
+        description="Kind of the queues where the broker is RabbitMQ: classic, priority (classic, "
+        "of priorities 0 to 9) or quorum (replicated). The same for all workers and producers",
     )
     results_url: str | None = Field(
         None, description="Redis of the results store; unset: the broker, when that is Redis"
@@ -98,6 +103,12 @@ class ProducerSettings(BaseSettings):
         False, description="Whether an object that goes is taken out of the vector index too"
     )
 
+    tracing: bool = Field(
+        False,
+        description="Whether traces are sent by OpenTelemetry (extra 'tracing'), to where "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says",
+    )
+
     signing_keys: SecretStr | None = Field(
         None,
         description="Secret keys that jobs are signed and verified with: ID:BASE64,ID:BASE64, each "
@@ -114,6 +125,8 @@ class ProducerSettings(BaseSettings):
     def _is_redis(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(REDIS_SCHEMES):
             raise ValueError(f"the results store is Redis: {', '.join(REDIS_SCHEMES)}")
+        if url is not None and url.startswith(SENTINEL):
+            Sentinels.of(url)
         return url
 
     @field_validator("signing_keys")
@@ -134,16 +147,17 @@ class ProducerSettings(BaseSettings):
         """SIGNING_KEYS, read."""
         return Keys.parse(self.signing_keys.get_secret_value()) if self.signing_keys else None
 
-    def results_url_beside(self, broker_url: str) -> str:
-        """The URL of the results store that goes with a broker.
+    def results_url_beside(self, broker_url: str, results_url: str | None = None) -> str:
+        """The URL of the results store that goes with a broker, or else `results_url`, as
+        `redis_at` takes it.
 
         Raises:
             ValueError: the broker is not Redis and no results store is set.
         """
-        if self.results_url:
-            return self.results_url
+        if found := results_url or self.results_url:
+            return with_master(found, self.sentinel_master)
         if not broker_url.startswith(REDIS_SCHEMES):
             raise ValueError(
                 "The broker is not Redis: set CAPTIONQ_RESULTS_URL to the Redis that keeps results."
             )
-        return broker_url
+        return with_master(broker_url, self.sentinel_master)

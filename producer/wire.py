@@ -1,7 +1,7 @@
 """A job as it travels: the JSON object that its producer made, and perhaps signed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,6 +10,9 @@ from producer.queues import TASK_NAMES, queue_for
 
 IMAGES = "captionq_images"
 """Message header of chunks: how many images are behind it."""
+
+TRACEPARENT = "traceparent"
+"""Message header of traced jobs, and field of their records: W3C's."""
 
 RECORDED = "recorded"
 """The one field of a message's job that stands for the job recorded under this id."""
@@ -25,11 +28,20 @@ class WireJob:
 
     task: str
     body: Mapping[str, Any]
+    traceparent: str = ""
+    """The span that it is sent in, where there is one."""
 
     @classmethod
-    def of(cls, job: Job) -> Self:
+    def of(cls, job: Job, traceparent: str = "") -> Self:
         """A job of this process's own."""
-        return cls(job.task, job.model_dump(mode="json"))
+        return cls(job.task, job.model_dump(mode="json"), traceparent)
+
+    @classmethod
+    def traced(cls, jobs: Sequence[Job], traceparents: Mapping[str, str]) -> Sequence[Job | Self]:
+        """Jobs as they are sent, each in its span, by its id; unchanged where there are none."""
+        if not traceparents:
+            return jobs
+        return [cls.of(job, traceparents.get(str(job.job_id), "")) for job in jobs]
 
     @classmethod
     def read(cls, task: str, text: str) -> Self:
@@ -71,7 +83,10 @@ class WireJob:
         return {
             "kwargs": {"job": self.message},
             "kwargsrepr": self.shown,
-            "headers": {IMAGES: len(self.body["images"])} if "images" in self.body else {},
+            "headers": {
+                **({IMAGES: len(self.body["images"])} if "images" in self.body else {}),
+                **({TRACEPARENT: self.traceparent} if self.traceparent else {}),
+            },
             "task_id": self.job_id,
             "ignore_result": True,
         }

@@ -30,6 +30,7 @@ SHARING_A_HOUSE = (
     "test_worker.py",
     "test_readme.py",
     "test_flower.py",
+    "test_flower_page.py",
     "test_pairs_end_to_end.py",
     "test_search.py",
 )

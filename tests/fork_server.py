@@ -5,8 +5,10 @@
 
 A worker computes for three seconds until it has imported torch, a command for half a second, and
 the tests start hundreds. What is forked here is a process like any other, with a pid, signals,
-an environment, a folder and files of its own. Alone its imports are made already. Where these are
-what a test is about, or its memory, the test starts a fresh interpreter.
+an environment, a folder and files of its own, and draws random numbers of its own. Its imports are
+made already, with the server's environment, and all that one server forks have one seed of hashes:
+sets come in the same order. Where these are what a test is about, or its memory, the test starts a
+fresh interpreter.
 """
 
 import atexit
@@ -243,6 +245,8 @@ def main() -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if "torch" in sys.modules:  # which, unlike random, draws as its parent would
+        sys.modules["torch"].seed()
     program, *words = request["args"]
     sys.argv = [program, *words]
     sys.modules.pop(program, None)  # it may be one of those that were imported

@@ -106,7 +106,7 @@ def worker(url: str, end: Callable[[Job], JobResult] = succeeded) -> Iterator[No
         languages=("de", "en"),
     )
     store = RedisStore(url)
-    store.present(facts, 60)
+    store.present(facts, 3_600)
     try:
         with StandInWorker(url, end):
             yield

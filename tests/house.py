@@ -11,6 +11,8 @@ from pathlib import Path
 
 from producer import Client
 from producer.embedded import RedisServer
+from producer.redis_at import MASTER
+from producer.settings import ProducerSettings
 from tests.servers import Reply, ScriptedHttp
 from tests.worker_process import WorkerProcess
 from worker.embedded_s3 import S3Server
@@ -47,9 +49,9 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path, **settings: str) -> Iterator[House]:
-    """A house whose data lies in `folder`, until the block ends. `settings` are further ones of the
-    worker, by their variables."""
+def open_house(folder: Path, server: RedisServer | None = None, **settings: str) -> Iterator[House]:
+    """A house whose data lies in `folder`, until the block ends. `server` is its Redis, not started
+    yet, in place of a plain one. `settings` are further ones of the worker, by their variables."""
     files, maps, bucket = folder / "files", folder / "maps", folder / "s3" / "photos"
     files.mkdir()
     maps.mkdir()
@@ -64,7 +66,7 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
         "/told": [Reply(204)],
     }
     with (
-        RedisServer(folder / "redis") as broker,
+        server or RedisServer(folder / "redis") as broker,
         S3Server(folder / "s3") as s3,
         ScriptedHttp(routes) as web,
     ):
@@ -85,6 +87,13 @@ def open_house(folder: Path, **settings: str) -> Iterator[House]:
         }
         with (
             WorkerProcess(folder / "worker.log", environment) as worker,
-            Client(broker.url) as client,
+            Client(
+                environment["CAPTIONQ_BROKER_URL"],
+                environment.get("CAPTIONQ_RESULTS_URL"),
+                settings=ProducerSettings(
+                    sentinel_master=environment.get("CAPTIONQ_SENTINEL_MASTER", MASTER),
+                    rabbitmq_queues=environment.get("CAPTIONQ_RABBITMQ_QUEUES", "classic"),
+                ),
+            ) as client,
         ):
             yield House(broker, web, files, maps, bucket, environment, worker, client, hook_port)

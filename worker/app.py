@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 import redis
 from celery import Celery, Task
 from celery.signals import (
+    after_setup_logger,
+    after_setup_task_logger,
+    heartbeat_sent,
     task_revoked,
     worker_init,
     worker_process_init,
@@ -21,16 +24,21 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
-from kombu import Exchange, Queue
+from celery.utils.log import mlevel
 
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
+from producer.rabbitmq import celery_settings, queue_named
+from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
+from worker.answered import Answered
 from worker.consumer import Consumer
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
+from worker.logs import dress
+from worker.request import Request
 from worker.settings import EX_CONFIG, SettingsError, WorkerSettings, load_settings
 from worker.supervisor import end_with_supervisor
 from worker.tasks import Shell
@@ -51,12 +59,14 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
     `leases` are those of the messages that it holds, where its broker is Redis.
     """
     broker_url = settings.broker_url or ensure(settings.home)
+    results_url = settings.results_url_beside(broker_url)
     app = Celery("captionq", broker=broker_url)
     app.conf.update(
-        result_backend=settings.results_url_beside(broker_url),
+        result_backend=without_master(results_url),
+        result_backend_transport_options={"master_name": master_of(results_url)},
         result_expires=settings.result_ttl_s,
         task_queues=[
-            Queue(name, Exchange(name), routing_key=name)
+            queue_named(name, broker_url, settings.rabbitmq_queues)
             for name in queues_served(settings.models.items())
         ],
         task_default_queue=DEFAULT_QUEUE,
@@ -88,6 +98,7 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         worker_consumer=f"{Consumer.__module__}:{Consumer.__name__}",
         worker_enable_prefetch_count_reduction=False,
     )
+    app.conf.update(celery_settings(broker_url, settings.rabbitmq_queues))
     if transport := transport_for(broker_url):
         app.conf.update(
             broker_transport=transport,
@@ -157,6 +168,19 @@ def _begun(sender: Any = None, **_: Any) -> None:
         house.shutdown.heed_signals()
 
 
+@after_setup_logger.connect
+@after_setup_task_logger.connect
+def _dress(logger: logging.Logger, loglevel: Any = None, **_: Any) -> None:
+    asked = logging.DEBUG if settings.log_level == "DEBUG" else mlevel(loglevel)
+    dress(logger.handlers, settings.log_format, quiet=asked > logging.DEBUG)
+
+
+@heartbeat_sent.connect
+def _beat(**_: Any) -> None:
+    if house is not None:
+        house.beat()
+
+
 @worker_shutting_down.connect
 def _told_to_end(**_: Any) -> None:
     if house is not None:
@@ -180,11 +204,17 @@ def _revoked(sender: Any = None, request: Any = None, expired: bool = False, **_
 
 
 def _task(kind: str) -> Any:
-    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def run(self: "Task[Any, Any]", *args: Any, **kwargs: Any) -> Answered:
         return _shell().execute(self, kind, args, kwargs)
 
     run.__doc__ = JOB_MODELS[kind].__doc__
-    make = app.task(name=TASK_NAMES[kind], bind=True, max_retries=None, throws=(JobFailed,))
+    make = app.task(
+        name=TASK_NAMES[kind],
+        bind=True,
+        max_retries=None,
+        throws=(JobFailed,),
+        Request=f"{Request.__module__}:{Request.__name__}",
+    )
     return make(run)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Generic
+from typing import Any, Generic, Literal, NamedTuple
 
 from producer.queues import BULK, INTERACTIVE, Lane
 from worker.admission import Admission
@@ -32,6 +32,21 @@ class BatcherClosed(Exception):  # noqa: N818
     """The batcher takes no more items."""
 
 
+Outcome = Literal["done", "failed", "out_of_memory"]
+
+
+class Ran(NamedTuple):
+    """A batch, or a part of one that had failed, that the device was at."""
+
+    key: Any
+    items: int
+    weight: int
+    room: int
+    """What it might have weighed."""
+    seconds: float
+    outcome: Outcome
+
+
 class Batcher(Generic[Key]):
     """Gathers items by key and runs them on one device thread.
 
@@ -42,7 +57,8 @@ class Batcher(Generic[Key]):
     `fatal` are those after which the device is of no more use: `on_fatal` is then called once,
     from the device thread, before any future fails: it may return the jobs and end the process.
     So may `on_hang`, which is called once, from another thread, when a batch has run for
-    `batch_timeout_s` since it began, or since `run` last called `alive`.
+    `batch_timeout_s` since it began, or since `run` last called `alive`. `on_ran` hears, on the
+    device thread, of each batch that did not end the device; it must not raise.
     """
 
     def __init__(
@@ -58,6 +74,7 @@ class Batcher(Generic[Key]):
         batch_timeout_s: float = math.inf,
         on_hang: Callable[[str], None] = lambda _: None,
         weigh: Callable[[Any], int] = lambda _: 1,
+        on_ran: Callable[[Ran], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
@@ -70,6 +87,7 @@ class Batcher(Generic[Key]):
         self._batch_timeout_s = batch_timeout_s
         self._on_hang = on_hang
         self._weigh = weigh
+        self._on_ran = on_ran
         self._clock = clock
         self._changed = threading.Condition()
         self._lines: Lines[Key] = Lines()
@@ -87,6 +105,20 @@ class Batcher(Generic[Key]):
     def max_batch(self) -> int:
         """What a batch weighs at most, as far as memory allowed so far."""
         return self._max_batch
+
+    @property
+    def device_lives(self) -> bool:
+        """Whether the device thread still takes batches."""
+        return self._thread.is_alive()
+
+    def running_s(self) -> float:
+        """How long the device has been at its batch, or at a part of it; 0 between batches."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else max(0.0, self._clock() - began_s)
+
+    def waiting(self, lane: Lane) -> int:
+        """Items that wait for the device."""
+        return self._lines.length(lane)
 
     def admit(self, lane: Lane = INTERACTIVE) -> Admission[Key]:
         """Announce an item that is being fetched or decoded. Raises: BatcherClosed."""
@@ -211,7 +243,11 @@ class Batcher(Generic[Key]):
         and 0 when an item did not fit even alone: that says nothing of batches."""
         began_s = self._clock()
         weight = sum(item.weight for item in items)
+        room = self._max_batch
         values, too_large = self._attempt(key, items)
+        ran_s = self._clock() - began_s
+        outcome = _outcome(values is not None, too_large)
+        self._on_ran(Ran(key, len(items), weight, room, ran_s, outcome))
         if values is None:
             if len(items) == 1:
                 return 0 if too_large else weight
@@ -224,7 +260,6 @@ class Batcher(Generic[Key]):
                 self._max_batch = fitting
                 log.warning("out of memory with %d images; from now on at most %d", weight, fitting)
             return fitting
-        ran_s = self._clock() - began_s
         for item, value in zip(items, values, strict=True):
             item.future.set_result(Done(value, len(items), began_s - item.since_s, ran_s))
         return weight
@@ -254,3 +289,9 @@ class Batcher(Generic[Key]):
         for item in [*items, *left]:
             if not item.future.done():
                 item.future.set_exception(exc)
+
+
+def _outcome(done: bool, too_large: bool) -> Outcome:
+    if done:
+        return "done"
+    return "out_of_memory" if too_large else "failed"

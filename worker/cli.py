@@ -77,7 +77,7 @@ def run(
     A process that dies is started again; one whose settings or checkpoint are wrong ends with
     status 78 and ends the others.
     """
-    from worker.supervisor import Supervisor, device_names, start_worker
+    from worker.supervisor import Supervisor, device_names, metrics_port, start_worker
 
     settings = checked_settings()
     try:
@@ -87,7 +87,9 @@ def run(
     extra = ["--loglevel", settings.log_level]
     supervisor = Supervisor(
         names,
-        start=lambda device: start_worker(device, extra),
+        start=lambda device: start_worker(
+            device, extra, metrics_port(settings.metrics_port, names.index(device))
+        ),
         say=lambda line: print(f"captionq-worker: {line}", file=sys.stderr, flush=True),
     )
     raise typer.Exit(supervisor.run())

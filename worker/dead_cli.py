@@ -167,7 +167,12 @@ def replay(
     with opened() as (letters, settings, broker_url):
         chosen = _chosen(letters, names, code, since, until, everything, limit)
         _ask(f"Replay {len(chosen)} dead letters?", not names and not yes and bool(chosen))
-        publisher = Publisher(broker_url, settings.submit_timeout_s, settings.sentinel_master)
+        publisher = Publisher(
+            broker_url,
+            settings.submit_timeout_s,
+            settings.sentinel_master,
+            settings.rabbitmq_queues,
+        )
         with closing(publisher):
 
             def send(job: WireJob) -> None:

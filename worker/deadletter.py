@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-import redis
 from pydantic import BaseModel, ConfigDict
 
 from producer.contract import JOB_MODELS, JobFailed, JobResult, parse_job, utcnow
 from producer.errors import TRANSIENT, ErrorCode
 from producer.ledger import DEAD_MAX, DEAD_TTL_S, Ledger, typed_errors
+from producer.redis_at import redis_at
 from producer.signing import BadSignature, Verifier
 from producer.store import Delivered
 from producer.wire import WireJob
@@ -162,7 +162,7 @@ class DeadLetters:
         self._key = self._ledger.dead_key()
         self._max = dead_max
         self._ttl_s = dead_ttl_s
-        self._redis: redis.Redis = redis.Redis.from_url(
+        self._redis = redis_at(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=3
         )
 

@@ -2,6 +2,9 @@
 
 import logging
 import random
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +13,15 @@ import redis
 from producer.contract import ErrorCode, utcnow
 from producer.ledger import Ledger
 from producer.queues import queues_served
+from producer.rabbitmq import delay_s
+from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
+from producer.tracing import TracingUnavailable, begin
 from worker.asked import BatchKey
 from worker.backlog import Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
+from worker.callbacks.courier import untraced
 from worker.callbacks.service import Callbacks
 from worker.chunk import Chunks
 from worker.deadletter import DeadLetters
@@ -26,9 +33,12 @@ from worker.fetch.netguard import parse_allow
 from worker.fetch.s3 import S3Limits, S3Source
 from worker.formats import parse_formats
 from worker.gate import Gate
+from worker.heard import Heard
 from worker.image import ImageLimits
 from worker.intake import Intake, IntakeLimits
-from worker.leases import Leases
+from worker.job_log import log_ended
+from worker.leases import Bury, Leases
+from worker.metrics.process import ProcessMetrics
 from worker.models import Models
 from worker.packs.library import Packs, PacksMissing
 from worker.packs.places import places_of
@@ -36,12 +46,15 @@ from worker.pipeline import Pipeline
 from worker.presence import Presence, facts_of
 from worker.publish import Publisher
 from worker.reconciler import Reconciler, Send
+from worker.redis_care import warn
 from worker.result_cache import ResultCache
 from worker.sandbox import Sandbox
 from worker.settings import SettingsError, WorkerSettings, model_path
 from worker.shutdown import Shutdown
 from worker.sink import Sinks, Writer
 from worker.tasks import Shell
+from worker.told_store import ToldStore
+from worker.traces import Traces
 
 if TYPE_CHECKING:
     from worker.blip import Engine
@@ -73,6 +86,12 @@ class House:
         models = Models(engines, settings.models, CaptionOptions, calibration, self._packs)
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
+        self._metrics = ProcessMetrics() if settings.metrics_port else None
+        self._traces = make_traces(settings, lambda job_id: self._store.traceparent(job_id))
+        heard = Heard.together(
+            Heard(ended=log_ended),
+            *(one.heard() for one in (self._metrics, self._traces) if one is not None),
+        )
         self._settings, self._leases, self._max_batch = settings, leases, max_batch
         self._batcher: Batcher[BatchKey] = Batcher(
             models.run,
@@ -84,6 +103,7 @@ class House:
             batch_timeout_s=settings.batch_timeout_s,
             on_hang=lambda why: self.shutdown.abandon(why),
             weigh=lambda one: one.weight,
+            on_ran=heard.ran,
         )
         models.tell(self._batcher.alive)
         self._fetcher = make_fetcher(settings)
@@ -92,8 +112,9 @@ class House:
             self._sandbox.start()
         except Fault as exc:
             raise SettingsError(f"no image could be decoded: {exc}") from exc
-        self._store = store = RedisStore(
+        self._store = store = ToldStore(
             settings.results_url_beside(broker_url),
+            heard.ended,
             dead_max=settings.dead_max,
             dead_ttl_s=settings.dead_ttl_s,
             **settings.keeping,
@@ -111,13 +132,14 @@ class House:
                 InputError: ErrorCode.JOB_INVALID,
             },
             cache=make_cache(settings, broker_url, models),
+            told=heard.produced,
         )
         self._dead = DeadLetters(
             settings.results_url_beside(broker_url),
             dead_max=settings.dead_max,
             dead_ttl_s=settings.dead_ttl_s,
         )
-        leases.bury = self._dead.bury
+        leases.bury = partial(_bury, self._dead.bury, heard.buried)
         sinks = make_sinks(settings)
         threads = settings.chunk_threads or self.threads
         limits = IntakeLimits(threads, threads + 2 * max_batch, settings.chunk_timeout_s)
@@ -142,17 +164,23 @@ class House:
             max_deliveries=settings.max_deliveries,
             sinks=sinks,
             gate=make_gate(settings, store, self._dead),
+            heard=heard,
+            delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
-        self._reconciler = make_reconciler(settings, broker_url, send_again)
+        self._reconciler = make_reconciler(settings, broker_url, send_again, heard)
+        look_after(settings, broker_url)
         self._models = models
         self._presence: Presence | None = None
-        self._callbacks = make_callbacks(settings, broker_url)
+        self._callbacks = make_callbacks(settings, broker_url, heard, self._traces)
         self.shutdown = Shutdown(
             leases,
             self.shell.return_running,
             timeout_s=settings.shutdown_timeout_s,
             renew_every_s=settings.visibility_timeout_s / 4,
         )
+        if self._metrics is not None:
+            ending = lambda: self.shutdown.begun  # noqa: E731
+            self._metrics.serve(settings, broker_url, models, self._batcher, leases, ending=ending)
 
     def share(self, threads: int) -> None:
         """Leave so many of the pool's threads to interactive jobs as the settings say."""
@@ -168,8 +196,15 @@ class House:
             lambda: facts_of(name, started_at, served, self._packs.listed, self._packs.language),
         )
         self._presence.start()
+        if self._metrics is not None:
+            self._metrics.health.begin()
         if self._callbacks is not None:
             self._callbacks.start()
+
+    def beat(self) -> None:
+        """The event loop turns."""
+        if self._metrics is not None:
+            self._metrics.health.beat()
 
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
@@ -186,6 +221,10 @@ class House:
         self._sandbox.close()
         self._dead.close()
         self._store.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._traces is not None:
+            self._traces.close()
 
 
 def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
@@ -196,18 +235,32 @@ def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) ->
     return Gate(verifier, store, dead.keep, settings.store_patience_s)
 
 
-def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Reconciler | None:
+def look_after(settings: WorkerSettings, broker_url: str) -> None:
+    """Log a warning for each Redis of these that is not set up to keep what it is given."""
+    urls = {"results": settings.results_url_beside(broker_url)}
+    if broker_url.startswith(REDIS_SCHEMES):
+        urls["broker"] = with_master(broker_url, settings.sentinel_master)
+    for url in dict.fromkeys(urls.values()):
+        used_for = " and ".join(name for name, of in urls.items() if of == url)
+        with closing(redis_at(url, decode_responses=True, socket_timeout=5)) as client:
+            warn(used_for, client)
+
+
+def make_reconciler(
+    settings: WorkerSettings, broker_url: str, send: Send, heard: Heard
+) -> Reconciler | None:
     """What looks for lost jobs, begun; None where that is not wanted or not possible."""
     if not settings.reconcile_every_s:
         return None
-    if not broker_url.startswith(("redis://", "rediss://")):
-        log.warning("jobs that the broker loses are not looked for: it is no single Redis")
+    if not broker_url.startswith(REDIS_SCHEMES):
+        log.warning("jobs that the broker loses are not looked for: it is no Redis")
         return None
     clients: list[redis.Redis] = [
-        redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
+        redis_at(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3)
+        for url in (
+            settings.results_url_beside(broker_url),
+            with_master(broker_url, settings.sentinel_master),
         )
-        for url in (settings.results_url_beside(broker_url), broker_url)
     ]
     reconciler = Reconciler(
         Ledger(settings.result_ttl_s, settings.queued_ttl_s),
@@ -215,18 +268,46 @@ def make_reconciler(settings: WorkerSettings, broker_url: str, send: Send) -> Re
         Backlog(clients[1]),
         send,
         every_s=settings.reconcile_every_s,
+        told=heard.reconciled,
     )
     reconciler.start()
     return reconciler
 
 
-def make_callbacks(settings: WorkerSettings, broker_url: str) -> Callbacks | None:
+def make_callbacks(
+    settings: WorkerSettings, broker_url: str, heard: Heard, traces: Traces | None
+) -> Callbacks | None:
     """What tells submitters of results, not begun; None where that is left to others."""
     if not settings.callback_threads:
         return None
     if settings.callback_exceptions:
         log.warning("callbacks to addresses that are not public: %s", settings.callback_allow)
-    return Callbacks(settings, settings.results_url_beside(broker_url))
+    return Callbacks(
+        settings,
+        settings.results_url_beside(broker_url),
+        told=heard.called_back,
+        telling=traces.telling if traces is not None else untraced,
+    )
+
+
+def make_traces(
+    settings: WorkerSettings, traceparent_of: Callable[[str], str | None]
+) -> Traces | None:
+    """Who adds to jobs' traces; None where that is not wanted.
+
+    Raises:
+        SettingsError: it is, and cannot be.
+    """
+    try:
+        tracing = begin(settings.tracing, "captionq-worker")
+    except TracingUnavailable as exc:
+        raise SettingsError(str(exc)) from exc
+    return None if tracing is None else Traces(tracing, traceparent_of)
+
+
+def _bury(keep: Bury, told: Callable[[str], object], message: str, queue: str, reason: str) -> None:
+    keep(message, queue, reason)
+    told(ErrorCode.JOB_INVALID.value)
 
 
 def make_sinks(settings: WorkerSettings) -> Sinks:
@@ -243,7 +324,7 @@ def make_cache(settings: WorkerSettings, broker_url: str, models: Models) -> Res
     """What was answered before; None where nothing is kept."""
     if not settings.result_cache_ttl_s:
         return None
-    client: redis.Redis = redis.Redis.from_url(
+    client = redis_at(
         settings.results_url_beside(broker_url), decode_responses=True, socket_timeout=2
     )
     decide = (

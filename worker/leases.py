@@ -91,6 +91,10 @@ class Leases:
         """Most images behind messages of bulk lanes among them; see `bulk_held`."""
         self.on_room: Callable[[], object] = lambda: None
         """Called, from whatever thread, when a message may be taken that had no room before."""
+        self.lost = 0
+        """Leases that ended before they were renewed, so far."""
+        self.queued_again = 0
+        """Messages, of whatever process, whose lease had ended and that this one queued again."""
         self.closed = False
         self._renewed_s = self._swept_s = self._sweep_from_s = clock()
         self._last_sweep_ms: tuple[float, float] | None = None
@@ -277,6 +281,7 @@ class Leases:
         lost = self._run(RENEW, self.lease_ms, *tags) if tags else []
         self._renewed_s = self._clock()
         if lost:
+            self.lost += len(lost)
             log.warning(
                 "%d leases ended before they were renewed; the jobs may run twice", len(lost)
             )
@@ -302,6 +307,7 @@ class Leases:
             if max(more_ended, more_due) < SWEEP_LIMIT:
                 break
         if ended:
+            self.queued_again += ended
             log.warning("%d messages whose worker is gone are queued again", ended)
         elif due:
             log.debug("%d delayed messages are due", due)

@@ -60,6 +60,8 @@ class Product:
     answer: Answer
     image: ImageFacts | None
     timings: Timings
+    cached: bool | None = None
+    """Whether that was answered before; None where it was not looked for."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Pipeline:
     """fetch -> decode -> infer, with one deadline over fetching and one over inference.
 
     `engine_errors` maps exception classes of the engine to codes, e.g. OutOfMemory to
-    `out_of_memory`; anything else that inference raises passes through unchanged.
+    `out_of_memory`; anything else that inference raises passes through unchanged. `told` hears of
+    each product, with the task, on the thread that waits for it; it must not raise.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Pipeline:
         infer_timeout_s: float,
         engine_errors: dict[type[Exception], ErrorCode],
         cache: ResultCache | None = None,
+        told: Callable[[str, Product], object] = lambda *_: None,
     ) -> None:
         self._fetch = fetch
         self._decode = decode
@@ -117,6 +121,7 @@ class Pipeline:
         self._infer_timeout_s = infer_timeout_s
         self._engine_errors = engine_errors
         self._cache = cache
+        self._told = told
 
     def run(self, job: ImageJob) -> Product:
         """Take one job through every stage.
@@ -204,9 +209,14 @@ class Pipeline:
 
     def finish(self, begun: Begun, deadline_s: float = math.inf) -> Product:
         """Wait for the device, until `deadline_s` of time.monotonic() at most. Raises as `run`."""
+        product = self._finished(begun, deadline_s)
+        self._told(begun.job.task, product)
+        return product
+
+    def _finished(self, begun: Begun, deadline_s: float) -> Product:
         if begun.known is not None:
             timings = Timings(fetch_ms=_ms(begun.fetched_s), infer_ms=0.0)
-            return Product(begun.known.answer, begun.image, timings)
+            return Product(begun.known.answer, begun.image, timings, cached=True)
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
         said = [one.value for one in done]
         answer = self._models.answer(begun.job, said, begun.image, begun.packs)
@@ -225,6 +235,7 @@ class Pipeline:
                 infer_ms=_ms(max(one.waited_s + one.ran_s for one in done)),
                 batch_size=max(one.batch_size for one in done),
             ),
+            cached=None if begun.key is None else False,
         )
 
     def _wait(self, begun: Begun, give_up_s: float) -> list[Done]:

@@ -99,6 +99,7 @@ class Reconciler:
         results: client of the results store's Redis, with `decode_responses`.
         backlog: the broker.
         send: sends a message again.
+        told: hears how many jobs each pass has sent again; None, if it has failed.
     """
 
     def __init__(
@@ -109,12 +110,14 @@ class Reconciler:
         send: Send,
         *,
         every_s: float = EVERY_S,
+        told: Callable[[int | None], object] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._results = results
         self._backlog = backlog
         self._send = send
         self._every_s = every_s
+        self._told = told
         self._lock = Lock(results, ledger.lock_key(), max(10.0, 4 * every_s))
         self._suspects: set[str] = set()
         self._claim = results.register_script(_CLAIM)
@@ -234,13 +237,15 @@ class Reconciler:
         away = False
         while not self._closed.wait(self._every_s):
             try:
-                self.run_once()
+                self._told(self.run_once())
                 away = False
             except redis.RedisError as exc:
                 log.log(logging.DEBUG if away else logging.WARNING, "no reconciling: %s", exc)
                 away = True
+                self._told(None)
             except Exception:
                 log.exception("reconciling failed; the next pass goes on")
+                self._told(None)
 
 
 def _spelled(score: Any) -> str:

@@ -19,6 +19,7 @@ import redis
 from pydantic import BaseModel, ValidationError
 
 from producer.contract import CaptionJob, ImageFacts, ImageJob
+from producer.redis_at import redis_at
 from worker.answer import Answer
 from worker.packs.answering import NO_PACKS, Answering
 
@@ -110,6 +111,6 @@ def read_counts(url: str) -> dict[str, float]:
     Raises:
         redis.RedisError: it cannot be read.
     """
-    with redis.Redis.from_url(url, decode_responses=True, socket_timeout=5) as client:
+    with redis_at(url, decode_responses=True, socket_timeout=5) as client:
         found: Any = client.hgetall(COUNTS_KEY)
     return {name: float(found.get(name, 0)) for name in ("hits", "misses", "saved_device_ms")}

@@ -17,6 +17,7 @@ from worker.fetch.netguard import parse_allow
 from worker.fetch.proxy import parse_proxy
 from worker.formats import DEFAULT_FORMATS, parse_formats
 from worker.lanes import slots
+from worker.logs import LogFormat
 from worker.sink_place import check_folder
 
 BUNDLED = "bundled"
@@ -296,11 +297,32 @@ class WorkerSettings(ProducerSettings):
     callback_scale: float = Field(
         1, gt=0, le=1, description="Multiplies the waits between tries of a callback; for tests"
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="Port of /metrics and /healthz, for Prometheus and health checks; 0 for none. "
+        "With several devices, each process takes the next port",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address that METRICS_PORT is open on; whoever reaches it can read it",
+    )
+    stall_s: float = Field(
+        180,
+        ge=0,
+        description="How long messages may wait while nothing ends before /healthz says that the "
+        "process is unhealthy, seconds; 0: however long",
+    )
     user_agent: str = Field(USER_AGENT, description="Who HTTP fetches say they are")
     respect_noai: bool = Field(
         True, description="Refuse images served with X-Robots-Tag: noai or noimageai"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Logging")
+    log_format: LogFormat = Field(
+        "auto",
+        description="json: one object a line; text; auto: text where standard error is a terminal",
+    )
 
     @field_validator("callback_secrets")
     @classmethod

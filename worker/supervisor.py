@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -61,6 +61,15 @@ def restart_delay_s(ran_s: float, deaths: int) -> float:
     0.0
     """
     return 0.0 if ran_s >= STEADY_S else float(min(RESTART_CAP_S, 2.0 ** (deaths - 1)))
+
+
+def metrics_port(first: int, index: int) -> dict[str, str]:
+    """The setting of the process at this place: each has a port of its own; 0 is for none.
+
+    >>> metrics_port(9101, 2), metrics_port(0, 2)
+    ({'CAPTIONQ_METRICS_PORT': '9103'}, {})
+    """
+    return {"CAPTIONQ_METRICS_PORT": str(first + index)} if first else {}
 
 
 @dataclass
@@ -149,14 +158,23 @@ class Supervisor:
         return self._status
 
 
-def start_worker(device: str, extra: Sequence[str] = ()) -> Process:
-    """Start a Celery worker for one device, named after it, e.g. captionq-cuda0@HOST."""
+def start_worker(
+    device: str, extra: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Process:
+    """Start a Celery worker for one device, named after it, e.g. captionq-cuda0@HOST.
+
+    Args:
+        extra: further words of its command.
+        settings: variables of its own.
+    """
     name = f"captionq-{device.replace(':', '')}@%h"
     command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
     command += ["-P", "threads", "-n", name, *extra]
     return subprocess.Popen(  # noqa: S603 - our own interpreter
         command,
-        env=os.environ | {"CAPTIONQ_DEVICE": device, SUPERVISOR_PID: str(os.getpid())},
+        env=os.environ
+        | {"CAPTIONQ_DEVICE": device, SUPERVISOR_PID: str(os.getpid())}
+        | dict(settings or {}),
         start_new_session=True,  # a terminal's Ctrl-C reaches the supervisor alone
     )
 

@@ -36,11 +36,13 @@ from producer.contract import (
 )
 from producer.queues import BULK, DEFAULT_QUEUE, is_bulk, model_task, queue_for
 from producer.store import Record, Store, StoreUnavailable
+from worker.answered import Answered
 from worker.chunk import GoesBack, TryAgain
 from worker.deadletter import letter
 from worker.delivery import BOUNCES, Delivery
 from worker.errors import Fault, public_failure
 from worker.gate import Gate
+from worker.heard import Heard
 from worker.models import LACKS, Models
 from worker.pipeline import Product
 from worker.publish import Publisher, patiently
@@ -70,12 +72,15 @@ class Shell:
     """Where what jobs explain may be written; nowhere, unless that is said."""
     gate: Gate | None = None
     """Where jobs have to be signed."""
+    heard: Heard = field(default_factory=Heard)
+    delayed_s: Callable[[float], float] = float
+    """How long the broker can have a message wait that is to wait so long, in seconds."""
     _running: set[tuple[str, int]] = field(default_factory=set, init=False)
     _suspects: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def execute(
         self, task: "Task[Any, Any]", kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    ) -> Answered:
         """Carry out one delivery of a `kind` job; returns the stored result, ready for JSON.
 
         Raises:
@@ -83,6 +88,7 @@ class Shell:
             Retry, Ignore, Reject: Celery's own: the message goes back, or elsewhere.
         """
         delivery = Delivery.of(task.request, args, kwargs)
+        self.heard.begun(kind, delivery.job_id, task.request.headers or {})
         try:
             delivery = self._looked_up(kind, delivery)
             if self.gate is not None:
@@ -90,8 +96,9 @@ class Shell:
             result = self._result(task, kind, delivery)
         except StoreUnavailable as exc:
             log.error("job %s goes back to its queue: no results store", delivery.job_id)
+            self.heard.returned("store")
             raise Reject(str(exc), requeue=True) from exc
-        return result.raise_for_state().model_dump(mode="json")
+        return Answered(result.raise_for_state())
 
     def revoked(self, kind: str, delivery: Delivery, expired: bool) -> None:
         """Store the end of a `kind` job whose message Celery dropped: it was revoked, as Flower's
@@ -144,10 +151,12 @@ class Shell:
             raise
         except TryAgain as again:
             log.info("job %s: %s; next try in %.1f s", delivery.job_id, again, again.wait_s)
+            self.heard.again(again.code)
             raise self._again(task, delivery, JobFailed(again.code), again.wait_s) from again
         except GoesBack as exc:
             log.info("job %s goes back: this process ends", delivery.job_id)
             self._uncount(delivery.job_id, delivery.attempt)
+            self.heard.returned("ending")
             raise Reject("this process ends", requeue=True) from exc
         except BaseException as exc:  # noqa: BLE001 - see the module's docstring
             return self._fail(task, kind, delivery, exc)
@@ -183,6 +192,7 @@ class Shell:
         record = self._count(kind, delivery, at, only_first=True)
         this_attempt = record.result is None and record.attempt == delivery.attempt
         if this_attempt and record.started_at != at:
+            self.heard.redelivered(kind)
             with self._suspects:
                 return self._run_unless_ended(job, self._count(kind, delivery, utcnow()), delivery)
         return self._run_unless_ended(job, record, delivery)
@@ -284,6 +294,7 @@ class Shell:
             exc_info=unforeseen,
         )
         if wait_s is not None:
+            self.heard.again(failure.code)
             raise self._again(task, delivery, failure, wait_s, bounced)
         failed = _without_result(kind, delivery, failure, delivery.attempt)
         dead = letter(failed, failure, delivery.payload, delivery.queue, str(exc))
@@ -310,7 +321,7 @@ class Shell:
         }
         task.request.retries = delivery.retries  # Celery adds one to it, whatever it was
         try:
-            return task.retry(exc=failure, countdown=wait_s, throw=False, **options)
+            return task.retry(exc=failure, countdown=self.delayed_s(wait_s), throw=False, **options)
         except Reject as rejected:
             if (delivery.job_id, delivery.attempt) in self._running:
                 self._uncount(delivery.job_id, delivery.attempt)

@@ -7,7 +7,6 @@ async def make(caller: Annotated[Caller, Depends(Requires("submit"))]) -> ...
 import asyncio
 import base64
 import binascii
-import ipaddress
 import logging
 import math
 import time
@@ -21,6 +20,7 @@ from starlette.requests import HTTPConnection
 from producer.gateway.keys import SCOPES, BadKeysFile, KeyEntry, KeyRing, Scope, read
 from producer.gateway.problems import Code, Problem
 from producer.gateway.rate import Allowed, Bucket
+from producer.loopback import is_loopback
 
 HEADERS = "captionq.headers"
 """In a request's scope: headers that its answer is to have besides."""
@@ -203,18 +203,6 @@ def elsewhere(headers: Mapping[str, str]) -> bool:
         return site not in ("none", "same-origin")
     origin = headers.get("origin")  # of older browsers, and where there is no TLS
     return origin is not None and origin.partition("://")[2] != headers.get("host")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address or name.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _host(header: str) -> str:

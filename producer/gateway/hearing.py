@@ -52,6 +52,7 @@ class Gathered:
             await memory.told(events)
             return [None] * len(events)
 
+        self._memory = memory
         self._seeing: Gathering[Event, Sighting] = Gathering(memory.see, BATCH)
         self._telling: Gathering[Event, None] = Gathering(tell, BATCH)
 
@@ -62,6 +63,10 @@ class Gathered:
     async def told(self, events: Sequence[Event]) -> None:
         """See `EventMemory.told`."""
         await asyncio.gather(*map(self._telling.ask, events))
+
+    async def untold(self, events: Sequence[Event]) -> None:
+        """See `EventMemory.untold`."""
+        await self._memory.untold(events)
 
 
 class Hearing:

@@ -1,6 +1,7 @@
 """Routes of single jobs: submit, list, look, cancel."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -58,9 +59,9 @@ async def submit(request: Request, caller: Annotated[Caller, Depends(_MAY_SUBMIT
     job = prepared(job.model_copy(update=new), service.settings.keys)
     wait_s = waiting.preferred_wait_s(request.headers.getlist("prefer"), settings.max_wait_s)
     if wait_s is None:
-        return _answer(await _submitted(service, caller, job))
+        return _answer(await _submitted(request, service, caller, job))
     async with service.live.watch(str(job.job_id)) as watch:
-        status = await _submitted(service, caller, job)
+        status = await _submitted(request, service, caller, job)
         if not status.state.terminal:
             result = await waiting.result_within(service, watch, status.job_id, wait_s)
             if result is not None:
@@ -149,8 +150,13 @@ DIRECT = Route("/v1/jobs", _submit_directly, methods=["POST"], include_in_schema
 first. It does what `submit` says, and FastAPI has `submit` for its OpenAPI."""
 
 
-async def _submitted(service: Service, caller: Caller, job: Job) -> JobStatus:
-    known = await service.submitter.ask(job)
+async def _submitted(request: Request, service: Service, caller: Caller, job: Job) -> JobStatus:
+    tracing = service.client.tracing
+    of_the_request = (
+        nullcontext() if tracing is None else tracing.parented(str(job.job_id), request.headers)
+    )
+    with of_the_request:
+        known = await service.submitter.ask(job)
     if known is None:
         service.metrics.submitted(job.task)
         return JobStatus.new(job)

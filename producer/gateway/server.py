@@ -12,9 +12,9 @@ from contextlib import suppress
 import uvicorn
 from fastapi import FastAPI
 
-from producer.gateway.access import is_loopback
 from producer.gateway.protocol import protocol
 from producer.gateway.service import Service
+from producer.loopback import is_loopback
 
 GRACE_S = 10
 """How long requests that are under way at the end are waited for, in seconds."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from producer.event_intake import Prepare, Taken
 from producer.event_rules import Event
-from producer.listen.patience import PatientIntake
+from producer.listen.patience import PatientIntake, stopped_within
 from producer.listen.settling import Settling, Stamp
 from producer.manifest.folders import images_below, is_image
 from producer.manifest.parquet import NotInstalled
@@ -24,6 +24,10 @@ AT_ONCE = 100
 """Files that are submitted, and remembered, together."""
 
 TICK_MS = 200
+
+
+class FolderGone(OSError):  # noqa: N818 - that is what it is
+    """The folder is not there any more, or another one is in its place."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class FileEvent:
 
 
 class FolderListener:
-    """Watches a folder and those in it; hidden ones, and links to folders, are passed over.
+    """Watches a folder and those in it; hidden ones, links to folders, and links that lead out of
+    it are passed over.
 
     Args:
         stop: set when it is to end.
@@ -66,6 +71,7 @@ class FolderListener:
         once: bool = False,
     ) -> None:
         self._folder = folder.absolute()
+        self._real = folder.resolve()
         self._intake = intake
         self._stop = stop
         self._new_only = new_only
@@ -77,15 +83,14 @@ class FolderListener:
         """Listen.
 
         Raises:
-            BrokerUnavailable: the broker was never there.
+            FolderGone: it is there no more.
             NotInstalled: without watchfiles.
         """
-        first = True
-        async for changes in self._changes():
+        since_ns = time.time_ns() if self._new_only else 0
+        async for changes, anew in self._changes():
             now_s = time.monotonic()
-            if first and not self._new_only:  # the watch is on: nothing comes between
-                await asyncio.to_thread(self._look_below, self._folder, now_s)
-            first = False
+            if anew:  # the watch is on: nothing comes between
+                await asyncio.to_thread(self._look_below, self._folder, now_s, since_ns)
             gone = [path for path in changes if not path.exists()]
             for path in changes:
                 self._note(path, now_s)
@@ -98,25 +103,47 @@ class FolderListener:
             if self._once and not len(self._settling):
                 return
 
-    async def _changes(self) -> AsyncIterator[set[Path]]:
-        """Paths that changed, first none, then every few moments, also when none did."""
+    async def _changes(self) -> AsyncIterator[tuple[set[Path], bool]]:
+        """Paths that changed, and whether others may have: at first, and when the watch broke. It
+        does at names that are not UTF-8. Every few moments, also when there are none."""
         try:
-            from watchfiles import awatch
+            from watchfiles import Change, awatch
         except ModuleNotFoundError as exc:
             raise NotInstalled(
                 "Listening to a folder needs watchfiles: pip install 'captionq[listen]'"
             ) from exc
-        watch: Any = awatch(
-            self._folder,
-            watch_filter=None,
-            debounce=TICK_MS,
-            rust_timeout=TICK_MS,
-            yield_on_timeout=True,
-            stop_event=self._stop,
-            ignore_permission_denied=True,
-        )
-        async for changes in watch:
-            yield {Path(path) for _, path in changes}
+        stands = self._place()
+        while not self._stop.is_set():
+            watch: Any = awatch(
+                self._folder,
+                watch_filter=None,
+                debounce=TICK_MS,
+                rust_timeout=TICK_MS,
+                yield_on_timeout=True,
+                stop_event=self._stop,
+                ignore_permission_denied=True,
+            )
+            anew = True
+            try:
+                async for changes in watch:
+                    went = (Change.deleted, str(self._folder)) in changes
+                    if went or self._place() != stands:  # or nothing would ever come
+                        raise FolderGone(f"The folder {self._folder} is there no more.")
+                    yield {Path(path) for _, path in changes}, anew
+                    anew = False
+            except ExceptionGroup as group:
+                broken, others = group.split(RuntimeError)
+                if broken is None or others is not None:
+                    raise
+                log.warning("The watch begins anew: %s", broken.exceptions[0])
+                await stopped_within(self._stop, TICK_MS / 1_000)
+
+    def _place(self) -> tuple[int, int] | None:
+        try:
+            found = self._folder.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _note(self, path: Path, now_s: float) -> None:
         if path.is_dir() and not path.is_symlink():
@@ -124,16 +151,27 @@ class FolderListener:
         elif self._concerns(path):
             self._settling.changed(path, now_s)
 
-    def _look_below(self, folder: Path, now_s: float) -> None:
+    def _look_below(self, folder: Path, now_s: float, since_ns: int = 0) -> None:
         for path, fault in images_below(folder):
             if fault is not None:
                 log.warning("%s: %s", path, fault)
-            elif self._concerns(path):
+            elif self._concerns(path) and (not since_ns or _came_ns(path) >= since_ns):
                 self._settling.changed(path, now_s)
 
     def _concerns(self, path: Path) -> bool:
         parts = path.relative_to(self._folder).parts
-        return is_image(path.name) and not any(part.startswith(".") for part in parts)
+        return (
+            is_image(path.name)
+            and not any(part.startswith(".") for part in parts)
+            and self._stays(path)
+        )
+
+    def _stays(self, path: Path) -> bool:
+        """Whether it leads nowhere else: whoever may write here may not read all that we may."""
+        try:
+            return path.resolve().is_relative_to(self._real)
+        except (OSError, RuntimeError):  # a loop of links
+            return False
 
     def _created(self, path: Path, stamp: Stamp) -> FileEvent:
         return FileEvent(
@@ -154,6 +192,13 @@ class FolderListener:
         if taken is not None:
             self.taken.add(taken)
         return taken is not None
+
+
+def _came_ns(path: Path) -> int:
+    try:
+        return path.lstat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 def uploads(upload: Callable[[Path], str]) -> Prepare:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Sequence
 from contextlib import suppress
 
-from producer.errors import BrokerUnavailable
 from producer.event_intake import Intake, Taken
 from producer.event_rules import Event
 
@@ -30,8 +29,6 @@ def pause_s(tries: int, rng: random.Random) -> float:
 class PatientIntake:
     """An intake that is tried until it takes, or until it is time to stop.
 
-    The broker has to be there once: a wrong address is no outage.
-
     Args:
         stop: set when the listener is told to end.
     """
@@ -42,28 +39,20 @@ class PatientIntake:
         self._intake = intake
         self._stop = stop
         self._rng = rng or random.Random()
-        self._reached = False
 
     async def take(self, events: Sequence[Event]) -> Taken | None:
-        """See `Intake.take`; None when it was told to stop first, and they are not seen to.
-
-        Raises:
-            BrokerUnavailable: it has never been there.
-        """
+        """See `Intake.take`; None when it was told to stop first, and they are not seen to."""
         tries = 0
         while True:
             try:
                 taken = await self._intake.take(events)
-            except (BrokerUnavailable, OSError) as exc:
-                if not self._reached and isinstance(exc, BrokerUnavailable):
-                    raise
+            except OSError as exc:  # BrokerUnavailable is one
                 tries += 1
                 if tries == 1:
                     log.warning("%s Trying again until it is back.", exc)
             else:
                 if tries:
                     log.warning("Back after %d tries.", tries)
-                self._reached = True
                 return taken
             if await stopped_within(self._stop, pause_s(tries, self._rng)):
                 return None

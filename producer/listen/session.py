@@ -15,6 +15,7 @@ from producer.event_intake import Intake, Prepare
 from producer.event_memory import EventMemory
 from producer.event_rules import Rules
 from producer.index.removal import remover
+from producer.ledger import typed_errors
 from producer.listen.folder import FolderListener, uploads
 from producer.listen.patience import PatientIntake
 from producer.listen.sqs import SqsListener
@@ -45,7 +46,7 @@ async def of_queue(
 
     Raises:
         NoQueue: there is none that can be read.
-        BrokerUnavailable: the broker was never there.
+        BrokerUnavailable: the broker is not there at the start.
     """
     with closing(
         SqsQueue(word, settings.sqs_endpoint_url, at_once=2 * options["pollers"] + 2)
@@ -72,7 +73,7 @@ async def of_folder(
     """Listen to a folder; `options` are further ones of `FolderListener`. What was done.
 
     Raises:
-        BrokerUnavailable: the broker was never there.
+        BrokerUnavailable: the broker is not there at the start.
         OSError: something that it needs is not installed.
     """
     upload = uploader(settings)
@@ -88,7 +89,11 @@ async def of_folder(
 async def _parts(
     settings: ProducerSettings, rules: Rules, prepare: Prepare | None = None
 ) -> AsyncIterator[Parts]:
-    """What a listener needs, while the block lasts; SIGTERM and SIGINT set `stop` meanwhile."""
+    """What a listener needs, while the block lasts; SIGTERM and SIGINT set `stop` meanwhile.
+
+    Raises:
+        BrokerUnavailable: it is not there.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
@@ -97,6 +102,11 @@ async def _parts(
         remove = await asyncio.to_thread(remover, settings)
         async with AsyncClient(settings=settings) as client:
             store = await client.open()
+            # Before anything is received: a wrong address is no outage, and each receipt of a
+            # message counts towards the queue's redrive policy.
+            with typed_errors():
+                await store.redis.ping()
+            await client.reach()
             memory = EventMemory(store.redis, settings.events_memory_s, store.ledger.prefix)
             intake = Intake(rules, memory, client.submit_many, prepare=prepare, remove=remove)
             yield Parts(PatientIntake(intake, stop), memory, stop)

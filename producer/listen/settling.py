@@ -43,7 +43,8 @@ class Settling:
         self._changing.pop(path, None)
 
     def settled(self, now_s: float) -> list[tuple[Path, Stamp]]:
-        """The files that are complete by now, each once; empty ones are waited for."""
+        """The files that are complete by now, each once; one that stays empty is none, until it
+        changes."""
         found = []
         for path, (stamp, since_s) in list(self._changing.items()):
             if now_s < since_s + self._settle_s:
@@ -53,7 +54,8 @@ class Settling:
                 del self._changing[path]
             elif seen != stamp:
                 self._changing[path] = seen, now_s
-            elif stamp.size:
+            else:
                 del self._changing[path]
-                found.append((path, stamp))
+                if stamp.size:
+                    found.append((path, stamp))
         return found

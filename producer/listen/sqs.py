@@ -73,17 +73,10 @@ class SqsListener:
         self.tally = Tally()
 
     async def run(self) -> None:
-        """Listen.
-
-        Raises:
-            BrokerUnavailable: the broker was never there.
-        """
-        try:
-            async with asyncio.TaskGroup() as pollers:
-                for _ in range(self._pollers):
-                    pollers.create_task(self._poll())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        """Listen."""
+        async with asyncio.TaskGroup() as pollers:
+            for _ in range(self._pollers):
+                pollers.create_task(self._poll())
 
     async def _poll(self) -> None:
         tries = 0
@@ -117,8 +110,8 @@ class SqsListener:
             await self._try(self._queue.hold(good, 0), "Messages could not be given back")
             return
         self.tally.taken.add(taken)
-        await self._delete(good)
-        self.tally.messages["deleted"] += len(good)
+        if await self._delete(good):
+            self.tally.messages["deleted"] += len(good)
 
     async def _unreadable(self, message: Message, exc: UnknownEvent) -> None:
         said = f"{message.message_id}, received {message.receives} times: {exc}"
@@ -132,11 +125,12 @@ class SqsListener:
             log.warning("A message that cannot be read could not be buried, and stays: %s", said)
             return
         log.error("A message that cannot be read is now a dead letter: %s", said)
-        await self._delete([message])
         self.tally.messages["buried"] += 1
+        await self._delete([message])
 
-    async def _delete(self, messages: Sequence[Message]) -> None:
-        await self._try(self._queue.delete(messages), "Messages were not deleted, and come again")
+    async def _delete(self, messages: Sequence[Message]) -> bool:
+        otherwise = "Messages were not deleted, and come again"
+        return await self._try(self._queue.delete(messages), otherwise)
 
     @asynccontextmanager
     async def _held(self, messages: Sequence[Message]) -> AsyncIterator[None]:
@@ -155,8 +149,11 @@ class SqsListener:
             holding.cancel()
 
     @staticmethod
-    async def _try(call: Awaitable[None], otherwise: str) -> None:
+    async def _try(call: Awaitable[None], otherwise: str) -> bool:
+        """Whether it could be done."""
         try:
             await call
         except QueueUnavailable as exc:
             log.warning("%s: %s", otherwise, exc)
+            return False
+        return True

@@ -1,5 +1,6 @@
 """Events in, jobs out: each once, none lost, whatever fails between."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,32 @@ async def test_given_a_real_broker_then_a_repeated_event_sends_no_second_message
     assert record is not None
     assert record.state is JobState.SUCCEEDED
     await client.close()
+
+
+async def test_given_a_broker_apart_that_is_away_then_who_hears_the_same_meanwhile_loses_nothing(
+    redis_server: RedisServer,
+) -> None:
+    settings = ProducerSettings(
+        broker_url="redis://127.0.0.1:1/0", results_url=redis_server.url, submit_timeout_s=1
+    )
+    (job,) = Rules.of().jobs(came())
+    async with AsyncClient(settings=settings) as one, AsyncClient(settings=settings) as two:
+        memory = EventMemory((await two.open()).redis)
+        trying = asyncio.create_task(Intake(Rules.of(), memory, one.submit_many).take([came()]))
+        while await two.status(str(job.job_id)) is None:
+            await asyncio.sleep(0.01)
+
+        await Intake(Rules.of(), memory, two.submit_many).take([came()])  # finds the record
+        with pytest.raises(BrokerUnavailable):
+            await trying
+
+        sent: list[ImageJob] = []
+
+        async def submit(jobs: Sequence[ImageJob]) -> None:
+            sent.extend(jobs)
+
+        await Intake(Rules.of(), memory, submit).take([came()])
+        assert [each.job_id for each in sent] == [job.job_id]
 
 
 async def test_given_the_setting_then_what_goes_leaves_the_index_and_may_come_back(

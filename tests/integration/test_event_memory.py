@@ -99,6 +99,9 @@ async def test_given_an_event_that_was_not_seen_to_then_it_is_new_again(
     assert await memory.see([came("1")]) == [NEW]
     await memory.told([came("1")])
     assert await memory.see([came("1")]) == [REPEATED]
+    await memory.untold([came("1")])
+    await memory.untold([])
+    assert await memory.see([came("1")]) == [NEW]
 
 
 async def test_given_other_keys_and_buckets_then_they_have_orders_of_their_own(

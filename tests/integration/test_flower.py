@@ -1,87 +1,75 @@
 """What an operator sees in Flower: real jobs of a real worker, read from Flower's API."""
 
-import base64
 import json
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 
 import pytest
+from celery import Celery
 
 from producer import CaptionJob
+from producer.words import outcome
+from tests.flower_process import TIMEOUT_S, flower_at, get, until
 from tests.house import House
 
-USER_PASSWORD = "operator:s3cret"
-TIMEOUT_S = 60
 
-
-@pytest.fixture
-def flower(house: House, tmp_path: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with (tmp_path / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "celery", "-b", house.broker.url, "flower"),
-                *("--address=127.0.0.1", f"--port={port}", f"--basic-auth={USER_PASSWORD}"),
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=tmp_path,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        until(lambda: get(url, "/healthcheck", json_=False))
+@pytest.fixture(scope="module")
+def flower(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("flower")
+    with flower_at(folder, {"CAPTIONQ_BROKER_URL": house.broker.url}) as url:
+        until(lambda: json.loads(get(url, "/api/workers?refresh=1")))
         yield url
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
-def get(url: str, path: str, json_: bool = True) -> Any:
-    token = base64.b64encode(USER_PASSWORD.encode()).decode()
-    request = urllib.request.Request(url + path, headers={"Authorization": f"Basic {token}"})
-    with urllib.request.urlopen(request, timeout=5) as reply:
-        body = reply.read()
-    return json.loads(body) if json_ else body
+def ended(flower: str, *ids: str) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        tasks: dict[str, Any] = json.loads(get(flower, "/api/tasks"))
+        over = all(tasks.get(one, {}).get("state") in ("SUCCESS", "FAILURE") for one in ids)
+        return tasks if over else None
+
+    return until(found)  # type: ignore[no-any-return]
 
 
-def until(call: Callable[[], Any]) -> Any:
-    """Call until it returns something true."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            if found := call():
-                return found
-        except URLError as exc:
-            problem: object = exc
-        else:
-            problem = found
-        assert time.monotonic() < deadline_s, problem
-        time.sleep(0.2)
-
-
-def test_given_a_succeeded_and_a_failed_job_flower_shows_both_and_the_code(
+def test_given_jobs_that_succeed_fail_and_are_tried_again_flower_says_so_in_words(
     house: House, flower: str
 ) -> None:
-    until(lambda: get(flower, "/api/workers?refresh=1"))
     good = house.client.submit(CaptionJob(image=house.web.url("/ok.png")))
     bad = house.client.submit(CaptionJob(image=house.web.url("/missing.png")))
-    good.result(TIMEOUT_S)
-    bad.result(TIMEOUT_S)
-
-    def ended() -> dict[str, Any] | None:
-        tasks = get(flower, "/api/tasks")
-        states = {tasks.get(handle.job_id, {}).get("state") for handle in (good, bad)}
-        return tasks if states == {"SUCCESS", "FAILURE"} else None
-
-    tasks = until(ended)
+    busy = house.client.submit(CaptionJob(image=house.web.url("/busy.png")))
+    said = outcome(good.result(TIMEOUT_S))
+    tasks = ended(flower, good.job_id, bad.job_id, busy.job_id)
     assert tasks[good.job_id]["name"] == "captionq.caption"
-    assert "captions" in tasks[good.job_id]["result"]
+    assert tasks[good.job_id]["result"] == said
     assert "http_4xx" in tasks[bad.job_id]["exception"]
+    assert tasks[busy.job_id]["retries"] == 2
+
+
+def test_given_signed_urls_of_any_client_flower_shows_no_signature(
+    house: House, flower: str
+) -> None:
+    image = house.web.url("/ok.png?X-Amz-Signature=5ec2e7")
+    ours = house.client.submit(CaptionJob(image=image))
+    url = house.broker.url
+    with Celery("plain", broker=url, backend=url, set_as_current=False) as plain:
+        theirs = plain.send_task("captionq.caption", [{"image": image}])
+        kept = theirs.get(timeout=TIMEOUT_S)
+        ours.result(TIMEOUT_S)
+        assert kept["captions"][0]["text"]
+        tasks = ended(flower, ours.job_id, theirs.id)
+        theirs.forget()
+    for one in (ours.job_id, theirs.id):
+        shown = f"{tasks[one]['args']} {tasks[one]['kwargs']}"
+        assert house.web.url("/ok.png") in shown
+    assert "5ec2e7" not in json.dumps(tasks)
+    assert "5ec2e7" not in json.dumps(json.loads(get(flower, "/api/workers?refresh=1")))
+
+
+def test_given_no_login_or_a_wrong_one_flower_shows_nothing(flower: str) -> None:
+    for path in ("/", "/tasks", "/api/tasks", "/broker"):
+        for headers in ({}, {"Authorization": "Basic b3BlcmF0b3I6d3Jvbmc="}):
+            with pytest.raises(HTTPError) as refused:
+                urllib.request.urlopen(urllib.request.Request(flower + path, headers=headers))
+            assert refused.value.code == 401
+            refused.value.close()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,9 +40,9 @@ def folder(tmp_path: Path) -> Path:
 class Listening:
     """A listener that runs, and what it has sent."""
 
-    def __init__(self, listener: FolderListener, stop: asyncio.Event, url: str) -> None:
+    def __init__(self, listener: FolderListener, running: "asyncio.Task[None]", url: str) -> None:
         self.listener = listener
-        self.stop = stop
+        self.running = running
         self.url = url
 
     @property
@@ -86,7 +87,7 @@ async def listening(
         )
         running = asyncio.create_task(listener.run())
         try:
-            yield Listening(listener, stop, url)
+            yield Listening(listener, running, url)
         finally:
             stop.set()
             await running
@@ -132,6 +133,77 @@ async def test_given_what_is_no_image_or_hidden_or_still_has_another_name_then_i
         (folder / ".git" / "x.png").write_bytes(PNG)
         (folder / "half.png.part").rename(folder / "whole.png")
         await one.until((folder / "whole.png").as_uri())
+
+
+async def test_given_links_then_those_that_stay_in_the_folder_are_taken(
+    folder: Path, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret.png").write_bytes(PNG)
+    (folder / "there.png").write_bytes(PNG)
+    (folder / "folder").symlink_to(elsewhere)
+    (folder / "before.png").symlink_to(elsewhere / "secret.png")
+    async with listening(folder, redis_server.url) as one:
+        await one.until((folder / "there.png").as_uri())
+        (folder / "after.png").symlink_to(elsewhere / "secret.png")
+        (folder / "loop.png").symlink_to(folder / "loop.png")
+        (elsewhere / "came.png").write_bytes(PNG)
+        (folder / "link.png").symlink_to(folder / "there.png")
+        await one.until(*((folder / name).as_uri() for name in ("link.png", "there.png")))
+
+
+@pytest.mark.parametrize("new_only", [False, True], ids=["all", "new only"])
+async def test_given_a_name_that_is_not_utf_8_then_it_and_all_others_are_taken(
+    folder: Path, redis_server: RedisServer, *, new_only: bool
+) -> None:
+    (folder / "old.png").write_bytes(PNG)
+    old = [] if new_only else [(folder / "old.png").as_uri()]
+    async with listening(folder, redis_server.url, new_only=new_only) as one:
+        await asyncio.sleep(0.6)
+        Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")).write_bytes(PNG)
+        (folder / "then.png").write_bytes(PNG)
+        came = [f"{folder.as_uri()}/caf%E9.png", (folder / "then.png").as_uri()]
+        await one.until(*old, *came)
+        (folder / "later.png").write_bytes(PNG)
+        await one.until(*old, *came, (folder / "later.png").as_uri())
+
+
+@pytest.mark.parametrize("how", ["goes", "is another", "is moved"])
+def test_given_a_folder_that_goes_then_it_ends_and_says_so(
+    folder: Path, redis_server: RedisServer, how: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "producer.cli", "listen", str(folder), "--settle", "0.1"],
+        env=os.environ | {"CAPTIONQ_BROKER_URL": redis_server.url},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        (folder / "1.png").write_bytes(PNG)
+        with redis.Redis.from_url(redis_server.url) as client:
+            while not messages(client, "captionq.caption.bulk"):
+                assert process.poll() is None
+                time.sleep(0.05)
+        if how == "is moved":
+            folder.rename(folder.with_name("moved"))
+        else:
+            shutil.rmtree(folder)
+        if how == "is another":
+            folder.mkdir()
+        _, said = process.communicate(timeout=20)
+
+    assert process.returncode == 2
+    assert f"captionq: The folder {folder} is there no more." in said
+    assert "Traceback" not in said
+
+
+async def test_given_an_empty_file_then_who_listens_once_ends(
+    folder: Path, redis_server: RedisServer
+) -> None:
+    (folder / "empty.png").touch()
+    async with listening(folder, redis_server.url, once=True) as one, asyncio.timeout(10):
+        while not one.running.done():
+            await asyncio.sleep(0.05)
 
 
 async def test_given_a_folder_that_is_moved_in_then_its_files_are_jobs(

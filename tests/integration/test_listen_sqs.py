@@ -18,13 +18,12 @@ from typer.testing import CliRunner
 from producer.async_client import AsyncClient
 from producer.cli import app
 from producer.embedded import RedisServer
-from producer.errors import BrokerUnavailable
 from producer.event_intake import Intake
 from producer.event_memory import EventMemory
 from producer.event_rules import Rules
 from producer.listen.patience import PatientIntake
 from producer.listen.sqs import SqsListener
-from producer.listen.sqs_queue import NoQueue, SqsQueue
+from producer.listen.sqs_queue import NoQueue, QueueUnavailable, SqsQueue
 from producer.settings import ProducerSettings
 from tests.event_shapes import SHAPES, TEST_EVENT, Happened, aws, records, uri
 from tests.s3_events_flood import FAULTS, flooded
@@ -205,19 +204,45 @@ async def test_given_an_end_while_the_broker_is_away_then_messages_go_back_to_th
 
 
 @pytest.mark.usefixtures("credentials")
-async def test_given_a_broker_that_never_was_there_then_it_ends_and_messages_stay(
-    moto: MotoServer,
+async def test_given_messages_that_were_not_deleted_then_none_counts_as_deleted_and_they_come_again(
+    moto: MotoServer, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = moto.queue("undeleted")
+    queue.send(SHAPES["aws"](Happened()))
+
+    async def refuse(*_: Any) -> None:
+        raise QueueUnavailable("throttled")
+
+    options = {"visibility_s": 2}
+    async with listening(redis_server.url, moto.url, "undeleted", **options) as (listener, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(listener._queue, "delete", refuse)
+            await listener.run()
+        assert listener.tally.messages["deleted"] == 0
+        await until(lambda: queue.counts() == (1, 0))
+        await listener.run()
+
+    assert (queue.counts(), listener.tally.messages["deleted"]) == ((0, 0), 1)
+    assert len(jobs(redis_server.url)) == 1
+
+
+def test_given_a_broker_that_is_not_there_at_the_start_then_no_message_is_received(
+    moto: MotoServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = moto.queue("no-broker")
     queue.send(SHAPES["aws"](Happened()))
+    settings = {
+        "CAPTIONQ_BROKER_URL": "redis://127.0.0.1:1/0",
+        "CAPTIONQ_SQS_ENDPOINT_URL": moto.url,
+    }
+    for name, value in {**CREDENTIALS, **settings}.items():
+        monkeypatch.setenv(name, value)
 
-    options = {"submit_timeout_s": 0.4}
-    url = "redis://127.0.0.1:1/0"
-    async with listening(url, moto.url, "no-broker", **options) as (listener, _):
-        with pytest.raises(BrokerUnavailable):
-            await listener.run()
+    done = CliRunner().invoke(app, ["listen", "sqs://no-broker", "--once"])
 
-    assert sum(queue.counts()) == 1
+    assert done.exit_code == 3
+    assert "cannot be reached" in done.stderr
+    assert queue.counts() == (1, 0)  # each receipt would count towards its redrive policy
 
 
 @pytest.mark.usefixtures("credentials")

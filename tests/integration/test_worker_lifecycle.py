@@ -236,7 +236,10 @@ def test_given_outages_of_redis_no_job_is_lost_and_the_device_runs_once_for_each
         Client(broker.url, results.url) as client,
         Celery(broker=broker.url, backend=results.url, set_as_current=False) as plain,
     ):
-        settings = environment(broker, web) | {"CAPTIONQ_RESULTS_URL": results.url}
+        settings = environment(broker, web) | {
+            "CAPTIONQ_RESULTS_URL": results.url,
+            "CAPTIONQ_LOG_LEVEL": "DEBUG",  # Celery's lines as well
+        }
         with WorkerProcess(tmp_path / "worker.log", settings) as worker:
             handle = client.submit(CaptionJob(image=web.url("/1.png")))
             theirs = plain.send_task(

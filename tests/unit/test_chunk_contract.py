@@ -22,7 +22,7 @@ from producer.options import CaptionOptions
 from producer.queues import queue_for
 from producer.signing import Keys, Verifier, new_key
 from producer.submission import prepared
-from producer.terminal import outcome
+from producer.words import outcome
 from tests.stand_in_worker import succeeded
 
 IMAGE = "https://example.com/cat.jpg"

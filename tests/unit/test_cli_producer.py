@@ -31,8 +31,8 @@ from producer.contract import (
 )
 from producer.embedded import EmbeddedUnavailable, RedisServer
 from producer.signing import Keys, Verifier
-from producer.terminal import REFUSED, outcome
 from producer.upload import Uploader, UploadFailed, key_for, local_path
+from producer.words import REFUSED, outcome
 from tests.stand_in_model import caption, match, vector
 from tests.stand_in_worker import StandInWorker, messages, succeeded
 from worker.embedded_s3 import S3Server

@@ -202,6 +202,10 @@ BAD = {
     "one name twice": ("[[rule]]\n[[rule]]\n", "'uploads'"),
     "a field that is none": ("[[rule]]\npre = 1\n", "rule 1, pre"),
     "a size in words": ('[[rule]]\n[[rule]]\nname = "b"\nmax_bytes = "9"\n', "rule 2, max_bytes"),
+    "sizes that exclude one another": (
+        "[[rule]]\nmin_bytes = 9\nmax_bytes = 8\n",
+        "9 bytes or more",
+    ),
     "a name with a slash": ('[[rule]]\nname = "a/b"\n', "rule 1, name"),
     "a job of its own image": ('[[rule]]\njob = { image = "s3://a/b" }\n', "job.image"),
     "a job of its own id": ('[[rule]]\njob = { job_id = "1" }\n', "job.job_id"),

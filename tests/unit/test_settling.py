@@ -82,13 +82,15 @@ def test_given_a_file_that_went_then_it_is_waited_for_no_more() -> None:
     assert len(settling) == 0
 
 
-def test_given_an_empty_file_then_it_is_waited_for() -> None:
+def test_given_an_empty_file_then_it_is_looked_at_again_when_it_changes() -> None:
     files = Files()
     settling = Settling(1.0, files.look)
     files.write(CAT, 0, 0)
     settling.changed(CAT, 0)
     assert settling.settled(5) == []
+    assert len(settling) == 0  # or who listens once would never end
 
     files.write(CAT, 100, 6)
+    settling.changed(CAT, 6)
     assert settling.settled(6) == []
     assert settling.settled(7) == [(CAT, Stamp(100, 6))]

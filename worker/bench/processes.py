@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-__all__ = ["Count", "Worker"]
+__all__ = ["Count", "Worker", "free_port"]
 
 READY_S = 600.0
 """A full-size engine warms up before it takes work."""
@@ -132,3 +133,9 @@ def ready(worker: Worker) -> Iterator[Worker]:
     with worker:
         worker.wait_until_ready()
         yield worker
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])

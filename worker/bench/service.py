@@ -9,13 +9,15 @@ import json
 import math
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.request import urlopen
 
 import redis
 from celery import Celery
@@ -26,7 +28,7 @@ from producer.contract import CaptionChunk, CaptionJob, CaptionOptions, Job, Job
 from producer.queues import queue_for
 from producer.redis_server import RedisServer
 from worker.bench.images import MAX_PER_HOST, jpeg, served
-from worker.bench.processes import Worker, ready
+from worker.bench.processes import Worker, free_port, ready
 from worker.flags import AsJson
 
 __all__ = ["bench_service"]
@@ -39,6 +41,7 @@ PROBES = 40
 IDLE_JOBS = 31
 BEGIN, END = 0.1, 0.9
 """Parts of the work between which rates are taken."""
+SCRAPED_EVERY_S = 5
 ENOUGH = 3
 """How much more load waits behind interactive jobs than was worked off in that time before."""
 
@@ -60,6 +63,7 @@ class Plan:
     tokens: int
     dtype: str
     ratios: bool
+    metrics: bool = False
 
 
 def bench_service(
@@ -87,6 +91,9 @@ def bench_service(
     tokens: Annotated[int, Option(min=1)] = 12,
     dtype: Annotated[str, Option(help="As CAPTIONQ_DTYPE.")] = "float32",
     ratios: Annotated[bool, Option(help="Also what it is compared with.")] = True,
+    metrics: Annotated[
+        bool, Option(help=f"Serve metrics, and read them every {SCRAPED_EVERY_S} seconds.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """A worker behind Redis: images/s, batch fill, occupancy, latency, memory, and ratios.
@@ -107,7 +114,7 @@ def bench_service(
     plan = Plan(
         engine, intake, lane, chunk,
         images or (many if chunk and intake == "null" else few),
-        max_batch, rate, seconds, kilobytes, beams, tokens, dtype, ratios,
+        max_batch, rate, seconds, kilobytes, beams, tokens, dtype, ratios, metrics,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="captionq-bench-") as folder:
         found = Service(plan, Path(folder)).measure()
@@ -122,6 +129,7 @@ class Service:
         self._folder = folder
         self._file = jpeg(plan.kilobytes * 1_000)
         self._number = 0
+        self._metrics_port = free_port() if plan.metrics else 0
 
     def measure(self) -> dict[str, Any]:
         """Everything, by name."""
@@ -141,7 +149,7 @@ class Service:
                 "submitted_per_s": plan.images / submitted_s,
                 "redis_bytes_per_image": (self._memory() - before) / plan.images,
             }  # fmt: skip
-            with ready(self._worker()) as worker:
+            with ready(self._worker()) as worker, self._scraped():
                 found |= self._saturated(worker)
                 for _ in self._client.as_completed(handles, 600):
                     pass
@@ -166,8 +174,28 @@ class Service:
             "CAPTIONQ_HOME": str(self._folder / "home"),
             "BENCH_ENGINE": plan.engine,
             "BENCH_INTAKE": plan.intake,
+            "CAPTIONQ_METRICS_PORT": str(self._metrics_port),
         }
         return Worker("worker.bench.app", self._folder, settings)
+
+    @contextmanager
+    def _scraped(self) -> Iterator[None]:
+        """The block with the worker's metrics read meanwhile, as Prometheus would."""
+        ended = threading.Event()
+
+        def scrape() -> None:
+            while not ended.wait(SCRAPED_EVERY_S):
+                address = f"http://127.0.0.1:{self._metrics_port}/metrics"
+                with urlopen(address, timeout=10) as answer:
+                    answer.read()
+
+        thread = threading.Thread(target=scrape, daemon=True)
+        if self._metrics_port:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
 
     def _checkpoint(self) -> str:
         if self._plan.engine != "base":

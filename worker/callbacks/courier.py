@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from producer.contract import utcnow
 from producer.errors import ErrorCode, StoreUnavailable
 from worker.callbacks.body import body
 from worker.callbacks.outbox import Claimed, Outbox, Try
+from worker.callbacks.outbox import Told as OutboxTold
 from worker.callbacks.schedule import Fate, Outcome, Pace, Step, decide, slowest
 from worker.callbacks.secrets import Secrets, UnknownSecret
 from worker.errors import Fault
@@ -24,7 +26,17 @@ LOOK_EVERY_S = 0.5
 PAUSE_S = 2.0
 """After Redis could not be reached."""
 
+Told = Callable[[str, Mapping[str, str] | None], object]
+"""(fate, the dead letter's fields, if there is one)."""
+
+Telling = Callable[[OutboxTold], AbstractContextManager[Mapping[str, str]]]
+
 Post = Callable[[str, Mapping[str, str], bytes], Posted]
+
+
+def untraced(_: OutboxTold) -> AbstractContextManager[Mapping[str, str]]:
+    """No headers."""
+    return nullcontext({})
 
 
 class Courier:
@@ -34,6 +46,8 @@ class Courier:
         post: see `HttpPoster.post`.
         secrets: None where none are set.
         scale: of the waits between tries; 1 but for tests.
+        told: hears of each fate that is written down; it must not raise.
+        telling: goes round each try, and gives the headers that it has besides.
     """
 
     def __init__(
@@ -44,8 +58,11 @@ class Courier:
         *,
         scale: float = 1.0,
         rng: random.Random | None = None,
+        told: Told = lambda *_: None,
+        telling: Telling = untraced,
     ) -> None:
         self._outbox, self._post, self._secrets = outbox, post, secrets
+        self._told, self._telling = told, telling
         self._scale = scale
         self._rng = rng or random.Random()
 
@@ -73,7 +90,9 @@ class Courier:
             if self._secrets is None:
                 raise UnknownSecret("CALLBACK_SECRETS is not set")
             headers = self._secrets.headers(told.secret_id, told.owner, told.webhook_id, at, text)
-            posted = self._post(told.url, {"Content-Type": "application/json", **headers}, text)
+            with self._telling(told) as more:
+                headers = {"Content-Type": "application/json", **more, **headers}
+                posted = self._post(told.url, headers, text)
         except UnknownSecret as exc:
             return Outcome(code=ErrorCode.CALLBACK_SECRET_UNKNOWN), str(exc)
         except Fault as exc:
@@ -91,18 +110,21 @@ class Courier:
             reason,
             f"next in {step.wait_s:.0f} s" if step.wait_s is not None else step.fate.value,
         )
+        letter = _letter(claimed, text, step, reason) if step.fate is Fate.DEAD else None
         self._outbox.settle(
             claimed,
             step.fate,
             tried,
             wait_s=step.wait_s,
             disable=step.code is ErrorCode.CALLBACK_GONE,
-            letter=_letter(claimed, text, step, reason) if step.fate is Fate.DEAD else None,
+            letter=letter,
         )
+        self._told(step.fate.value, letter)
 
     def _drop(self, claimed: Claimed, why: str) -> None:
         log.warning("callback %s to %s: %s", claimed.told.webhook_id, claimed.host, why)
         self._outbox.settle(claimed, Fate.DROPPED)
+        self._told(Fate.DROPPED.value, None)
 
 
 class Couriers:

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import redis
-
-from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers
+from producer.redis_at import redis_at
+from worker.callbacks.courier import LOOK_EVERY_S, Courier, Couriers, Telling, Told, untraced
 from worker.callbacks.outbox import Outbox
 from worker.fetch.netguard import parse_allow
 from worker.fetch.post import HttpPoster
@@ -18,9 +17,7 @@ __all__ = ["Callbacks", "outbox_of"]
 def outbox_of(settings: "WorkerSettings", results_url: str) -> Outbox:
     """The callbacks of a results store, with the bounds of the settings."""
     return Outbox(
-        redis.Redis.from_url(
-            results_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3
-        ),
+        redis_at(results_url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3),
         lease_s=2 * settings.callback_timeout_s + 2,
         result_ttl_s=settings.result_ttl_s,
         dead_max=settings.dead_max,
@@ -32,7 +29,12 @@ class Callbacks:
     """All that a worker process needs to try callbacks: begun, and closed, with it."""
 
     def __init__(
-        self, settings: "WorkerSettings", results_url: str, every_s: float = LOOK_EVERY_S
+        self,
+        settings: "WorkerSettings",
+        results_url: str,
+        every_s: float = LOOK_EVERY_S,
+        told: Told = lambda *_: None,
+        telling: Telling = untraced,
     ) -> None:
         self._outbox = outbox_of(settings, results_url)
         self._poster = HttpPoster(
@@ -43,7 +45,12 @@ class Callbacks:
             proxy=settings.fetch_proxy,
         )
         courier = Courier(
-            self._outbox, self._poster.post, settings.signers, scale=settings.callback_scale
+            self._outbox,
+            self._poster.post,
+            settings.signers,
+            scale=settings.callback_scale,
+            told=told,
+            telling=telling,
         )
         self._couriers = Couriers(
             self._outbox.claim, courier.deliver, settings.callback_threads, every_s

@@ -1,0 +1,42 @@
+"""docs/operations.md is followed on a bare machine's tree, and everything runs in the end."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.dockerfiles import ROOT
+from tests.newcomer import PACKAGES, Block, blocks
+
+COMMANDS = ("redis-server", "prometheus", "promtool", "curl", "openssl", "systemd-sysusers")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0,
+    reason="a bare machine's tree needs Linux and root: docs/operations.md is not followed",
+)
+@pytest.mark.skipif(
+    not all(map(shutil.which, COMMANDS)),
+    reason=f"docs/operations.md is not followed: needs Debian's {', '.join(PACKAGES)}, systemd",
+)
+@pytest.mark.timeout(420)
+def test_given_a_bare_machine_a_newcomer_has_everything_running() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.newcomer", "--installed"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout[-6_000:]
+    assert "was followed in" in ran.stdout
+
+
+def test_given_a_document_the_blocks_of_one_section_are_read_with_their_headings() -> None:
+    text = (
+        "# A\n\n## A bare machine\n\n```bash\none\n```\n\n### Start\n\n```bash\ntwo\nthree\n```\n\n"
+        "```console\n$ shown\n```\n\n## After\n\n```bash\nfour\n```\n"
+    )
+    assert blocks(text) == [Block("A bare machine", "one\n"), Block("Start", "two\nthree\n")]

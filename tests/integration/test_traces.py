@@ -1,0 +1,219 @@
+"""One trace from submission to callback, as a real worker sends it by OTLP; none unless wanted."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from producer.callback import Callback
+from producer.contract import CaptionChunk, CaptionJob
+from producer.tracing import Tracing
+from tests.gateway_process import GatewayProcess
+from tests.house import House, open_house
+from tests.servers import Reply, ScriptedHttp
+
+TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Span:
+    name: str
+    trace: str
+    id: str
+    parent: str
+    begin_ns: int
+    end_ns: int
+    status: int
+    message: str
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Collector:
+    """What listens where OTEL_EXPORTER_OTLP_ENDPOINT says."""
+
+    web: ScriptedHttp
+
+    def spans(self) -> list[Span]:
+        found = []
+        for seen in self.web.requests:
+            if seen.path == "/v1/traces":
+                asked = ExportTraceServiceRequest.FromString(seen.body)
+                for resource in asked.resource_spans:
+                    for scope in resource.scope_spans:
+                        found += [_span(one) for one in scope.spans]
+        return found
+
+    def of(self, trace: str, names: set[str]) -> dict[str, Span]:
+        """The spans of a trace, once there are those of these names."""
+        end_s = time.monotonic() + TIMEOUT_S
+        while True:
+            found = {one.name: one for one in self.spans() if one.trace == trace}
+            if names <= set(found):
+                return found
+            assert time.monotonic() < end_s, f"{names - set(found)} are missing"
+            time.sleep(0.1)
+
+
+def _span(one: Any) -> Span:
+    return Span(
+        one.name,
+        one.trace_id.hex(),
+        one.span_id.hex(),
+        one.parent_span_id.hex(),
+        one.start_time_unix_nano,
+        one.end_time_unix_nano,
+        one.status.code,
+        one.status.message,
+        {each.key: each.value.string_value or each.value.int_value for each in one.attributes},
+    )
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with ScriptedHttp({"/v1/traces": [Reply(200)]}) as web:
+        yield Collector(web)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[House]:
+    settings = {
+        "CAPTIONQ_TRACING": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.web.port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    with open_house(tmp_path_factory.mktemp("traced"), **settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def submitted(traced: House) -> Iterator[InMemorySpanExporter]:
+    """What the client of the house has noted, in this process."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    traced.client._tracing = Tracing(provider)
+    yield exporter
+    traced.client._tracing = None
+
+
+def test_given_a_job_with_a_callback_one_trace_goes_from_its_submission_to_that(
+    traced: House, collector: Collector, submitted: InMemorySpanExporter
+) -> None:
+    hook = Callback(url=traced.web.url("/told"))
+    job = CaptionJob(image=traced.web.url("/ok.png"), callback=hook)
+    handle = traced.client.submit(job)
+    handle.result(TIMEOUT_S)
+    [submit] = submitted.get_finished_spans()
+    assert (submit.name, submit.parent) == ("submit caption", None)
+    assert submit.attributes is not None
+    assert submit.attributes["captionq.job_id"] == handle.job_id
+    trace = f"{submit.context.trace_id:032x}"
+    stages = {"queue", "fetch", "decode", "infer", "publish"}
+    spans = collector.of(trace, {"work caption", "callback", *stages})
+    work = spans["work caption"]
+    assert work.parent == spans["callback"].parent == f"{submit.context.span_id:016x}"
+    assert {spans[stage].parent for stage in stages} == {work.id}
+    for before, after in (("fetch", "decode"), ("decode", "infer"), ("infer", "publish")):
+        assert spans[before].begin_ns <= spans[before].end_ns <= spans[after].end_ns
+    assert work.begin_ns <= spans["fetch"].begin_ns
+    assert spans["publish"].end_ns <= work.end_ns
+    told = [seen for seen in traced.web.requests if seen.path == "/told"][-1]
+    assert told.headers["traceparent"].startswith(f"00-{trace}-{spans['callback'].id}-")
+    assert "ok.png" not in str(collector.spans()), "no image is named"
+
+
+def test_given_a_job_that_is_tried_again_each_try_is_a_span_that_says_why(
+    traced: House, collector: Collector, submitted: InMemorySpanExporter
+) -> None:
+    job = CaptionJob(image=traced.web.url("/busy.png"))
+    traced.client.submit(job).result(TIMEOUT_S)
+    [submit] = submitted.get_finished_spans()
+    trace = f"{submit.context.trace_id:032x}"
+    collector.of(trace, {"work caption", "infer"})
+    tries = [one for one in collector.spans() if (one.trace, one.name) == (trace, "work caption")]
+    assert [one.message for one in sorted(tries, key=lambda one: one.begin_ns)] == [
+        "http_5xx", "http_5xx", "",
+    ]  # fmt: skip
+
+
+def test_given_a_chunk_it_has_a_trace_too(
+    traced: House, collector: Collector, submitted: InMemorySpanExporter
+) -> None:
+    chunk = CaptionChunk(images=(traced.web.url("/ok.png"), traced.web.url("/missing.png")))
+    traced.client.submit(chunk).result(TIMEOUT_S)
+    [submit] = submitted.get_finished_spans()
+    spans = collector.of(f"{submit.context.trace_id:032x}", {"work caption_chunk", "publish"})
+    assert spans["work caption_chunk"].status == 0
+
+
+def test_given_a_message_that_lost_its_header_the_record_names_the_trace(
+    traced: House, collector: Collector, submitted: InMemorySpanExporter
+) -> None:
+    """As when the reconciler sends it again."""
+    client = traced.client
+    job = CaptionJob(job_id="resent", image=traced.web.url("/ok.png"))
+    publish = client._publisher.publish
+    client._publisher.publish = lambda _, deadline_s: publish([job], deadline_s)  # type: ignore[method-assign]
+    try:
+        client.submit(job).result(TIMEOUT_S)
+    finally:
+        del client._publisher.publish
+    [submit] = submitted.get_finished_spans()
+    spans = collector.of(f"{submit.context.trace_id:032x}", {"work caption"})
+    assert spans["work caption"].parent == f"{submit.context.span_id:016x}"
+
+
+def test_given_a_request_with_a_traceparent_the_gateway_goes_on_with_that_trace(
+    traced: House, collector: Collector, tmp_path: Path
+) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    settings = {
+        name: value
+        for name, value in traced.environment.items()
+        if name.startswith(("OTEL_", "CAPTIONQ_TRACING"))
+    }
+    gateway = GatewayProcess(traced.broker.url, tmp_path / "gateway.log", **settings)
+    try:
+        with gateway.client() as http:
+            answer = http.post(
+                "/v1/jobs",
+                json={"task": "caption", "image": traced.web.url("/ok.png")},
+                headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"},
+            )
+        assert answer.status_code == 202
+        spans = collector.of(trace, {"submit caption", "work caption"})
+        assert spans["submit caption"].parent == "b7ad6b7169203331"
+        assert spans["work caption"].parent == spans["submit caption"].id
+    finally:
+        gateway.stop()
+
+
+def test_given_a_header_that_names_no_trace_the_job_is_worked_on_all_the_same(
+    traced: House,
+) -> None:
+    with redis.Redis.from_url(traced.broker.url) as client:
+        handle = traced.client.submit(CaptionJob(image=traced.web.url("/ok.png")))
+        client.hset(f"captionq:job:{handle.job_id}", "traceparent", "\n forged")
+        assert handle.result(TIMEOUT_S).state == "succeeded"
+
+
+@pytest.mark.parametrize("module", ["producer.client", "producer.gateway.app", "worker.house"])
+def test_given_no_tracing_what_makes_spans_is_not_imported(module: str) -> None:
+    """redis-py looks for OpenTelemetry by itself, and imports its metrics where it is installed."""
+    code = (
+        f"import sys, {module}; from producer.tracing import begin; assert not begin(False, '');"
+        "made_by = ('opentelemetry.exporter', 'opentelemetry.sdk.trace');"
+        "print([one for one in sys.modules if one.startswith(made_by)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,178 @@
+"""Redis as it is run for real: by TLS alone, or three Sentinels round a master and a replica."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from producer.redis_server import Address, RedisServer, server_binary
+
+MASTER = "blue"
+DOWN_AFTER_MS = 1_000
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A private authority, a certificate of 127.0.0.1 and one of a client, with their keys."""
+
+    folder: Path
+
+    def query(self, client: bool = True) -> str:
+        """What a URL says of them."""
+        own = f"&ssl_certfile={self.folder}/client.pem&ssl_keyfile={self.folder}/client.key"
+        return f"?ssl_cert_reqs=required&ssl_ca_certs={self.folder}/ca.pem" + (
+            own if client else ""
+        )
+
+
+def certificates(folder: Path) -> Certificates:
+    """Make them, for two days."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no TLS: needs the openssl command to make certificates")
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    signed = ("-CA", f"{folder}/ca.pem", "-CAkey", f"{folder}/ca.key")
+    names = ("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    for name, more in {"ca": (), "server": (*signed, *names), "client": signed}.items():
+        subprocess.run(
+            [openssl, "req", "-x509", *key, "-subj", f"/CN={name}", *more,
+             "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.pem"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    return Certificates(folder)
+
+
+def knows_tls() -> bool:
+    """Whether the server that tests run was built with TLS."""
+    linked = subprocess.run(["ldd", server_binary()], capture_output=True, text=True, check=False)
+    return "libssl" in linked.stdout
+
+
+class TlsServer(RedisServer):
+    """A server that speaks TLS alone, to clients with a certificate of its authority's."""
+
+    def __init__(self, folder: Path, trusted: Certificates) -> None:
+        super().__init__(folder)
+        self._trusted = trusted
+        address = self._address
+        tls = _TlsAddress(address.port, address.password, trusted)
+        self._address = tls
+        self.url = tls.url
+        at = trusted.folder
+        self._config = {
+            "port": "0",
+            "tls-port": str(address.port),
+            "tls-cert-file": f"{at}/server.pem",
+            "tls-key-file": f"{at}/server.key",
+            "tls-ca-cert-file": f"{at}/ca.pem",
+            "tls-auth-clients": "yes",
+        }
+
+
+@dataclass(frozen=True)
+class _TlsAddress(Address):
+    trusted: Certificates
+
+    @property
+    def url(self) -> str:
+        return f"rediss://:{self.password}@127.0.0.1:{self.port}/0{self.trusted.query()}"
+
+
+@dataclass
+class Family:
+    """A master and its replica, of which three Sentinels know."""
+
+    servers: list[RedisServer]
+    sentinels: list[Address]
+
+    @property
+    def url(self) -> str:
+        password = self.servers[0]._address.password
+        hosts = [f"127.0.0.1:{one.port}" for one in self.sentinels]
+        return ";".join(
+            f"sentinel://:{password}@{host}" if not n else f"sentinel://{host}"
+            for n, host in enumerate(hosts)
+        )
+
+    def master_port(self) -> int:
+        """Whom the first Sentinel that answers names."""
+        with redis.Redis(port=self.sentinels[0].port) as asked:
+            found: Any = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
+        return int(found[1])
+
+    def client(self, server: RedisServer) -> redis.Redis:
+        return redis.Redis.from_url(server.url)
+
+
+@contextmanager
+def family(folder: Path) -> Iterator[Family]:
+    """Started, in step and known to all; ended with the block."""
+    with ExitStack() as stack:
+        first = RedisServer(folder / "0")
+        password = first._address.password
+        first._config = {"masterauth": password}
+        stack.enter_context(first)
+        port = str(first._address.port)
+        second = RedisServer(folder / "1", masterauth=password, replicaof=f"127.0.0.1 {port}")
+        second._address = Address(second._address.port, password)
+        second.url = second._address.url
+        stack.enter_context(second)
+        found = Family([first, second], [Address.fresh() for _ in range(3)])
+        until(lambda: _in_step(found), "the replica is not in step")
+        for n, address in enumerate(found.sentinels):
+            stack.enter_context(_sentinel(folder / f"sentinel{n}", address, first))
+        until(lambda: all(map(_knows_all, found.sentinels)), "the Sentinels do not know each other")
+        yield found
+
+
+@contextmanager
+def _sentinel(folder: Path, address: Address, master: RedisServer) -> Iterator[None]:
+    folder.mkdir()
+    conf = folder / "sentinel.conf"
+    at = master._address
+    conf.write_text(
+        f"bind 127.0.0.1\nport {address.port}\ndir {folder}\n"
+        f"sentinel monitor {MASTER} 127.0.0.1 {at.port} 2\n"
+        f"sentinel auth-pass {MASTER} {at.password}\n"
+        f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}\n"
+        f"sentinel failover-timeout {MASTER} 10000\n"
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([server_binary(), str(conf), "--sentinel"], stdout=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _in_step(found: Family) -> bool:
+    with found.client(found.servers[1]) as replica:
+        info: Any = replica.info("replication")
+    return bool(info.get("master_link_status") == "up")
+
+
+def _knows_all(address: Address) -> bool:
+    try:
+        with redis.Redis(port=address.port, decode_responses=True) as asked:
+            (one,) = asked.execute_command("SENTINEL", "MASTERS")
+    except (redis.RedisError, ValueError):
+        return False
+    told = one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True))
+    told = {str(key).replace("_", "-"): value for key, value in told.items()}
+    return int(told["num-other-sentinels"]) == 2 and int(told["num-slaves"]) == 1
+
+
+def until(true: Any, otherwise: str, timeout_s: float = 60) -> None:
+    """Return once `true()` is."""
+    deadline_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline_s, otherwise
+        time.sleep(0.05)

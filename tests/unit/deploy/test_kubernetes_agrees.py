@@ -1,0 +1,155 @@
+"""docker/kubernetes/: what manifests say of us is so: ports, settings, users, queues, times."""
+
+import ipaddress
+
+import yaml
+
+from producer.gateway.server import GRACE_S
+from producer.queues import DEFAULT_QUEUE, queues_served
+from tests.dockerfiles import ROOT
+from tests.manifests import FOLDER, named, pods, rendered, written
+from tests.unit.deploy.conftest import SETTINGS, said
+from worker.settings import WorkerSettings
+from worker.shutdown import END_TIMEOUT_S
+
+
+def test_probes_ask_ports_that_images_expose() -> None:
+    probed = 0
+    for _, pod in pods(written()):
+        for container in pod["containers"]:
+            _, _, kind = container["image"].partition("captionq-")
+            if "ports" not in container or not kind:
+                continue
+            (port,) = container["ports"]
+            assert said(kind, "EXPOSE") == [str(port["containerPort"])]
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                if probe in container:
+                    probed += 1
+                    assert container[probe]["httpGet"]["port"] == port["name"]
+    assert probed >= 7
+
+
+def test_services_and_disruption_budgets_select_pods_that_are_there() -> None:
+    labels = [
+        one["spec"]["template"]["metadata"]["labels"]
+        for kind in ("Deployment", "StatefulSet")
+        for one in named(kind, written()).values()
+    ]
+    chosen = [one["spec"]["selector"] for one in named("Service", written()).values()]
+    chosen += [
+        one["spec"]["selector"]["matchLabels"]
+        for one in named("PodDisruptionBudget", written()).values()
+    ]
+    assert len(chosen) == 5
+    for selector in chosen:
+        assert any(selector.items() <= each.items() for each in labels), selector
+
+
+def test_a_worker_gets_longer_to_drain_than_it_lets_its_last_jobs_run() -> None:
+    pod = dict(pods(written()))["captionq-worker"]
+    needed_s = WorkerSettings.model_fields["shutdown_timeout_s"].default + END_TIMEOUT_S
+    assert pod["terminationGracePeriodSeconds"] > needed_s
+
+
+def test_a_gateway_gets_longer_to_stop_than_its_wait_and_its_last_requests() -> None:
+    pod = dict(pods(written()))["captionq-gateway"]
+    (container,) = pod["containers"]
+    wait_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > wait_s + GRACE_S
+
+
+def test_every_setting_named_is_one() -> None:
+    env = {
+        variable["name"]
+        for _, pod in pods(written())
+        for container in pod["containers"]
+        for variable in container.get("env", ())
+    }
+    secret = {key for one in named("Secret", written()).values() for key in one["stringData"]}
+    base = yaml.safe_load((FOLDER / "base/kustomization.yaml").read_text())
+    (generated,) = base["configMapGenerator"]
+    config = {line.partition("=")[0] for line in generated["literals"]}
+    ours = {name for name in env | secret | config if name.startswith("CAPTIONQ_")}
+    assert len(ours) >= 5
+    assert ours <= SETTINGS
+
+
+def test_every_secret_that_pods_and_scaling_name_is_in_the_example() -> None:
+    secrets = {name: set(one["stringData"]) for name, one in named("Secret", written()).items()}
+    for _, pod in pods(written()):
+        for container in pod["containers"]:
+            for source in container.get("envFrom", ()):
+                assert source.get("secretRef", {"name": "captionq"})["name"] in secrets
+            if container["image"].startswith("captionq-"):
+                own = [
+                    one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one
+                ]
+                assert "CAPTIONQ_BROKER_URL" in secrets[own[-1]]
+            for variable in container.get("env", ()):
+                if wanted := variable.get("valueFrom", {}).get("secretKeyRef"):
+                    assert wanted["key"] in secrets[wanted["name"]]
+        for volume in pod.get("volumes", ()):
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in secrets
+    (authentication,) = named("TriggerAuthentication", written()).values()
+    for wanted in authentication["spec"]["secretTargetRef"]:
+        assert wanted["key"] in secrets[wanted["name"]]
+
+
+def test_users_of_redis_are_those_of_its_file() -> None:
+    known = (ROOT / "docker/redis/users.acl").read_text()
+    secrets = named("Secret", written())
+    urls = [one["stringData"].get("CAPTIONQ_BROKER_URL", "") for one in secrets.values()]
+    users = [url.split("://")[1].partition(":")[0] for url in urls if url]
+    users.append(secrets["captionq-keda"]["stringData"]["username"])
+    assert sorted(users) == ["flower", "gateway", "scaler", "worker"]
+    assert all(f"\nuser {user} on PASSWORD\n" in known for user in users)
+
+
+def test_lists_that_are_scaled_by_are_the_queues_that_workers_take_from() -> None:
+    triggers = named("ScaledObject", written())["captionq-worker"]["spec"]["triggers"]
+    lists = [one["metadata"]["listName"] for one in triggers if one["type"] == "redis"]
+    every_model = {
+        queue
+        for queue in queues_served([("caption", "MODEL"), ("match", "MODEL")])
+        if "MODEL" not in queue
+    }
+    assert DEFAULT_QUEUE in lists
+    assert sorted(lists) == sorted(every_model)
+
+
+def test_ages_that_are_scaled_by_are_series_that_workers_have() -> None:
+    triggers = named("ScaledObject", written())["captionq-worker"]["spec"]["triggers"]
+    queries = [one["metadata"]["query"] for one in triggers if one["type"] == "prometheus"]
+    source = (ROOT / "worker/metrics/broker.py").read_text()
+    assert len(queries) == 2
+    for query in queries:
+        assert "captionq_queue_oldest_seconds{lane=" in query
+        assert '"captionq_queue_oldest_seconds"' in source
+
+
+def test_what_is_scaled_has_no_number_of_its_own_and_is_one_device_each() -> None:
+    scaled = named("ScaledObject", written())["captionq-worker"]["spec"]
+    worker = named("Deployment", written())[scaled["scaleTargetRef"]["name"]]
+    assert "replicas" not in worker["spec"]
+    gpu = dict(pods(rendered("gpu")))["captionq-worker"]
+    (container,) = gpu["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["args"] == ["run", "--devices", "0"]
+
+
+def test_workers_reach_the_internet_and_nothing_inside() -> None:
+    policies = named("NetworkPolicy", written())
+    assert policies["nothing-else"]["spec"] == {
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+    }
+    (rule,) = policies["to-internet"]["spec"]["egress"]
+    v4, v6 = (to["ipBlock"] for to in rule["to"])
+    closed = [ipaddress.ip_network(each) for each in v4["except"]]
+    inside = ["10.96.0.1", "172.20.0.10", "192.168.1.1", "169.254.169.254", "100.64.0.1"]
+    for address in inside:
+        assert any(ipaddress.ip_address(address) in each for each in closed), address
+    assert not any(ipaddress.ip_address("93.184.215.14") in each for each in closed)
+    assert ipaddress.ip_address("fd00::1") not in ipaddress.ip_network(v6["cidr"])
+    assert {port["port"] for port in rule["ports"]} == {80, 443}

@@ -1,0 +1,1 @@
+"""What Prometheus is told of one worker process; docs/metrics.md lists every series."""
