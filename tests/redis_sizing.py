@@ -91,7 +91,7 @@ def others(count: int) -> None:
 
 
 async def remember(url: str, count: int) -> None:
-    connections = async_redis_at(url)
+    connections = async_redis_at(url, decode_responses=True)
     memory = EventMemory(connections, 604_800, "captionq:")
     for begin in range(0, count, 500):
         events = [event(n) for n in range(begin, min(count, begin + 500))]

@@ -16,6 +16,7 @@ from prometheus_client import (
 
 from producer.ledger import Ledger
 from producer.queues import TASK_NAMES, model_task, queues_served
+from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from worker.batcher import Batcher
 from worker.heard import Heard
 from worker.leases import Leases
@@ -85,9 +86,9 @@ class ProcessMetrics:
         Raises:
             SettingsError: it cannot be opened.
         """
-        single = broker_url.startswith(("redis://", "rediss://"))
+        broker = with_master(broker_url, settings.sentinel_master)
         self._broker = Broker(
-            _client(broker_url) if single else None,
+            _client(broker) if broker_url.startswith(REDIS_SCHEMES) else None,
             _client(settings.results_url_beside(broker_url)),
             Ledger(settings.result_ttl_s, settings.queued_ttl_s),
             queues_served(models.served),
@@ -123,7 +124,7 @@ class ProcessMetrics:
 
 
 def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
+    return redis_at(
         url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
     )
 
