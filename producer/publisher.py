@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import redis
+from amqp import AMQPError
 from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
@@ -20,6 +21,10 @@ CONNECT_TIMEOUT_S = 3.0
 SOCKET_TIMEOUT_S = 10.0
 CONNECTIONS = 16
 """Threads that can publish at the same time; others wait for one of them."""
+
+
+FAULTS = (KombuError, AMQPError, redis.RedisError, OSError)
+"""What a broker that is away, or goes away, makes of publishing."""
 
 
 def attempt_timeout_s(timeout_s: float) -> float:
@@ -96,7 +101,7 @@ class Publisher:
         while jobs:
             try:
                 self._send(jobs)
-            except (KombuError, redis.RedisError, OSError) as exc:
+            except FAULTS as exc:
                 if any(isinstance(e, redis.OutOfMemoryError) for e in (exc, exc.__cause__)):
                     raise BrokerFull("The broker (Redis) is full.") from exc
                 if (pause_s := next(further, None)) is None:
@@ -115,7 +120,7 @@ class Publisher:
         try:
             with self._connections.acquire(block=True, timeout=self._attempt_s) as connection:
                 connection.ensure_connection(max_retries=1, timeout=self._attempt_s)
-        except (KombuError, redis.RedisError, OSError) as exc:
+        except FAULTS as exc:
             raise BrokerUnavailable(f"The broker cannot be reached: {exc}") from exc
 
     def close(self) -> None:

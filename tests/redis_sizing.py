@@ -24,13 +24,14 @@ from producer.settings import ProducerSettings
 from tests.stand_in_worker import succeeded
 
 IMAGE = "s3://photos-of-a-shop/2026/01/31/{:012d}.jpg"
+SINK = "s3://captions-of-a-shop/2026/"
 CHUNK = 64
 
 
 def show(what: str, taken_bytes: float, count: int) -> None:
     """Print how much that is for each, and in MiB for a million."""
     each = taken_bytes / count
-    print(f"{what:60}{each:10,.0f} B{each * 1e6 / 2**20:10,.0f} MiB", flush=True)
+    print(f"{what:72}{each:10,.0f} B{each * 1e6 / 2**20:10,.0f} MiB", flush=True)
 
 
 def _used(client: redis.Redis) -> int:
@@ -40,7 +41,10 @@ def _used(client: redis.Redis) -> int:
 
 def finish(store: RedisStore, jobs: Sequence[Job]) -> None:
     for job in jobs:
-        store.finish(succeeded(job))
+        result = succeeded(job)
+        if isinstance(job, CaptionChunk) and job.sink:
+            result = result.model_copy(update={"items": None, "shard": f"{SINK}{job.job_id}.jsonl"})
+        store.finish(result)
 
 
 def sizes(count: int) -> None:
@@ -51,12 +55,16 @@ def sizes(count: int) -> None:
         f"image in chunks of {CHUNK}": lambda n: CaptionChunk(
             images=tuple(IMAGE.format(n * CHUNK + i) for i in range(CHUNK)), job_id=f"{n:032x}"
         ),
+        f"image in chunks of {CHUNK} with a sink": lambda n: CaptionChunk(
+            images=tuple(IMAGE.format(n * CHUNK + i) for i in range(CHUNK)), job_id=f"{n:032x}",
+            sink=SINK,
+        ),
         "job with a callback": lambda n: CaptionJob(
             image=IMAGE.format(n), job_id=f"{n:032x}",
             callback=Callback(url="https://shop.example/captioned"),
         ),
     }  # fmt: skip
-    print(f"{'of ' + format(count, ','):60}{'each':>12}{'a million':>14}")
+    print(f"{'of ' + format(count, ','):72}{'each':>12}{'a million':>14}")
     for kind, make in kinds.items():
         images = CHUNK if "chunk" in kind else 1
         jobs = [make(n) for n in range(count // images)]

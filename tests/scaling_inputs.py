@@ -15,7 +15,7 @@ class Figure:
 
 
 _QUEUE = "captionq-worker bench service --engine null --intake null --chunk 64"
-_BYTES = "python -m tests.redis_bytes"
+_BYTES = "python -m tests.redis_sizing 10000"
 
 FIGURES = {
     "caption": Figure(
@@ -50,20 +50,20 @@ FIGURES = {
         "chrt -r 1 python -m tests.gateway_load --jobs 12000 --rate 4000 --streams 0",
     ),
     "waiting alone": Figure(
-        4_271, "bytes of Redis for a job of its own that waits", "scaling.md",
-        "| alone | 4,271 | 3,059 |", _BYTES,
+        4_226, "bytes of Redis for a job of its own that waits", "redis.md",
+        "| job: waiting, its record and its message | 4,226 |", _BYTES,
     ),
     "waiting": Figure(
-        139, "bytes of Redis for an image that waits in a chunk with a sink", "scaling.md",
-        "| in chunks, to a sink | 139 | 120 |", _BYTES,
+        167, "bytes of Redis for an image that waits in a chunk with a sink", "redis.md",
+        "| image in chunks of 64 with a sink: waiting, its record and its message | 167 |", _BYTES,
     ),
     "kept alone": Figure(
-        3_059, "bytes of Redis for the result of a job of its own", "scaling.md",
-        "| alone | 4,271 | 3,059 |", _BYTES,
+        2_847, "bytes of Redis for the result of a job of its own", "redis.md",
+        "| job: finished, its record | 2,847 |", _BYTES,
     ),
     "kept": Figure(
-        120, "bytes of Redis for an image of a chunk that ended, with a sink", "scaling.md",
-        "| in chunks, to a sink | 139 | 120 |", _BYTES,
+        163, "bytes of Redis for an image of a chunk that ended, with a sink", "redis.md",
+        "| image in chunks of 64 with a sink: finished, its record | 163 |", _BYTES,
     ),
 }  # fmt: skip
 

@@ -18,7 +18,8 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from producer import CaptionJob  # noqa: E402
 from producer.words import outcome  # noqa: E402
 from tests.flower_process import LOGIN, TIMEOUT_S, flower_at  # noqa: E402
-from tests.house import House  # noqa: E402
+from tests.house import PNG, House  # noqa: E402
+from tests.servers import Reply  # noqa: E402
 
 WINDOW = (1_900, 540)
 
@@ -72,10 +73,12 @@ def test_given_a_login_an_operator_sees_workers_tasks_by_state_codes_and_caption
     shows(chromium, "test@localhost", "Online", again=True)
 
     good = house.client.submit(CaptionJob(image=house.web.url("/ok.png?X-Amz-Signature=5ec2e7")))
+    house.web.routes["/again.png"] = [Reply(503), Reply(200, PNG)]
+    again = house.client.submit(CaptionJob(image=house.web.url("/again.png")))
     bad = house.client.submit(CaptionJob(image=house.web.url("/missing.png")))
     damaged = house.client.submit(CaptionJob(image=house.web.url("/damaged.png")))
     said = outcome(good.result(TIMEOUT_S))
-    for one in (bad, damaged):
+    for one in (bad, damaged, again):
         one.result(TIMEOUT_S)
 
     chromium.get(f"{home}/tasks")
@@ -92,6 +95,11 @@ def test_given_a_login_an_operator_sees_workers_tasks_by_state_codes_and_caption
 
     chromium.get(f"{home}/task/{bad.job_id}")
     shows(chromium, "http_4xx", house.web.url("/missing.png"))
+
+    chromium.get(f"{home}/task/{again.job_id}")
+    shows(chromium, "SUCCESS", "Retries")
+    row = "//dt[contains(., 'Retries')]/following-sibling::dd"
+    assert chromium.find_element(By.XPATH, row).text.strip() == "1"
 
     chromium.get(f"{home}/broker")
     shows(chromium, "captionq.caption.bulk", again=True)

@@ -1,11 +1,15 @@
 """The whole service behind three Sentinels: found by URL, and after its master was killed."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from producer import AsyncClient, CaptionJob, Client, JobState
 from producer.settings import ProducerSettings
+from tests.flower_process import flower_at, get
+from tests.flower_process import until as seen
 from tests.house import House, open_house
 from tests.redis_family import MASTER, Family, family, until
 
@@ -38,6 +42,18 @@ async def test_given_urls_of_sentinels_both_clients_have_results(watched: House)
         assert (await handle.result(TIMEOUT_S)).attempts == 3
     image = watched.web.url("/ok.png")
     assert watched.client.submit(CaptionJob(image=image)).result(TIMEOUT_S).captions
+
+
+def test_given_urls_of_sentinels_flower_sees_workers_and_queues(
+    watched: House, tmp_path: Path
+) -> None:
+    environment = {
+        name: watched.environment[name]
+        for name in ("CAPTIONQ_BROKER_URL", "CAPTIONQ_SENTINEL_MASTER")
+    }
+    with flower_at(tmp_path, environment) as flower:
+        seen(lambda: json.loads(get(flower, "/api/workers?refresh=1")))
+        assert b"captionq.caption.bulk" in get(flower, "/broker")
 
 
 def test_given_its_master_is_killed_while_jobs_run_the_replica_takes_over(

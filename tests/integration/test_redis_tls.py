@@ -1,6 +1,8 @@
 """The whole service by TLS alone, with a private authority and certificates of clients."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -8,6 +10,7 @@ import redis
 from producer import AsyncClient, CaptionJob, JobState
 from producer.errors import StoreUnavailable
 from producer.redis_store import RedisStore
+from tests.flower_process import flower_at, get, until
 from tests.house import House, open_house
 from tests.redis_family import TlsServer, certificates, knows_tls
 
@@ -42,6 +45,14 @@ async def test_given_certificates_in_the_url_the_asyncio_client_has_results(
     async with AsyncClient(tls_house.broker.url) as client:
         handle = await client.submit(CaptionJob(image=tls_house.web.url("/ok.png")))
         assert (await handle.result(TIMEOUT_S)).state is JobState.SUCCEEDED
+
+
+def test_given_certificates_in_the_url_flower_sees_workers_and_queues(
+    tls_house: House, tmp_path: Path
+) -> None:
+    with flower_at(tmp_path, {"CAPTIONQ_BROKER_URL": tls_house.broker.url}) as flower:
+        until(lambda: json.loads(get(flower, "/api/workers?refresh=1")))
+        assert b"captionq.caption.bulk" in get(flower, "/broker")
 
 
 def test_given_no_certificate_or_no_trust_nothing_is_let_in(
