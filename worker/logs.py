@@ -35,8 +35,8 @@ _SECRET = re.compile(r"(whsec_|Bearer |[Pp]assword=)[^\s,;&\"'\\]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
-_SUSPECT = re.compile(r"[^ -~]|://|whsec_|Bearer |assword=")
-"""Texts without any of these are safe as they are: one look for a whole line."""
+_SUSPECT = ("://", "whsec_", "Bearer ", "assword=")
+"""Printable texts without any of these are safe as they are: one look for a whole line."""
 
 TOLD_BY_THE_JOBS_LINE = ("celery.app.trace", "celery.worker.strategy")
 
@@ -99,7 +99,8 @@ def _made_safe(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     texts = " ".join(value for value in event.values() if isinstance(value, str))
-    if len(texts) <= MAX_VALUE and _SUSPECT.search(texts) is None:
+    plain = len(texts) <= MAX_VALUE and texts.isascii() and texts.isprintable()
+    if plain and not any(word in texts for word in _SUSPECT):
         return event
     for key, value in event.items():
         if isinstance(value, str):
