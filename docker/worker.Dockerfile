@@ -24,7 +24,7 @@ RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} to
 
 COPY pyproject.toml README.md LICENSE ./
 RUN mkdir producer worker && touch producer/__init__.py worker/__init__.py \
-    && pip install -c constraints.txt ".[worker]" && rm -r producer worker
+    && pip install -c constraints.txt ".[worker,tracing]" && rm -r producer worker
 
 COPY producer ./producer
 COPY worker ./worker

@@ -81,7 +81,7 @@ def clean_root(base: Path, installed: bool) -> Image:
     bare = ["--without-pip"] if installed else []
     subprocess.run(["chroot", str(root), *venv, *bare], check=True)
     if installed:
-        _lend_packages(root)
+        lend_packages(root, PYTHON, ["pip"])
     passed = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     if installed:  # False is how pip is told it by a variable
         passed |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
@@ -89,20 +89,24 @@ def clean_root(base: Path, installed: bool) -> Image:
     return Image(root, passed | {"PATH": path})
 
 
-def _lend_packages(root: Path) -> None:
-    """Have an environment find the packages of this one, and pip itself; captionq is none."""
-    venv = root / PYTHON[1:]
-    (packages,) = (venv / "lib").glob("python*/site-packages")
+def lend_packages(root: Path, venv: str, commands: Sequence[str]) -> None:
+    """Have an environment of a root find the packages of this one, and some of its commands.
+
+    captionq is none of them.
+    """
+    (packages,) = (root / venv[1:] / "lib").glob("python*/site-packages")
     here = [path for path in sys.path if path.endswith("site-packages")]
     for number, path in enumerate(here):  # wherever they are, and whoever may go there
         folder = root / LENT[1:] / str(number)
-        folder.mkdir(parents=True)
-        mount("-o", "bind,ro", path, str(folder))
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            mount("-o", "bind,ro", path, str(folder))
     (packages / "lent.pth").write_text("".join(f"{LENT}/{n}\n" for n in range(len(here))))
-    theirs = Path(sys.executable).with_name("pip").read_text()
-    script = venv / "bin/pip"
-    script.write_text(f"#!{PYTHON}/bin/python\n" + theirs.partition("\n")[2])
-    script.chmod(0o755)
+    for name in commands:
+        theirs = Path(sys.executable).with_name(name).read_text()
+        script = root / venv[1:] / "bin" / name
+        script.write_text(f"#!{venv}/bin/python\n" + theirs.partition("\n")[2])
+        script.chmod(0o755)
 
 
 def read_only(image: Image) -> None:

@@ -62,10 +62,13 @@ BUILD_ARGS = {
 
 def settings_of(image: str, broker_url: str) -> dict[str, str]:
     """What an operator sets for each image."""
-    small = {"CAPTIONQ_BROKER_URL": broker_url, "CAPTIONQ_MAX_BATCH": "1"}
-    bundled = {"CAPTIONQ_CAPTION_MODEL": "bundled", "CAPTIONQ_MATCH_MODEL": "none"}
+    small = {
+        "CAPTIONQ_BROKER_URL": broker_url,
+        "CAPTIONQ_MATCH_MODEL": "none",
+        "CAPTIONQ_MAX_BATCH": "1",
+    }
     return {
-        "worker": small | bundled,
+        "worker": small | {"CAPTIONQ_CAPTION_MODEL": "bundled"},
         "baked": small,
         "producer": {
             "CAPTIONQ_BROKER_URL": broker_url,

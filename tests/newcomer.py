@@ -12,7 +12,6 @@ installed, so that nothing is downloaded: `make test` does that. Linux, as root.
 
 import argparse
 import base64
-import json
 import multiprocessing
 import os
 import re
@@ -21,26 +20,35 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
+import httpx
+
 from tests import systemctl
+from tests.clean_root import (
+    CLONE_NEWNS,
+    clean_root,
+    lend_packages,
+    loopback_alone,
+    mount,
+    unshare,
+)
 from tests.dockerfiles import ROOT
-from tests.image_steps import clean_root, loopback_alone, mount, unshare
 
 SECTION = "A bare machine"
 OFFLINE_FROM = "Start"
-CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
+CLONE_NEWPID = 0x20000000
 SOURCE = "usr/local/src/captionq"
-VENV = "opt/captionq"
+VENV = "/opt/captionq"
 BLOCK_S, WATCH_S = 900, 60
-PACKAGES = ("redis-server", "prometheus", "curl", "openssl")
+PACKAGES = ("redis-server", "prometheus", "curl", "openssl", "systemd")
 """Of Debian's; --installed wants them here. Python is that of the tests."""
+
+UP = 'up{{job="captionq-{}"}}'
+SUCCEEDED = 'sum(captionq_jobs_total{state="succeeded"})'
 
 SMALL = "CAPTIONQ_MAX_BATCH=4\nOMP_NUM_THREADS=1\n"
 """Settings of --installed: two workers on few cores measure no largest batch."""
@@ -78,6 +86,15 @@ def blocks(text: str, section: str = SECTION) -> list[Block]:
     return read
 
 
+def missing() -> list[str]:
+    """Which of them are not installed here."""
+    if shutil.which("dpkg-query") is None:
+        return list(PACKAGES)
+    asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
+    said = subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
+    return [name for name in PACKAGES if f"{name} installed" not in said]
+
+
 def prepare(root: Path, installed: bool) -> None:
     """What a newcomer has before the first block: the source; here, what stands for systemd."""
     shutil.rmtree(root / "run", ignore_errors=True)
@@ -93,24 +110,12 @@ def prepare(root: Path, installed: bool) -> None:
     )
     python = os.path.realpath(sys.executable)
     commands = {"systemctl": f"#!{python}\n" + Path(systemctl.__file__).read_text()}
-    if installed:
+    if installed:  # python3 is asked for an environment alone
         commands |= {"apt-get": APT, "python3": f'#!/bin/sh\nexec {python} "$@" --without-pip\n'}
     for name, text in commands.items():
         command = root / "usr/local/sbin" / name
         command.write_text(text)
         command.chmod(0o755)
-
-
-def lend_packages(venv: Path) -> None:
-    """Have an environment find the packages of this one, and two commands; captionq is none."""
-    (packages,) = (venv / "lib").glob("python*/site-packages")
-    here = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "lent.pth").write_text("\n".join(here) + "\n")
-    for name in ("pip", "celery"):
-        theirs = Path(sys.executable).with_name(name).read_text()
-        script = venv / "bin" / name
-        script.write_text("#!/opt/captionq/bin/python\n" + theirs.partition("\n")[2])
-        script.chmod(0o755)
 
 
 def run(root: Path, block: Block, environment: dict[str, str]) -> None:
@@ -124,21 +129,16 @@ def run(root: Path, block: Block, environment: dict[str, str]) -> None:
     print(f"took {time.monotonic() - began_s:.1f} s\n", flush=True)
 
 
-def get(url: str, authorization: str = "") -> Any:
-    """The JSON, or the text, that a URL answers. Raises urllib.error.URLError."""
-    request = urllib.request.Request(
-        url, headers={"Authorization": authorization} if authorization else {}
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-        request, timeout=5
-    ) as reply:
-        text = reply.read().decode()
-    return json.loads(text) if text.startswith(("{", "[")) else text
+def get(url: str, authorization: str = "") -> httpx.Response:
+    """What a URL answers. Raises httpx.HTTPError."""
+    headers = {"Authorization": authorization} if authorization else {}
+    return httpx.get(url, headers=headers, trust_env=False, timeout=5)
 
 
-def asked(query: str) -> list[dict[str, Any]]:
-    """What Prometheus says of a query."""
-    return get(f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}")["data"]["result"]
+def asked(query: str) -> list[str]:
+    """The values that Prometheus answers a query with."""
+    answer = get(f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}").json()
+    return [series["value"][1] for series in answer["data"]["result"]]
 
 
 def until(what: str, call: Callable[[], bool]) -> None:
@@ -150,46 +150,25 @@ def until(what: str, call: Callable[[], bool]) -> None:
             if call():
                 print(f"checked: {what}", flush=True)
                 return
-        except (URLError, KeyError) as exc:
+        except (httpx.HTTPError, KeyError) as exc:
             problem = exc
         time.sleep(0.25)
     raise RuntimeError(f"not so after {WATCH_S} s: {what} ({problem})")
 
 
-def status(url: str, authorization: str = "") -> int:
-    """The status of an answer."""
-    try:
-        get(url, authorization)
-    except HTTPError as exc:
-        return exc.code
-    return 200
-
-
 def check(root: Path) -> None:
     """Whether everything runs. Raises RuntimeError."""
-    lines = (root / "etc/captionq/flower.env").read_text()
-    login = systemctl.assignments(lines)["FLOWER_BASIC_AUTH"]
-    basic = "Basic " + base64.b64encode(login.encode()).decode()
+    settings = systemctl.assignments((root / "etc/captionq/flower.env").read_text())
+    basic = "Basic " + base64.b64encode(settings["FLOWER_BASIC_AUTH"].encode()).decode()
     flower = "http://127.0.0.1:5555/api/workers"
-    until("the gateway is ready", lambda: status("http://127.0.0.1:8000/readyz") == 200)
-    until("Flower asks for a login", lambda: status(flower) == 401)
-    until("and shows two workers", lambda: len(get(f"{flower}?refresh=1", basic)) == 2)
-    up = {"captionq-worker": 2, "captionq-gateway": 1, "flower": 1}
-    for job, number in up.items():
-        until(
-            f"Prometheus scrapes {number} of {job}",
-            lambda job=job, number=number: [
-                row["value"][1] for row in asked(f'up{{job="{job}"}}')
-            ] == ["1"] * number,
-        )  # fmt: skip
-    until(
-        "Prometheus counts two workers",
-        lambda: asked("max(captionq_workers)")[0]["value"][1] == "2",
-    )
-    until(
-        "and a job that succeeded",
-        lambda: asked('sum(captionq_jobs_total{state="succeeded"})')[0]["value"][1] == "1",
-    )
+    until("the gateway is ready", lambda: get("http://127.0.0.1:8000/readyz").status_code == 200)
+    until("Flower asks for a login", lambda: get(flower).status_code == 401)
+    until("and shows two workers", lambda: len(get(f"{flower}?refresh=1", basic).json()) == 2)
+    until("Prometheus scrapes two workers", lambda: asked(UP.format("worker")) == ["1", "1"])
+    until("and the gateway", lambda: asked(UP.format("gateway")) == ["1"])
+    until("and Flower", lambda: asked('up{job="flower"}') == ["1"])
+    until("it counts two workers", lambda: asked("max(captionq_workers)") == ["2"])
+    until("and a job that succeeded", lambda: asked(SUCCEEDED) == ["1"])
 
 
 def follow(base: Path, installed: bool) -> None:
@@ -204,6 +183,8 @@ def follow(base: Path, installed: bool) -> None:
     prepare(image.root, installed)
     environment = image.environment | {"HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
     environment["PATH"] = systemctl.BASIC["PATH"]
+    if installed:
+        environment["PIP_NO_DEPS"] = "1"
     offline = False
     try:
         for block in blocks((ROOT / "docs/operations.md").read_text()):
@@ -212,7 +193,7 @@ def follow(base: Path, installed: bool) -> None:
                 offline = True
             run(image.root, block, environment)
             if installed and "-m venv" in block.commands:
-                lend_packages(image.root / VENV)
+                lend_packages(image.root, VENV, ["pip", "celery"])
             if installed and "CAPTIONQ_CAPTION_MODEL" in block.commands:
                 with (image.root / "etc/captionq/env").open("a") as settings:
                     settings.write(SMALL)
@@ -233,6 +214,8 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--installed", action="store_true", help="see above")
     chosen = parser.parse_args(given)
+    if chosen.installed and (lacking := missing()):
+        sys.exit(f"--installed needs Debian's {', '.join(lacking)}")
     base = Path(tempfile.mkdtemp(prefix="captionq-newcomer-"))
     process = multiprocessing.get_context("fork").Process(
         target=follow, args=(base, chosen.installed)

@@ -44,7 +44,7 @@ def held(images: int, chunked: bool, sink: bool) -> dict[str, Any]:
     with RedisServer() as server, redis.Redis.from_url(server.url) as broker:
 
         def used() -> int:
-            return int(broker.info("memory")["used_memory"])  # type: ignore[index]
+            return int(broker.info("memory")["used_memory"])
 
         with Client(server.url) as client:
             with StandInWorker(server.url):  # Redis loads our scripts once

@@ -10,6 +10,7 @@ from tests.dockerfiles import ROOT
 from tests.image_steps import IMAGES
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0,
     reason="a clean root needs Linux and root: docker/ is not tried, only read",

@@ -1,16 +1,13 @@
 """docs/operations.md is followed on a bare machine's tree, and everything runs in the end."""
 
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.dockerfiles import ROOT
-from tests.newcomer import PACKAGES, Block, blocks
-
-COMMANDS = ("redis-server", "prometheus", "promtool", "curl", "openssl", "systemd-sysusers")
+from tests.newcomer import Block, blocks, missing
 
 
 @pytest.mark.skipif(
@@ -18,8 +15,7 @@ COMMANDS = ("redis-server", "prometheus", "promtool", "curl", "openssl", "system
     reason="a bare machine's tree needs Linux and root: docs/operations.md is not followed",
 )
 @pytest.mark.skipif(
-    not all(map(shutil.which, COMMANDS)),
-    reason=f"docs/operations.md is not followed: needs Debian's {', '.join(PACKAGES)}, systemd",
+    bool(missing()), reason=f"docs/operations.md is not followed: needs {', '.join(missing())}"
 )
 @pytest.mark.timeout(420)
 def test_given_a_bare_machine_a_newcomer_has_everything_running() -> None:

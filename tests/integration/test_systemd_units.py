@@ -10,6 +10,7 @@ from tests.dockerfiles import ROOT
 from tests.systemd_units import RUN
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0,
     reason="a network of their own needs Linux and root: the units are not run, only read",

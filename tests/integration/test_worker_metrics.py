@@ -35,7 +35,11 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[House]:
-    settings = {"CAPTIONQ_METRICS_PORT": str(port), "CAPTIONQ_RESULT_CACHE_TTL_S": "60"}
+    settings = {
+        "CAPTIONQ_METRICS_PORT": str(port),
+        "CAPTIONQ_RESULT_CACHE_TTL_S": "60",
+        "CAPTIONQ_STALL_S": "3",
+    }
     with open_house(tmp_path_factory.mktemp("watched"), **settings) as opened:
         yield opened
 
@@ -145,8 +149,10 @@ def test_given_messages_that_are_none_their_dead_letters_are_counted(
         until(lambda: read(port)["captionq_dead_letters_total", "job_invalid"] == before + 1)
 
 
-def test_given_jobs_that_wait_their_number_and_age_are_told(watched: House, port: int) -> None:
-    watched.web.routes["/slow.png"] = [Reply(200, b"x", delay_s=4)]
+def test_given_jobs_that_wait_their_number_and_age_are_told_and_that_none_ends(
+    watched: House, port: int
+) -> None:
+    watched.web.routes["/slow.png"] = [Reply(200, b"x", delay_s=7)]
     slow = watched.web.url("/slow.png")
     watched.client.submit_many(CaptionJob(image=slow) for _ in range(80))
     queue = ("interactive", "captionq.caption")
@@ -156,8 +162,13 @@ def test_given_jobs_that_wait_their_number_and_age_are_told(watched: House, port
         assert seen["captionq_leases_held",] > 0
         assert seen["captionq_messages", "in_flight"] > 0
         until(lambda: read(port)["captionq_queue_oldest_seconds", *queue] > 0)
+        until(lambda: health(port)[0] == 503)
+        assert any("nothing has ended" in one for one in health(port)[1])
+        assert read(port)["captionq_worker_healthy",] == 0
     with redis.Redis.from_url(watched.broker.url) as client:
         client.delete("captionq.caption")
+    with patience() as until:
+        until(lambda: health(port) == (200, []))
 
 
 def test_a_working_worker_is_healthy_also_while_redis_is_away(watched: House, port: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from worker.settings import EX_CONFIG
 from worker.shutdown import EX_SOFTWARE
-from worker.supervisor import Supervisor, device_names, restart_delay_s
+from worker.supervisor import Supervisor, device_names, metrics_port, restart_delay_s
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,17 @@ def test_given_a_second_signal_it_is_passed_on_too(monkeypatch: pytest.MonkeyPat
     assert world.supervise(twice) == 0
     assert [world.running[device].signals for device in "ab"] == [[15, 15], [15, 15]]
     assert 10 <= world.now_s < 11
+
+
+@pytest.mark.parametrize(
+    ("first", "index", "expected"),
+    [
+        pytest.param(9464, 0, {"CAPTIONQ_METRICS_PORT": "9464"}, id="the first has the port"),
+        pytest.param(9464, 3, {"CAPTIONQ_METRICS_PORT": "9467"}, id="each next the next"),
+        pytest.param(0, 3, {}, id="none has any"),
+    ],
+)
+def test_given_several_devices_each_process_has_a_port_of_its_own(
+    first: int, index: int, expected: dict[str, str]
+) -> None:
+    assert metrics_port(first, index) == expected

@@ -91,7 +91,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
 def test_given_a_hostile_value_a_line_is_one_line(lines: Lines, value: str) -> None:
     lines.logger.info("job %s is refused", value)
     lines.logger.info("the next")

@@ -1,6 +1,7 @@
 """docker/kubernetes/: what manifests say of us is so: ports, settings, users, queues, times."""
 
 import ipaddress
+from typing import Any
 
 import yaml
 
@@ -103,7 +104,7 @@ def test_users_of_redis_are_those_of_its_file() -> None:
     users = [url.split("://")[1].partition(":")[0] for url in urls if url]
     users.append(secrets["captionq-keda"]["stringData"]["username"])
     assert sorted(users) == ["flower", "gateway", "scaler", "worker"]
-    assert all(f"\nuser {user} on PASSWORD\n" in known for user in users)
+    assert all(f"\nuser {user} on PASSWORD " in known for user in users)
 
 
 def test_lists_that_are_scaled_by_are_the_queues_that_workers_take_from() -> None:
@@ -136,6 +137,35 @@ def test_what_is_scaled_has_no_number_of_its_own_and_is_one_device_each() -> Non
     (container,) = gpu["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert container["args"] == ["run", "--devices", "0"]
+
+
+def chosen(selector: dict[str, Any], labels: dict[str, dict[str, str]]) -> set[str]:
+    """Which pods of the namespace a policy's selector means."""
+    wanted = selector.get("matchLabels", {}).items()
+    found = {name for name, own in labels.items() if wanted <= own.items()}
+    for rule in selector.get("matchExpressions", ()):
+        assert rule["operator"] == "In"
+        found &= {name for name, own in labels.items() if own.get(rule["key"]) in rule["values"]}
+    return found
+
+
+def test_whoever_needs_redis_may_reach_it_and_is_let_in() -> None:
+    applied = rendered("cpu")
+    labels = {
+        name: one["spec"]["template"]["metadata"]["labels"]
+        for kind in ("Deployment", "StatefulSet")
+        for name, one in named(kind, applied).items()
+    }
+    redis = "captionq-redis"
+    clients = set(labels) - {redis}
+    assert len(clients) == 4
+    out, into = (
+        named("NetworkPolicy", applied)[name]["spec"] for name in ("to-redis", "to-captionq-redis")
+    )
+    assert chosen(out["podSelector"], labels) == clients
+    assert chosen(out["egress"][0]["to"][0]["podSelector"], labels) == {redis}
+    assert chosen(into["podSelector"], labels) == {redis}
+    assert chosen(into["ingress"][0]["from"][0]["podSelector"], labels) >= clients
 
 
 def test_workers_reach_the_internet_and_nothing_inside() -> None:
