@@ -17,7 +17,7 @@ from producer.queues import DEFAULT_QUEUE, queues_served
 from producer.rabbitmq import queue_named
 from producer.settings import ProducerSettings
 
-COLUMNS = "name,state,kwargs,result,exception,retries,runtime,worker,received,uuid"
+COLUMNS = "name,state,kwargs,result,retries,exception,runtime,worker,received,uuid"
 """What the page of tasks shows, in this order."""
 
 LOGINS = "FLOWER_BASIC_AUTH"

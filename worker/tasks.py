@@ -312,12 +312,11 @@ class Shell:
         stays: Celery would drop it."""
         queue = delivery.queue if delivery.queue in self.queues else DEFAULT_QUEUE
         headers = {**(task.request.headers or {}), BOUNCES: delivery.bounces + bounced}
-        shown = {"job": {"job_id": delivery.job_id, "image": delivery.image_ref}}
         options: dict[str, Any] = {
             "queue": queue,
             "headers": headers,
             "argsrepr": "()",
-            "kwargsrepr": repr(shown),
+            "kwargsrepr": delivery.image_ref or "",
         }
         task.request.retries = delivery.retries  # Celery adds one to it, whatever it was
         try:

@@ -21,7 +21,7 @@ from tests.flower_process import LOGIN, TIMEOUT_S, flower_at  # noqa: E402
 from tests.house import PNG, House  # noqa: E402
 from tests.servers import Reply  # noqa: E402
 
-WINDOW = (1_900, 540)
+WINDOW = (1_900, 600)
 
 
 @pytest.fixture(scope="module")

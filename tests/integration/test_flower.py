@@ -44,6 +44,7 @@ def test_given_jobs_that_succeed_fail_and_are_tried_again_flower_says_so_in_word
     assert tasks[good.job_id]["result"] == said
     assert "http_4xx" in tasks[bad.job_id]["exception"]
     assert tasks[busy.job_id]["retries"] == 2
+    assert tasks[busy.job_id]["kwargs"] == house.web.url("/busy.png")
 
 
 def test_given_signed_urls_of_any_client_flower_shows_no_signature(
