@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ Watch = asyncio.Queue[Heard]
 
 
 class Live:
-    """Watches jobs; `run` has to be under way.
+    """Watches jobs, from `start` to `close`.
 
     One task alone speaks on the subscription's connection. Whoever wants it to subscribe to more
     wakes it through Redis, by a channel of this process's own.
@@ -58,7 +58,8 @@ class Live:
         self._subscribed: set[str] = set()
         self._changed: set[str] = set()
         self._waking: asyncio.Task[None] | None = None
-        self._leaving = False
+        self._listening: asyncio.Task[None] | None = None
+        self._leaving = self._over = False
         self._heard = True
 
     @asynccontextmanager
@@ -85,9 +86,20 @@ class Live:
         self._leaving = True
         self._tell_all(Heard(Kind.LEAVING))
 
-    async def run(self) -> None:
-        """Listen, until cancelled."""
-        while True:
+    def start(self) -> None:
+        """Listen from now on. Redis need not be there yet."""
+        self._listening = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Listen no more."""
+        self._over = True
+        for task in (self._listening, self._waking):
+            while task is not None and not task.done():
+                task.cancel()  # asyncio.wait_for, of Python 3.11, may lose one; redis-py uses it
+                await asyncio.wait([task], timeout=0.1)
+
+    async def _run(self) -> None:
+        while not self._over:
             try:
                 await self._listen()
             except redis.RedisError as exc:
@@ -101,7 +113,7 @@ class Live:
             self._subscribed = set(self._watches)
             self._changed.clear()
             await channels.subscribe(self._wake_channel, *self._channels(self._subscribed))
-            while True:
+            while not self._over:
                 message = await channels.get_message(timeout=LISTEN_S)
                 if message is not None:
                     self._heard = True
@@ -152,8 +164,10 @@ class Live:
 
     async def _wake(self) -> None:
         await asyncio.sleep(0)  # for others that come with it
-        while self._changed:
-            with suppress(redis.RedisError):  # made anew, it is subscribed to all that is watched
+        while self._changed and not self._over:
+            try:
                 await self._redis.publish(self._wake_channel, "")
-            await asyncio.sleep(WAKE_PAUSE_S)
+                await asyncio.sleep(WAKE_PAUSE_S)
+            except redis.RedisError:  # made anew, it is subscribed to all that is watched
+                await asyncio.sleep(RECONNECT_PAUSE_S)
         self._waking = None

@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol, with what it lacks: heads come in time, are no longer than allowed, and
-what is no HTTP is answered as a problem."""
+"""uvicorn's HTTP protocol, with what it lacks: heads come in time, are no longer than allowed,
+answers are taken in time, and what is no HTTP is answered as a problem."""
 
 import asyncio
 from typing import Any
@@ -16,19 +16,21 @@ HEAD_TOO_LARGE = Problem(Code.HEAD_TOO_LARGE, f"At most {MAX_HEAD_BYTES} bytes a
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. `head_timeout_s` is set on a subclass.
+    """One connection. `head_timeout_s` and `send_timeout_s` are set on a subclass.
 
     The parser gathers a header until it ends, and skips what a chunk has besides: what has come
     since it last gave something is counted here.
     """
 
     head_timeout_s = 10.0
+    send_timeout_s = 60.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._unread_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._refusal: Problem | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,7 +41,24 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is due no more."""
         self._head_came()
+        self._sent()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """So much of an answer waits for its receiver that it has to go on taking some."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(self.send_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The receiver has taken some."""
+        self._sent()
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing more is asked; a receiver who has not taken the last answer yet never will."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
         """A head is due as soon as a byte comes that belongs to no request that is answered."""
@@ -94,6 +113,11 @@ class Protocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _sent(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
     def _too_slow(self) -> None:
         self._head_timer = None
         seconds = f"The request's head did not come within {self.head_timeout_s:g} s."
@@ -112,6 +136,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def protocol(head_timeout_s: float) -> type[Protocol]:
-    """The protocol with this time-out, in seconds."""
-    return type("Protocol", (Protocol,), {"head_timeout_s": head_timeout_s})
+def protocol(head_timeout_s: float, send_timeout_s: float) -> type[Protocol]:
+    """The protocol with these time-outs, in seconds."""
+    bounds = {"head_timeout_s": head_timeout_s, "send_timeout_s": send_timeout_s}
+    return type("Protocol", (Protocol,), bounds)

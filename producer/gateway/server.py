@@ -65,7 +65,7 @@ def serve(app: FastAPI, host: str, port: int, say: Callable[[str], None]) -> Non
         app,
         host,
         port,
-        http=protocol(service.settings.head_timeout_s),
+        http=protocol(service.settings.head_timeout_s, service.settings.send_timeout_s),
         loop="uvloop",
         ws="none",
         lifespan="on",

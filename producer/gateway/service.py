@@ -61,12 +61,12 @@ class Service:
         """Begin. Redis need not be there yet."""
         self.store = await self.client.open()
         self.live = Live(self.store.redis, self.store.ledger)
+        self.live.start()
         self.idempotency = Idempotency(
             self.store.redis, self.store.ledger.prefix, self.settings.queued_ttl_s
         )
         self._background = [
             asyncio.create_task(self.access.keep_up()),
-            asyncio.create_task(self.live.run()),
         ]
 
     async def ask(self, call: Awaitable[T]) -> T:
@@ -93,6 +93,7 @@ class Service:
             while not task.done():  # redis-py loses a cancellation that comes while it connects
                 task.cancel()
                 await asyncio.wait([task], timeout=0.1)
+        await self.live.close()
         await self.client.close()
 
     async def _looked_up(self, job_ids: list[str]) -> Sequence[Record | None]:

@@ -70,6 +70,9 @@ class GatewaySettings(ProducerSettings):
     head_timeout_s: float = Field(
         10, gt=0, description="Longest time, in seconds, that a request's head may take to come"
     )
+    send_timeout_s: float = Field(
+        60, gt=0, description="Longest time, in seconds, that a receiver may take none of an answer"
+    )
     max_wait_s: float = Field(
         30, ge=0, description="Longest time, in seconds, that 'Prefer: wait' is honoured for"
     )

@@ -12,7 +12,14 @@ from producer.errors import BrokerUnavailable
 from producer.event_intake import Taken
 from producer.event_memory import EventMemory
 from producer.listen.patience import PatientIntake, pause_s, stopped_within
-from producer.listen.sqs_queue import LONG_POLL_S, Message, QueueUnavailable, SqsQueue
+from producer.listen.sqs_queue import (
+    LONG_POLL_S,
+    Message,
+    NoQueue,
+    QueueRefused,
+    QueueUnavailable,
+    SqsQueue,
+)
 from producer.object_event import ObjectEvent
 from producer.s3_events import UnknownEvent, parse
 
@@ -70,13 +77,21 @@ class SqsListener:
         self._wait_s = min(LAST_LOOK_S, long_poll_s) if once else long_poll_s
         self._once = once
         self._rng = random.Random()
+        self._reached = False
         self.tally = Tally()
 
     async def run(self) -> None:
-        """Listen."""
-        async with asyncio.TaskGroup() as pollers:
-            for _ in range(self._pollers):
-                pollers.create_task(self._poll())
+        """Listen.
+
+        Raises:
+            NoQueue: it was refused from the first. Later that is an outage, and waited for.
+        """
+        try:
+            async with asyncio.TaskGroup() as pollers:
+                for _ in range(self._pollers):
+                    pollers.create_task(self._poll())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _poll(self) -> None:
         tries = 0
@@ -84,11 +99,13 @@ class SqsListener:
             try:
                 messages = await self._queue.receive(self._wait_s, self._visibility_s)
             except QueueUnavailable as exc:
+                if isinstance(exc, QueueRefused) and not self._reached:
+                    raise NoQueue(f"{self._queue.url} cannot be listened to: {exc}") from exc
                 tries += 1
                 log.warning("%s Trying again.", exc)
                 await stopped_within(self._stop, pause_s(tries, self._rng))
                 continue
-            tries = 0
+            tries, self._reached = 0, True
             if messages:
                 async with self._held(messages):
                     await self._see_to(messages)

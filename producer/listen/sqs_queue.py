@@ -23,6 +23,10 @@ class QueueUnavailable(OSError):  # noqa: N818 - "unavailable" is what it is
     """SQS cannot be reached, or does not do what it was asked for; the text is what it said."""
 
 
+class QueueRefused(QueueUnavailable):
+    """SQS is there and refuses: there is no such queue, or it may not be read."""
+
+
 class NoQueue(ValueError):  # noqa: N818 - that is what there is
     """There is no such queue, or it may not be read."""
 
@@ -156,9 +160,23 @@ class SqsQueue:
             raise QueueUnavailable(f"{len(failed)} of {len(entries)}: {failed[0].get('Message')}")
 
     async def _call(self, call: Callable[[], T]) -> T:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        except (BotoCoreError, ClientError) as exc:
+        except NoCredentialsError as exc:
+            raise QueueRefused(f"SQS: {exc}") from exc
+        except ClientError as exc:
+            refused = 400 <= _status(exc.response) < 500 and not _throttled(exc.response)
+            raise (QueueRefused if refused else QueueUnavailable)(f"SQS: {exc}") from exc
+        except BotoCoreError as exc:
             raise QueueUnavailable(f"SQS: {exc}") from exc
+
+
+def _status(answer: Any) -> int:
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _throttled(answer: Any) -> bool:
+    """Whether it was asked too often: AWS has several codes for that, most of status 400 or 403."""
+    return _status(answer) == 429 or "Throttl" in answer.get("Error", {}).get("Code", "")

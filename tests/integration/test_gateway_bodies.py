@@ -25,6 +25,7 @@ def gateway(
 ) -> Iterator[GatewayProcess]:
     log = tmp_path_factory.mktemp("bodies") / "log"
     limits = {"CAPTIONQ_BODY_TIMEOUT_S": "1", "CAPTIONQ_HEAD_TIMEOUT_S": "1"}
+    limits["CAPTIONQ_SEND_TIMEOUT_S"] = "1"
     with GatewayProcess(_redis_server.url, log, CAPTIONQ_MAX_BATCH_JOBS="100", **limits) as process:
         yield process
 
@@ -168,6 +169,18 @@ def test_what_never_ends_is_not_gathered(
     assert sent < 20_000_000
     with gateway.client() as client:
         assert client.get("/healthz").status_code == 200
+
+
+def test_whoever_takes_none_of_their_answers_is_cut_off(wire: socket.socket) -> None:
+    asked = 200
+    wire.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * asked)
+    time.sleep(4)
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while some := wire.recv(1_000_000):
+            received += some
+
+    assert 0 < received.count(b"HTTP/1.1 200") < asked
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00"])

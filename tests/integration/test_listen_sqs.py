@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from producer.async_client import AsyncClient
@@ -23,7 +24,7 @@ from producer.event_memory import EventMemory
 from producer.event_rules import Rules
 from producer.listen.patience import PatientIntake
 from producer.listen.sqs import SqsListener
-from producer.listen.sqs_queue import NoQueue, QueueUnavailable, SqsQueue
+from producer.listen.sqs_queue import NoQueue, QueueRefused, QueueUnavailable, SqsQueue
 from producer.settings import ProducerSettings
 from tests.event_shapes import SHAPES, TEST_EVENT, Happened, aws, records, uri
 from tests.s3_events_flood import FAULTS, flooded
@@ -251,12 +252,25 @@ async def test_given_no_such_queue_then_that_is_said(moto: MotoServer) -> None:
         await SqsQueue("sqs://missing", moto.url).open()
 
 
-async def test_given_no_sqs_then_it_is_tried_until_it_is_there(
-    moto: MotoServer, redis_server: RedisServer, credentials: None
+@pytest.mark.usefixtures("credentials")
+async def test_given_the_url_of_no_queue_then_that_is_said(
+    moto: MotoServer, redis_server: RedisServer
+) -> None:
+    moto.queue("url")
+    async with listening(redis_server.url, moto.url, "url") as (listener, _):
+        listener._queue.url = f"{moto.url}/1/missing"
+        with pytest.raises(NoQueue, match="missing cannot be listened to"):
+            await listener.run()
+
+
+@pytest.mark.usefixtures("credentials")
+async def test_given_a_queue_that_goes_then_it_is_tried_until_it_is_back(
+    moto: MotoServer, redis_server: RedisServer
 ) -> None:
     queue = moto.queue("tried")
-    queue.send(SHAPES["aws"](Happened()))
     async with listening(redis_server.url, moto.url, "tried") as (listener, _):
+        await listener.run()
+        queue.send(SHAPES["aws"](Happened()))
         url, listener._queue.url = listener._queue.url, f"{moto.url}/1/missing"
         running = asyncio.create_task(listener.run())
         await asyncio.sleep(0.5)
@@ -265,6 +279,35 @@ async def test_given_no_sqs_then_it_is_tried_until_it_is_there(
         await running
 
     assert listener.tally.messages == {"deleted": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "refused"),
+    [
+        (400, "AWS.SimpleQueueService.NonExistentQueue", True),
+        (403, "ExpiredToken", True),
+        (403, "RequestThrottled", False),
+        (400, "ThrottlingException", False),
+        (429, "TooManyRequestsException", False),
+        (503, "ServiceUnavailable", False),
+    ],
+)
+async def test_refusals_are_told_from_outages(
+    moto: MotoServer, credentials: None, status: int, code: str, *, refused: bool
+) -> None:
+    moto.queue("answers")
+    queue = SqsQueue("sqs://answers", moto.url)
+    await queue.open()
+
+    def fail(**_: Any) -> None:
+        answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(answer, "ReceiveMessage")  # type: ignore[arg-type]
+
+    queue._sqs.receive_message = fail
+    with pytest.raises(QueueUnavailable) as said:
+        await queue.receive(1, 1)
+    assert isinstance(said.value, QueueRefused) is refused
+    queue.close()
 
 
 async def until(done: Callable[[], bool], timeout_s: float = 15) -> None:

@@ -460,7 +460,7 @@ def test_given_a_batch_that_is_forgotten_then_a_job_of_it_that_is_too_leaves_not
     store = RedisStore(redis_server.url)
     store.create(job(batch_id="b"))
     with redis.Redis.from_url(redis_server.url) as client:
-        client.delete("captionq:batch:b", "captionq:batch:b:jobs")
+        client.delete("captionq:batch:b", "captionq:counted:b")
         store.forget(job(batch_id="b"))
         assert list(client.scan_iter("captionq:batch*")) == []
     store.close()
