@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import redis
@@ -19,11 +20,13 @@ from producer.settings import ProducerSettings
 from tests.flower_process import flower_at, get, until
 from tests.gateway_process import GatewayProcess
 from tests.house import House, open_house
+from tests.record_series import free_port
 from tests.redis_users import USERS, ServerOfUsers, rendered
 from tests.servers import Reply
 from worker.deadletter import DeadLetters
 
 TIMEOUT_S = 60
+METRICS_PORT = free_port()
 EVENT = {
     "Records": [
         {
@@ -53,6 +56,7 @@ def guarded_house(
         CAPTIONQ_RESULT_STREAM="100",
         CAPTIONQ_RECONCILE_EVERY_S="1",
         CAPTIONQ_RESULT_CACHE_TTL_S="60",
+        CAPTIONQ_METRICS_PORT=str(METRICS_PORT),
     ) as opened:
         yield opened
 
@@ -92,6 +96,18 @@ async def test_given_the_rights_of_a_producer_jobs_go_their_whole_way(
     assert good.job_id in {one.job_id for one in found}
     with closing(DeadLetters(guarded.url_of("operator"))) as letters:
         assert bad.job_id in {one.job_id for one in letters.find(limit=10)}
+    assert guarded.denials() == []
+
+
+def test_given_the_rights_of_a_worker_its_metrics_are_whole(
+    guarded: ServerOfUsers, guarded_house: House
+) -> None:
+    with urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert 'captionq_redis_up{role="broker"} 1.0' in text
+    assert 'captionq_redis_up{role="results"} 1.0' in text
+    assert "captionq_redis_memory_used_bytes NaN" not in text
+    assert "\ncaptionq_redis_memory_used_bytes " in text
     assert guarded.denials() == []
 
 

@@ -133,7 +133,7 @@ class Broker(Collector):
             for queue in self._queues:
                 for name in _lists(queue):
                     pipeline.llen(name)
-                    pipeline.lindex(name, -1)
+                    pipeline.lrange(name, -1, -1)
             pipeline.zcard(keys.delayed)
             pipeline.hlen(keys.inflight)
             found = pipeline.execute()
@@ -141,10 +141,11 @@ class Broker(Collector):
         heads: dict[str, list[str]] = {}
         for queue in self._queues:
             for _ in PRIORITY_STEPS:
-                length, head, *found = found
+                length, next_in_line, *found = found
                 depths[queue] = depths.get(queue, 0) + length
-                if head is not None and (job_id := job_id_of(head)):
-                    heads.setdefault(queue, []).append(job_id)
+                ids = [job_id for one in next_in_line if (job_id := job_id_of(one))]
+                if ids:
+                    heads.setdefault(queue, []).extend(ids)
         return depths, heads, found[0], found[1]
 
     def _ages(self, heads: dict[str, list[str]]) -> dict[str, float]:
