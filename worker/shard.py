@@ -54,6 +54,7 @@ def _schema(pa: Any) -> Any:
         "box": pa.list_(number),
         "entropy": real,
         "coverage": real,
+        "map": text,
     }
     explanation = {
         "text": text,
@@ -61,6 +62,8 @@ def _schema(pa: Any) -> Any:
         "grid": pa.list_(number),
         "words": pa.list_(pa.struct(word)),
         "maps": text,
+        "map_grid": pa.list_(number),
+        "map_box": reals,
     }
     caption = {
         "text": text,

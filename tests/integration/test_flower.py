@@ -12,7 +12,8 @@ from celery import Celery
 from producer import CaptionJob
 from producer.words import outcome
 from tests.flower_process import TIMEOUT_S, flower_at, get, until
-from tests.house import House
+from tests.house import PNG, House
+from tests.servers import Reply
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,15 @@ def test_given_jobs_that_succeed_fail_and_are_tried_again_flower_says_so_in_word
 ) -> None:
     good = house.client.submit(CaptionJob(image=house.web.url("/ok.png")))
     bad = house.client.submit(CaptionJob(image=house.web.url("/missing.png")))
-    busy = house.client.submit(CaptionJob(image=house.web.url("/busy.png")))
+    house.web.routes["/busy-in-flower.png"] = [Reply(503), Reply(503), Reply(200, PNG)]
+    busy = house.client.submit(CaptionJob(image=house.web.url("/busy-in-flower.png")))
     said = outcome(good.result(TIMEOUT_S))
     tasks = ended(flower, good.job_id, bad.job_id, busy.job_id)
     assert tasks[good.job_id]["name"] == "captionq.caption"
     assert tasks[good.job_id]["result"] == said
     assert "http_4xx" in tasks[bad.job_id]["exception"]
     assert tasks[busy.job_id]["retries"] == 2
-    assert tasks[busy.job_id]["kwargs"] == house.web.url("/busy.png")
+    assert tasks[busy.job_id]["kwargs"] == house.web.url("/busy-in-flower.png")
 
 
 def test_given_signed_urls_of_any_client_flower_shows_no_signature(
