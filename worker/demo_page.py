@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,13 @@ def page(environment: Mapping[str, str], files: Path, log: Path) -> Iterator[str
 
 def until_interrupted() -> None:
     """Return at Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ends in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # ignored in a shell's background
+        signal.signal(ends, signal.default_int_handler)
     try:
-        signal.pause()
+        while True:  # not signal.pause(): a signal that another thread is given would not end it
+            time.sleep(0.5)
     except KeyboardInterrupt:
         return

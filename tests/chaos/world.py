@@ -187,7 +187,7 @@ class World:
                 "CAPTIONQ_CALLBACK_ALLOW": f"127.0.0.1/32:{self.hooks.port}",
                 "CAPTIONQ_CALLBACK_HTTP": "1",
                 "CAPTIONQ_CALLBACK_TIMEOUT_S": "2",
-                "CAPTIONQ_CALLBACK_SCALE": "0.01",
+                "CAPTIONQ_CALLBACK_SCALE": "0.002",
                 "AWS_ACCESS_KEY_ID": s3.access_key,
                 "AWS_SECRET_ACCESS_KEY": s3.secret_key,
                 "AWS_DEFAULT_REGION": "us-east-1",
