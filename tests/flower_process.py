@@ -38,7 +38,11 @@ def flower_at(folder: Path, environment: dict[str, str]) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # its threads may be in the middle of a connection
+            process.kill()
+            process.wait()
 
 
 def get(url: str, path: str) -> bytes:
