@@ -7,14 +7,11 @@ refused nothing has been written, and what follows is not refused any more.
 
 from producer.script_parts import COUNT, INDEX, LIST, NAMES, NOTE, TELL, WRITE
 
+_RECORDING = WRITE + NAMES + INDEX + LIST + TELL + COUNT + NOTE
+"""What a script needs that may write a job's first record."""
+
 CREATE = (
-    WRITE
-    + NAMES
-    + INDEX
-    + LIST
-    + TELL
-    + COUNT
-    + NOTE
+    _RECORDING
     + """
 local known = redis.call('HGETALL', KEYS[1])
 if #known > 0 then
@@ -45,13 +42,7 @@ return {}
 )
 
 START = (
-    WRITE
-    + NAMES
-    + INDEX
-    + LIST
-    + TELL
-    + COUNT
-    + NOTE
+    _RECORDING
     + """
 local about = redis.call('HMGET', KEYS[1], 'attempt', 'history', 'queue', 'batch_id', 'created_at')
 local later = tonumber(about[1] or 0) > tonumber(ARGV[3])
@@ -108,13 +99,7 @@ end
 )
 
 FINISH = (
-    WRITE
-    + NAMES
-    + INDEX
-    + LIST
-    + TELL
-    + COUNT
-    + NOTE
+    _RECORDING
     + """
 local about = redis.call('HMGET', KEYS[1],
     'result', 'queue', 'created_at', 'callback', 'batch_id', 'owner')
