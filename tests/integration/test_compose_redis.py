@@ -14,6 +14,7 @@ import redis
 
 from producer.redis_server import server_binary
 from tests.dockerfiles import ROOT
+from tests.redis_users import needs_users
 from tests.unit.deploy.conftest import composed
 
 
@@ -28,6 +29,7 @@ class Started:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Started]:
+    needs_users()
     service = composed()["services"]["redis"]
     shell, flags, script = service["command"]
     script = script.replace("$$", "$").replace("/tmp/users.acl", str(tmp_path / "users.acl"))
