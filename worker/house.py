@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -140,6 +140,7 @@ class House:
             dead_ttl_s=settings.dead_ttl_s,
         )
         leases.bury = partial(_bury, self._dead.bury, heard.buried)
+        keep = partial(_keep, self._dead.keep, heard.buried)
         sinks = make_sinks(settings)
         threads = settings.chunk_threads or self.threads
         limits = IntakeLimits(threads, threads + 2 * max_batch, settings.chunk_timeout_s)
@@ -163,7 +164,7 @@ class House:
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
             sinks=sinks,
-            gate=make_gate(settings, store, self._dead),
+            gate=make_gate(settings, store, keep),
             heard=heard,
             delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
@@ -227,12 +228,14 @@ class House:
             self._traces.close()
 
 
-def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
+def make_gate(
+    settings: WorkerSettings, store: RedisStore, keep: Callable[[Mapping[str, str]], None]
+) -> Gate | None:
     """What lets genuine jobs in; None where jobs need no signature."""
     if (verifier := settings.verifier) is None:
         return None
     log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
-    return Gate(verifier, store, dead.keep, settings.store_patience_s)
+    return Gate(verifier, store, keep, settings.store_patience_s)
 
 
 def look_after(settings: WorkerSettings, broker_url: str) -> None:
@@ -308,6 +311,15 @@ def make_traces(
 def _bury(keep: Bury, told: Callable[[str], object], message: str, queue: str, reason: str) -> None:
     keep(message, queue, reason)
     told(ErrorCode.JOB_INVALID.value)
+
+
+def _keep(
+    keep: Callable[[Mapping[str, str]], None],
+    told: Callable[[str], object],
+    letter: Mapping[str, str],
+) -> None:
+    keep(letter)
+    told(letter["code"])
 
 
 def make_sinks(settings: WorkerSettings) -> Sinks:
