@@ -1,7 +1,7 @@
 """captionq-worker: run a worker, or use its parts by hand."""
 
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,9 +77,13 @@ def run(
     A process that dies is started again; one whose settings or checkpoint are wrong ends with
     status 78 and ends the others.
     """
-    from worker.supervisor import Supervisor, device_names, metrics_port, start_worker
+    from worker.logs import dress, is_text
+    from worker.supervisor import Supervisor, device_names, log, metrics_port, start_worker
 
     settings = checked_settings()
+    log.addHandler(handler := logging.StreamHandler())
+    log.setLevel(settings.log_level)
+    dress([handler], settings.log_format, quiet=False)
     try:
         names = device_names(devices or settings.device, _cuda_devices)
     except ValueError as exc:
@@ -88,9 +92,11 @@ def run(
     supervisor = Supervisor(
         names,
         start=lambda device: start_worker(
-            device, extra, metrics_port(settings.metrics_port, names.index(device))
+            device,
+            extra,
+            metrics_port(settings.metrics_port, names.index(device)),
+            banner=is_text(settings.log_format),
         ),
-        say=lambda line: print(f"captionq-worker: {line}", file=sys.stderr, flush=True),
     )
     raise typer.Exit(supervisor.run())
 

@@ -20,7 +20,7 @@ import structlog
 
 from worker.job_log import KEYS
 
-__all__ = ["LogFormat", "dress", "safe"]
+__all__ = ["LogFormat", "dress", "is_text", "safe"]
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -34,7 +34,8 @@ _URL = re.compile(
     r"(?P<rest>[^\s?#\"'<>]*)(?P<query>[?#][^\s\"'<>]*)?"
 )
 _SECRET = re.compile(
-    r"(whsec_|bearer |authorization:? ?basic |(?:password|passwd|secret|token|signature|credential|\bsig|"
+    r"(whsec_|bearer |authorization:? ?basic |"
+    r"(?:password|passwd|secret|token|signature|credential|\bsig|"
     r"(?:api|access|secret|signing)_?key)[\"']?(?:=|: ?(?=[\"']))[\"']?)[^\s,;&\"'\\]+",
     re.IGNORECASE,
 )
@@ -52,12 +53,16 @@ TOLD_BY_THE_JOBS_LINE = ("celery.app.trace", "celery.worker.strategy")
 def dress(handlers: Iterable[logging.Handler], kind: LogFormat, *, quiet: bool = True) -> None:
     """Let handlers write lines of a kind. auto: text where standard error is a terminal. `quiet`
     lets the jobs' lines stand for Celery's of each task."""
-    is_text = kind == "text" or (kind == "auto" and sys.stderr.isatty())
     for handler in handlers:
-        handler.setFormatter(_formatter(is_text))
+        handler.setFormatter(_formatter(is_text(kind)))
     if quiet:
         for name in TOLD_BY_THE_JOBS_LINE:
             logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def is_text(kind: LogFormat) -> bool:
+    """Whether lines of a kind are for people."""
+    return kind == "text" or (kind == "auto" and sys.stderr.isatty())
 
 
 def safe(text: str, most: int = MAX_VALUE, *, lines: bool = False) -> str:
@@ -80,10 +85,10 @@ def _without_secrets(url: re.Match[str]) -> str:
     return f"{url['scheme']}{user}{url['rest']}{query}"
 
 
-def _formatter(is_text: bool) -> logging.Formatter:
+def _formatter(for_people: bool) -> logging.Formatter:
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0)
-        if is_text
+        if for_people
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     return structlog.stdlib.ProcessorFormatter(

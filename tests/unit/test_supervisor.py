@@ -68,7 +68,6 @@ class World:
         self.ends = ends
         self.started: list[tuple[float, str]] = []
         self.running: dict[str, FakeProcess] = {}
-        self.said: list[str] = []
 
     def start(self, device: str) -> FakeProcess:
         self.started.append((self.now_s, device))
@@ -80,9 +79,8 @@ class World:
             self.now_s += seconds
             until(self, supervisor)
 
-        supervisor = Supervisor(
-            list(self.ends), self.start, self.said.append, lambda: self.now_s, sleep
-        )  # type: ignore[arg-type]
+        clock = lambda: self.now_s  # noqa: E731
+        supervisor = Supervisor(list(self.ends), self.start, clock, sleep)  # type: ignore[arg-type]
         return supervisor.run()
 
 
