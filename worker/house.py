@@ -207,6 +207,11 @@ class House:
         if self._metrics is not None:
             self._metrics.health.beat()
 
+    def cut_off(self) -> None:
+        """The connection to the broker is lost."""
+        if self._metrics is not None:
+            self._metrics.cut_off()
+
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
         if self._presence is not None:

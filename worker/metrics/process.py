@@ -71,6 +71,10 @@ class ProcessMetrics:
             reconciled=counted.reconciled,
         )
 
+    def cut_off(self) -> None:
+        """The connection to the broker is lost."""
+        self._counted.cut_off()
+
     def serve(
         self,
         settings: WorkerSettings,
