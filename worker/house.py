@@ -87,7 +87,7 @@ class House:
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
         self._metrics = ProcessMetrics() if settings.metrics_port else None
-        self._traces = make_traces(settings, lambda job_id: self._store.traceparent(job_id))
+        self._traces = make_traces(settings, lambda **of: self._store.traceparent(**of))
         heard = Heard.together(
             Heard(ended=log_ended),
             *(one.heard() for one in (self._metrics, self._traces) if one is not None),
@@ -152,6 +152,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             ending=lambda: self.shutdown.begun,
+            told=heard.judged,
         )
         self.shell = Shell(
             models=models,
@@ -299,7 +300,7 @@ def make_callbacks(
 
 
 def make_traces(
-    settings: WorkerSettings, traceparent_of: Callable[[str], str | None]
+    settings: WorkerSettings, traceparent_of: Callable[..., str | None]
 ) -> Traces | None:
     """Who adds to jobs' traces; None where that is not wanted.
 

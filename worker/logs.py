@@ -14,15 +14,19 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, MutableMapping
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import structlog
 
 from worker.job_log import KEYS
 
-__all__ = ["LogFormat", "dress", "is_text", "safe"]
+__all__ = ["TRACE_ID", "LogFormat", "dress", "is_text", "safe"]
 
 LogFormat = Literal["auto", "json", "text"]
+
+TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")
+"""The trace of what this thread is at, where it is traced: lines that it writes say so."""
 
 MAX_VALUE = 2_000
 MAX_TRACEBACK = 20_000
@@ -97,6 +101,7 @@ def _formatter(for_people: bool) -> logging.Formatter:
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _with_trace,
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -105,6 +110,14 @@ def _formatter(for_people: bool) -> logging.Formatter:
             renderer,
         ],
     )
+
+
+def _with_trace(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    if trace_id := TRACE_ID.get():
+        event["trace_id"] = trace_id
+    return event
 
 
 def _made_safe(

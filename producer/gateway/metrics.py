@@ -71,9 +71,9 @@ class Metrics:
         """So many jobs have not ended; lanes that are not named are not known of."""
         self._open.clear()
         self._oldest_s.clear()
-        for lane, jobs in found.items():
-            self._open.labels(lane).set(jobs.count)
-            self._oldest_s.labels(lane).set(jobs.oldest_s)
+        for lane, open_ in found.items():
+            self._open.labels(lane).set(open_.jobs)
+            self._oldest_s.labels(lane).set(open_.oldest_s)
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""

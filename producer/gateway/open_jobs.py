@@ -3,7 +3,7 @@ be no worker to tell of its queues, nor one that serves a model that jobs ask fo
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis.asyncio
 
@@ -20,7 +20,7 @@ MOST_QUEUES = 1_000
 class OpenJobs(NamedTuple):
     """Those of one lane: how many, and since when, in seconds, nothing has happened to one."""
 
-    count: int = 0
+    jobs: int = 0
     oldest_s: float = 0.0
 
 
@@ -38,7 +38,8 @@ async def open_jobs(client: redis.asyncio.Redis, ledger: Ledger) -> Mapping[Lane
 
 
 async def _read(client: redis.asyncio.Redis, ledger: Ledger) -> Mapping[Lane, OpenJobs]:
-    queues = sorted(await client.smembers(ledger.open_key()))[:MOST_QUEUES]
+    known: Any = await client.smembers(ledger.open_key())
+    queues: list[str] = sorted(known)[:MOST_QUEUES]
     async with client.pipeline(transaction=False) as step:
         step.time()
         for queue in queues:
@@ -51,5 +52,5 @@ async def _read(client: redis.asyncio.Redis, ledger: Ledger) -> Mapping[Lane, Op
         lane = BULK if is_bulk(queue) else INTERACTIVE
         before = found[lane]
         quiet_s = max((now_s - float(touched_ms) / 1e3 for _, touched_ms in first), default=0.0)
-        found[lane] = OpenJobs(before.count + count, max(before.oldest_s, quiet_s))
+        found[lane] = OpenJobs(before.jobs + count, max(before.oldest_s, quiet_s))
     return found

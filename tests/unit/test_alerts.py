@@ -112,6 +112,7 @@ FAULTY: dict[str, Series] = {
 }
 """For each alert series of its fault, a sample every 15 s."""
 
+
 def recorded(name: str) -> Series:
     """What real workers gave (tests/record_series.py)."""
     found: Series = json.loads(file_of(name).read_text())
@@ -198,7 +199,7 @@ def test_given_few_jobs_one_that_fails_is_no_alert(tmp_path: Path) -> None:
     """As at night: one job in the last minutes, and its image is not there, or S3 stuttered."""
     series = {
         f'captionq_images_total{{{WORKER},task="caption",outcome="http_4xx"}}': "0x4 1x60",
-        f'captionq_jobs_total{{{WORKER},task="caption",state="failed",code="http_4xx"}}': "0x4 1x60",
+        f'captionq_jobs_total{{{WORKER},state="failed",code="http_4xx"}}': "0x4 1x60",
         f'captionq_retries_total{{{WORKER},code="s3_unavailable"}}': "0x4 1x60",
         f'captionq_retries_total{{{WORKER},code="fetch_timeout"}}': "0x4 2x60",
         f'captionq_gateway_requests_total{{{POSTED},status="500"}}': "0x4 1x60",
