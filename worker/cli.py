@@ -94,7 +94,7 @@ def run(
         start=lambda device: start_worker(
             device,
             extra,
-            metrics_port(settings.metrics_port, names.index(device)),
+            metrics_port(settings.metrics_port, names.index(device), len(names)),
             banner=is_text(settings.log_format),
         ),
     )

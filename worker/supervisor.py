@@ -25,6 +25,9 @@ RESTART_CAP_S = 30.0
 SUPERVISOR_PID = "CAPTIONQ_SUPERVISOR_PID"
 """Environment variable by which a worker process knows its supervisor."""
 
+SUPERVISED_PORTS = "CAPTIONQ_SUPERVISED_PORTS"
+"""Environment variable by which it knows the ports of all processes of its supervisor."""
+
 Process = subprocess.Popen[bytes]
 
 
@@ -66,13 +69,25 @@ def restart_delay_s(ran_s: float, deaths: int) -> float:
     return 0.0 if ran_s >= STEADY_S else float(min(RESTART_CAP_S, 2.0 ** (deaths - 1)))
 
 
-def metrics_port(first: int, index: int) -> dict[str, str]:
-    """The setting of the process at this place: each has a port of its own; 0 is for none.
+def metrics_port(first: int, index: int, processes: int) -> dict[str, str]:
+    """The variables of the process at this place: each has a port of its own, and knows those of
+    all; 0 is for none.
 
-    >>> metrics_port(9101, 2), metrics_port(0, 2)
-    ({'CAPTIONQ_METRICS_PORT': '9103'}, {})
+    >>> metrics_port(9101, 2, 3)
+    {'CAPTIONQ_METRICS_PORT': '9103', 'CAPTIONQ_SUPERVISED_PORTS': '9101,9102,9103'}
+    >>> metrics_port(0, 2, 3)
+    {}
     """
-    return {"CAPTIONQ_METRICS_PORT": str(first + index)} if first else {}
+    if not first:
+        return {}
+    ports = ",".join(str(first + n) for n in range(processes))
+    return {"CAPTIONQ_METRICS_PORT": str(first + index), SUPERVISED_PORTS: ports}
+
+
+def supervised_ports() -> list[int]:
+    """In a worker process: where those that have the same supervisor say how they are; none where
+    it has none."""
+    return [int(port) for port in os.environ.get(SUPERVISED_PORTS, "").split(",") if port]
 
 
 @dataclass

@@ -27,6 +27,7 @@ from worker.metrics.held import Held, Use
 from worker.metrics.server import MetricsServer
 from worker.models import Models
 from worker.settings import SettingsError, WorkerSettings
+from worker.supervisor import supervised_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +112,9 @@ class ProcessMetrics:
         self._registry.register(held)
         host, port = settings.metrics_host, settings.metrics_port
         try:
-            self._server = MetricsServer(host, port, self._registry, self.health.faults)
+            self._server = MetricsServer(
+                host, port, self._registry, self.health.faults, supervised_ports()
+            )
         except OSError as exc:
             raise SettingsError(
                 f"METRICS_PORT={port} on METRICS_HOST={host} cannot be opened: {exc}"

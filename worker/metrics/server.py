@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -21,13 +21,19 @@ class MetricsServer:
 
     Args:
         faults: what is wrong with the process, a sentence each.
+        ports: of processes beside it, which say the same of themselves.
 
     Raises:
         OSError: the port is taken, or the address is none of this machine's.
     """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, faults: Callable[[], list[str]]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        faults: Callable[[], list[str]],
+        ports: Sequence[int] = (),
     ) -> None:
         def metrics() -> tuple[HTTPStatus, str, bytes]:
             return HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry)
@@ -35,7 +41,8 @@ class MetricsServer:
         def health() -> tuple[HTTPStatus, str, bytes]:
             found = faults()
             status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-            body = {"status": "unhealthy" if found else "ok", "faults": found}
+            said = "unhealthy" if found else "ok"
+            body = {"status": said, "faults": found, "ports": list(ports)}
             return status, "application/json", json.dumps(body).encode()
 
         class Handler(_Handler):
