@@ -1,6 +1,8 @@
 """The HTTP server of one worker process: /metrics and /healthz, nothing else."""
 
 import json
+import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -11,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 __all__ = ["MetricsServer"]
+
+log = logging.getLogger(__name__)
 
 READ_S = 5.0
 """How long a request may take to come."""
@@ -48,8 +52,7 @@ class MetricsServer:
         class Handler(_Handler):
             answers = {"/metrics": metrics, "/healthz": health}  # noqa: RUF012 - read alone
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics", daemon=True
         )
@@ -64,6 +67,15 @@ class MetricsServer:
         """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Log what a request ended with; most of them have hung up."""
+        gone = isinstance(sys.exception(), ConnectionError | TimeoutError)
+        log.log(logging.DEBUG if gone else logging.ERROR, "no answer to a scrape", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
