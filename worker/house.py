@@ -18,7 +18,7 @@ from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
 from producer.tracing import TracingUnavailable, begin
 from worker.asked import BatchKey
-from worker.backlog import Backlog
+from worker.backlog import FOREIGN, Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
 from worker.callbacks.courier import untraced
@@ -265,7 +265,7 @@ def make_reconciler(
         log.warning("jobs that the broker loses are not looked for: it is no Redis")
         return None
     clients: list[redis.Redis] = [
-        redis_at(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3)
+        redis_at(url, **FOREIGN, socket_timeout=10, socket_connect_timeout=3)
         for url in (
             settings.results_url_beside(broker_url),
             with_master(broker_url, settings.sentinel_master),

@@ -17,6 +17,7 @@ from prometheus_client import (
 from producer.ledger import Ledger
 from producer.queues import TASK_NAMES, model_task, queues_served
 from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
+from worker.backlog import FOREIGN
 from worker.batcher import Batcher
 from worker.heard import Heard
 from worker.leases import Leases
@@ -131,9 +132,7 @@ class ProcessMetrics:
 
 
 def _client(url: str) -> redis.Redis:
-    return redis_at(
-        url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-    )
+    return redis_at(url, **FOREIGN, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
 def _use(device: str) -> Callable[[], Use | None]:
