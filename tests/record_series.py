@@ -131,6 +131,11 @@ def restarted(world: World, _: Jobs) -> None:
 
 
 SOON = {"CAPTIONQ_CALLBACK_SCALE": "0.000001"}
+AS_DELIVERED = {
+    "CAPTIONQ_BATCH_TIMEOUT_S": "60",
+    "CAPTIONQ_INFER_TIMEOUT_S": "90",
+    "CAPTIONQ_SHUTDOWN_TIMEOUT_S": "160",
+}
 
 HEALTHY: dict[str, Scene] = {
     "healthy": Scene(lambda *_: None),
@@ -147,9 +152,9 @@ FAULTS: dict[str, Scene] = {
     "kill -9 of Redis": Scene(befalls("kill -9 of Redis", 8)),
     POWER_CUT: Scene(befalls(POWER_CUT, 8), fsync="everysec"),
     "restart of Redis": Scene(befalls("restart of Redis", 8)),
-    "SIGSTOP of Redis": Scene(befalls("SIGSTOP of Redis", 30)),
+    "SIGSTOP of Redis": Scene(befalls("SIGSTOP of Redis", 60), samples=16),
     "connection cut": Scene(befalls("connection cut", 0)),
-    "connection frozen": Scene(befalls("connection frozen", 15)),
+    "connection frozen": Scene(befalls("connection frozen", 28), samples=16),
     "connection refused": Scene(befalls("connection refused", 16)),
     S3_DOWN: Scene(befalls(S3_DOWN, 160), source=Source.S3, samples=20),
     HOOKS_DOWN: Scene(befalls(HOOKS_DOWN, 400), samples=28),
@@ -160,9 +165,7 @@ FAULTS: dict[str, Scene] = {
     Kind.POISON: Scene(come(Kind.POISON, 1), restarts=True, samples=24),
     Kind.GREEDY: Scene(come(Kind.GREEDY, 20)),
     Kind.STUCK_DECODE: Scene(come(Kind.STUCK_DECODE, 5)),
-    Kind.STUCK_DEVICE: Scene(
-        come(Kind.STUCK_DEVICE, 1), settings={"CAPTIONQ_BATCH_TIMEOUT_S": "60"}, restarts=True
-    ),
+    Kind.STUCK_DEVICE: Scene(come(Kind.STUCK_DEVICE, 1), settings=AS_DELIVERED, restarts=True),
     Kind.NEWER: Scene(come(Kind.NEWER, 1)),
     "callbacks refused": Scene(befalls(HOOKS_DOWN, 400), settings=SOON),
     "forged or malformed messages": Scene(malformed),

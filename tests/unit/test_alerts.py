@@ -19,7 +19,11 @@ from tests.series import Series
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "docker/prometheus/alerts.yml"
-CONFIG = ROOT / "docker/prometheus/prometheus.yml"
+CONFIGS = (
+    "docker/prometheus/prometheus.yml",
+    "docker/prometheus/kubernetes.yml",
+    "docker/systemd/prometheus.yml",
+)
 DOC = (ROOT / "docs/metrics.md").read_text()
 ALERTS = {
     rule["alert"]: rule
@@ -224,15 +228,24 @@ def test_given_a_worker_that_starts_no_alert_fires_while_it_loads_or_waits_for_r
 
 
 @needs_promtool
-def test_promtool_accepts_the_rules_and_what_prometheus_is_told_to_ask(tmp_path: Path) -> None:
-    config = CONFIG.read_text()
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_promtool_accepts_the_rules_and_what_prometheus_is_told_to_ask(
+    path: str, tmp_path: Path
+) -> None:
+    told = yaml.safe_load((ROOT / path).read_text())
+    assert {"captionq-worker", "captionq-gateway"} <= {
+        one["job_name"] for one in told["scrape_configs"]
+    }
+    for one in told["scrape_configs"]:
+        one.pop("kubernetes_sd_configs", None)  # Debian's promtool is built without
+    config = yaml.safe_dump(told)
     for named in re.findall(r"credentials_file: (\S+)", config):  # these are made at start
         (tmp_path / "key").write_text("secret")
         config = config.replace(named, str(tmp_path / "key"))
-    (tmp_path / CONFIG.name).write_text(config)
+    (tmp_path / "prometheus.yml").write_text(config)
     shutil.copy(RULES, tmp_path)
     done = subprocess.run(
-        [str(PROMTOOL), "check", "config", str(tmp_path / CONFIG.name)],
+        [str(PROMTOOL), "check", "config", str(tmp_path / "prometheus.yml")],
         capture_output=True,
         text=True,
     )
