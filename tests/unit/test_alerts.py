@@ -199,6 +199,18 @@ def test_where_a_fleet_is_scaled_to_zero_no_alert_fires_until_a_job_waits(tmp_pa
 
 
 @needs_promtool
+def test_given_a_redis_that_is_away_for_long_nobody_is_woken_for_want_of_workers(
+    tmp_path: Path,
+) -> None:
+    series = {
+        f"up{{{WORKER}}}": "1x60",
+        f'captionq_redis_up{{{WORKER},role="results"}}': "1x4 0x60",
+        f"captionq_workers{{{WORKER}}}": "1x4 " + "_ " * 60,
+    }
+    assert firing(tmp_path, group(series, ALERTS, minutes=15)) == {"CaptionqRedisAway"}
+
+
+@needs_promtool
 def test_given_few_jobs_one_that_fails_is_no_alert(tmp_path: Path) -> None:
     """As at night: one job in the last minutes, and its image is not there, or S3 stuttered."""
     series = {
