@@ -23,7 +23,7 @@ SETTINGS = frozenset(
 BUILT = frozenset({"captionq-worker", "captionq-producer", "captionq-flower"})
 """Names of the images that docker/ makes."""
 
-OVERLAYS = ("gpu", "tls", "s3")
+OVERLAYS = ("gpu", "tls", "s3", "baked")
 
 
 def tool(name: str) -> str:

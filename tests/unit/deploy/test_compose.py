@@ -200,6 +200,15 @@ def test_example_env_names_every_variable_that_is_required_and_none_that_is_not_
     assert named <= set(re.findall(r"\$\{(\w+)", files))
 
 
+def test_given_models_in_the_image_a_worker_is_told_where_and_not_of_the_hub() -> None:
+    """What Compose sets stands before what the image does, which lets nobody ask a hub."""
+    worker = services("baked")["worker"]
+    inside = environment(worker["build"]["target"])
+    for name in ("CAPTIONQ_CAPTION_MODEL", "CAPTIONQ_MATCH_MODEL"):
+        assert worker["environment"][name] == inside[name]
+    assert worker["image"] != services()["worker"]["image"]
+
+
 def test_prometheus_asks_services_that_are_there_on_the_ports_that_they_have() -> None:
     scraped = yaml.safe_load((ROOT / "docker/prometheus/prometheus.yml").read_text())
     asked = {}
