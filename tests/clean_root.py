@@ -94,7 +94,7 @@ def bare_root(base: Path, debian: Path, seen: Sequence[Path] = ()) -> Image:
     """
     root = _written_in_memory(debian, base)
     settings = _settings_of_pip()
-    for path in (*seen, Path("/etc/resolv.conf"), *_places(settings.values())):
+    for path in (*seen, Path("/etc/resolv.conf"), *places(settings.values())):
         see(root, path)
     subprocess.run(["chroot", str(root), "python3", "-m", "venv", PYTHON], check=True)
     return Image(root, settings | {"PATH": PATH})
@@ -160,7 +160,7 @@ def _settings_of_pip() -> dict[str, str]:
     }
 
 
-def _places(values: Iterable[str]) -> set[Path]:
+def places(values: Iterable[str]) -> set[Path]:
     """Files and folders of this machine that settings name; with an index, what lies beside it."""
     words = (word.removeprefix("file://") for value in values for word in value.split())
     named = (Path(word.removesuffix("/simple")) for word in words if word[:1] == "/")
