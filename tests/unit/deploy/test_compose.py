@@ -1,6 +1,7 @@
 """docker/compose*.yaml, as Docker Compose itself reads them."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,19 @@ def test_what_runs_on_is_started_again_and_found_healthy(overlays: tuple[str, ..
         assert service.get("healthcheck") or service["image"].partition(":")[0] in BUILT, name
 
 
+def test_settings_in_files_beside_it_come_to_those_that_they_are_for(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    for name in ("settings", "worker", "gateway"):
+        (tmp_path / f"docker/{name}.env").write_text(f"FROM_{name.upper()}=1\n")
+    found = {
+        name: {variable for variable in one.get("environment", {}) if variable.startswith("FROM_")}
+        for name, one in composed(root=tmp_path)["services"].items()
+    }
+    assert found.pop("worker") == {"FROM_SETTINGS", "FROM_WORKER"}
+    assert found.pop("gateway") == found.pop("listener") == {"FROM_SETTINGS", "FROM_GATEWAY"}
+    assert not any(found.values())
+
+
 @of_each
 def test_every_setting_named_is_one(overlays: tuple[str, ...]) -> None:
     for name, service in services(*overlays).items():
@@ -192,12 +206,12 @@ def test_without_its_passwords_nothing_starts_and_none_is_in_the_files() -> None
     assert "docker/.env" in ran.stderr
 
 
-def test_example_env_names_every_variable_that_is_required_and_none_that_is_not_used() -> None:
+def test_example_env_names_every_variable_that_is_used_and_no_other() -> None:
     example = (ROOT / "docker/example.env").read_text()
     named = set(re.findall(r"^(\w+)=", example, re.MULTILINE))
     files = "".join(path.read_text() for path in (ROOT / "docker").glob("compose*.yaml"))
     assert named >= PASSWORDS
-    assert named <= set(re.findall(r"\$\{(\w+)", files))
+    assert named == set(re.findall(r"\$\{(\w+)", files))
 
 
 def test_given_models_in_the_image_a_worker_is_told_where_and_not_of_the_hub() -> None:
