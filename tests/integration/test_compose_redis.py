@@ -20,6 +20,7 @@ from redis.retry import Retry
 from producer.redis_server import server_binary
 from tests.dockerfiles import ROOT
 from tests.redis_family import knows_tls
+from tests.redis_users import needs_users
 from tests.unit.deploy.conftest import composed
 
 
@@ -47,6 +48,7 @@ def certificates(folder: Path) -> None:
 
 @pytest.fixture(params=["plain", "tls"])
 def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Started]:
+    needs_users()
     secrets = tmp_path if request.param == "tls" else None
     if secrets and not (knows_tls() and shutil.which("openssl")):
         pytest.skip("no TLS: this redis-server is built without, or there is no openssl")
