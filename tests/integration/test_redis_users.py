@@ -208,6 +208,7 @@ REFUSED["flower"] += (
 )  # fmt: skip
 REFUSED["scaler"] += (
     *HARM, *FORGED, ("LPUSH", QUEUE, "a"), ("HGETALL", "captionq:job:x"), ("LLEN", "another"),
+    ("ZRANGE", "captionq:callbacks", "0", "-1"),
 )  # fmt: skip
 
 
@@ -215,10 +216,16 @@ def test_given_the_rights_of_a_scaler_keda_has_the_length_of_a_list(
     guarded: ServerOfUsers,
 ) -> None:
     """Its redis trigger sends a script that looks at the type first."""
-    script = "return redis.call('llen', KEYS[1]) + #redis.call('type', KEYS[1]).ok"
+    asked = {
+        **dict.fromkeys(("captionq.caption", "captionq.match.bulk", "celery"), "llen"),
+        "captionq.inflight": "hlen",
+        **dict.fromkeys(("captionq.delayed", "captionq:callbacks"), "zcard"),
+    }
     with redis.Redis.from_url(guarded.url_of("scaler")) as client:
-        for queue in ("captionq.caption", "captionq.match.bulk", "celery"):
-            assert client.eval(script, 1, queue) == len("none")
+        for key, command in asked.items():
+            script = f"return {{redis.call('type', KEYS[1]).ok, redis.call('{command}', KEYS[1])}}"
+            kind, length = client.eval(script, 1, key)
+            assert (kind == b"none") == (length == 0)
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -62,6 +62,7 @@ def test_given_a_url_with_certificates_flowers_own_connection_has_them_too() -> 
         ("{'image': 'https://h/a?sig=1#f', 'b': 2}", "{'image': 'https://h/a', 'b': 2}"),
         ("https://h/a?sig=1, https://h/b?sig=2", "https://h/a https://h/b"),
         ("'https://u:p@h/a'", "'https://h/a'"),
+        ("'https://u:p@p@h/a'", "'https://h/a'"),
         ("'data:image/png;base64,iVBORw0'", "'data:image/png'"),
         ("x" * 600, "x" * 499 + "…"),
     ],
