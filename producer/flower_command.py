@@ -5,13 +5,12 @@ import importlib.util
 import os
 import sys
 from typing import Annotated, Any, NoReturn
-from urllib.parse import parse_qsl, urlsplit
 
 import typer
 from celery import Celery
-from kombu.utils.url import parse_ssl_cert_reqs
 
 from producer import embedded
+from producer.celery_app import celery_app
 from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.loopback import is_loopback
 from producer.publisher import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
@@ -117,7 +116,14 @@ def check_login(environment: Any, address: str, without_login: bool) -> None:
 def watching(settings: ProducerSettings, broker_url: str) -> Celery:
     """The Celery app of one who only looks on."""
     names = queues_served([("caption", None), ("match", None)])
-    app = Celery("captionq", broker=broker_url, backend="disabled://", set_as_current=False)
+    times = {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_keepalive": True,
+    }
+    app = celery_app(
+        broker_url, settings.sentinel_master, times, backend="disabled://", set_as_current=False
+    )
     app.conf.update(
         accept_content=["json"],
         task_default_queue=DEFAULT_QUEUE,
@@ -125,25 +131,5 @@ def watching(settings: ProducerSettings, broker_url: str) -> Celery:
             queue_named(name, broker_url, settings.rabbitmq_queues) for name in dict.fromkeys(names)
         ],
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            "master_name": settings.sentinel_master,
-            "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_keepalive": True,
-        },
     )
-    if tls := _tls(broker_url):
-        app.conf.broker_use_ssl = tls
     return app
-
-
-def _tls(broker_url: str) -> dict[str, Any]:
-    """What a rediss:// URL says of certificates: Flower's own connection reads them here alone."""
-    parts = urlsplit(broker_url)
-    if parts.scheme != "rediss":
-        return {}
-    said: dict[str, Any] = {
-        name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")
-    }
-    said["ssl_cert_reqs"] = parse_ssl_cert_reqs(said.get("ssl_cert_reqs", "required"))
-    return said

@@ -126,12 +126,14 @@ class ProducerSettings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _is_a_broker(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(BROKER_SCHEMES):
+        if url is None:
+            return None
+        if not url.startswith(BROKER_SCHEMES):
             raise ValueError(f"the broker is one of {', '.join(BROKER_SCHEMES)}")
-        if url is not None and url.startswith(SENTINEL):
+        if url.startswith(SENTINEL):
             Sentinels.of(url)
-        elif url is not None:
-            _ = urlsplit(url).port  # raises
+        for one in url.split(";"):  # nodes of a RabbitMQ may be several
+            _ = urlsplit(one).port  # raises
         return url
 
     @field_validator("results_url")
