@@ -1,8 +1,10 @@
 """`captionq flower`: Flower, set up for this service."""
 
+import atexit
 import importlib.util
 import os
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
@@ -21,6 +23,7 @@ COLUMNS = "name,state,kwargs,result,retries,exception,runtime,worker,received,uu
 """What the page of tasks shows, in this order."""
 
 LOGINS = "FLOWER_BASIC_AUTH"
+OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 
 FLOWER_EXAMPLES = (
     "Examples:\n\n"
@@ -47,7 +50,8 @@ def flower(
         bool,
         typer.Option(
             "--without-login",
-            help="Serve whoever is on this machine, without a password; on loopback alone.",
+            help="Show whoever is on this machine, without a password; on loopback alone, and "
+            "without what buttons do.",
         ),
     ] = False,
 ) -> None:
@@ -67,7 +71,20 @@ def flower(
         watched = watching(settings, settings.broker_url or embedded.ensure(settings.home))
         options = [f"--address={address}", f"--port={port}", f"--max_tasks={max_tasks}"]
         options += [f"--tasks_columns={COLUMNS}", "--inspect_timeout=3000"]
-        watched.start(["flower", *options, *(["--read_only=True"] if read_only else [])])
+        try:
+            watched.start(["flower", *options, *(["--read_only=True"] if read_only else [])])
+        except SystemExit as ended:
+            _leave(ended.code)
+        _leave(0)
+
+
+def _leave(status: object) -> NoReturn:
+    """End the process now, after what is to be done at exit. Python itself would first wait for all
+    that Flower's threads still ask of a broker, which may be away."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def check_login(environment: Any, address: str, without_login: bool) -> None:
@@ -80,6 +97,8 @@ def check_login(environment: Any, address: str, without_login: bool) -> None:
     if logins:
         if any(not all(one.partition(":")[::2]) for one in logins.split(",")):
             raise ValueError(f"{LOGINS} is user:password, several with commas between.")
+        if not logins.isascii():  # Flower compares no others: nobody would ever get in
+            raise ValueError(f"{LOGINS} has a letter that is none of ASCII's.")
     elif environment.get("FLOWER_AUTH"):  # by OAuth, which Flower sees to itself
         return
     elif not without_login:
@@ -91,6 +110,8 @@ def check_login(environment: Any, address: str, without_login: bool) -> None:
         raise ValueError(
             f"--without-login serves this machine alone, not {address}: set {LOGINS}=user:password."
         )
+    elif environment.get(OPEN_API):  # with its answers open to pages from anywhere
+        raise ValueError(f"--without-login shows alone: unset {OPEN_API}, or set {LOGINS}.")
 
 
 def watching(settings: ProducerSettings, broker_url: str) -> Celery:

@@ -1,10 +1,12 @@
 """docs/operations.md, followed to the letter: python -m tests.newcomer [--installed]
 
 Each block of `A bare machine` is run as root, in the order in which it stands, in a root of its
-own: this machine's, in which whatever is written lies in memory (overlayfs). From `Start` on there
-is no network but its own loopback. Where systemd would start services, tests/systemctl.py starts
-what their units say. In the end the gateway has to be ready, two workers to be there, Flower to ask
-for its login, and Prometheus to say `up` of all of them.
+own: this machine's, in which whatever is written lies in memory (overlayfs). What a block leaves in
+its shell, its umask too, the next one finds. From `Start` on there is no network but its own
+loopback. Where systemd would start services, tests/systemctl.py starts what their units say. In the
+end every service has to say that it is healthy, Flower to ask for its login, and Prometheus to say
+`up` of all of them. Then the blocks of `Everyday work` are run, after which that has to be so
+again; and all services have to end in good order, each in its unit's time.
 
 Packages come from their registries (minutes). With --installed, those that are here count as
 installed, so that nothing is downloaded: `make test` does that. Linux, as root.
@@ -38,7 +40,7 @@ from tests.clean_root import (
 )
 from tests.dockerfiles import ROOT
 
-SECTION = "A bare machine"
+BARE, EVERYDAY = "A bare machine", "Everyday work"
 OFFLINE_FROM = "Start"
 CLONE_NEWPID = 0x20000000
 SOURCE = "usr/local/src/captionq"
@@ -46,6 +48,21 @@ VENV = "/opt/captionq"
 BLOCK_S, WATCH_S = 900, 60
 PACKAGES = ("redis-server", "prometheus", "curl", "openssl", "systemd")
 """Of Debian's; --installed wants them here. Python is that of the tests."""
+
+RUN = {
+    "captionq-worker@0.service": "http://127.0.0.1:9460/healthz",
+    "captionq-worker@1.service": "http://127.0.0.1:9461/healthz",
+    "captionq-gateway.service": "http://127.0.0.1:8000/healthz",
+    "captionq-flower.service": "http://127.0.0.1:5555/healthcheck",
+}
+"""Units that serve, and where each says that it is healthy."""
+
+LEFT = "/run/shell"
+SHELL = """[ ! -e {left} ] || . {left}
+{commands}
+{{ umask -p; printf 'cd %q\\n' "$PWD"; declare -f; export -p; }} > {left}
+"""
+"""A block, in the shell that the one before it left."""
 
 UP = 'up{{job="captionq-{}"}}'
 SUCCEEDED = 'sum(captionq_jobs_total{state="succeeded"})'
@@ -71,7 +88,7 @@ class Block:
     commands: str
 
 
-def blocks(text: str, section: str = SECTION) -> list[Block]:
+def blocks(text: str, section: str) -> list[Block]:
     """The blocks of a section that are to be run: those marked bash."""
     _, found, rest = text.partition(f"\n## {section}\n")
     assert found, section
@@ -118,12 +135,17 @@ def prepare(root: Path, installed: bool) -> None:
         command.chmod(0o755)
 
 
+def in_shell(commands: str, left: str = LEFT) -> str:
+    """Commands as they are typed after those before them; `left` is what these left."""
+    return SHELL.format(commands=commands, left=left)
+
+
 def run(root: Path, block: Block, environment: dict[str, str]) -> None:
     """Run a block. Raises subprocess.CalledProcessError, subprocess.TimeoutExpired."""
     began_s = time.monotonic()
     print(f"--- {block.heading}\n{block.commands}", end="", flush=True)
     subprocess.run(
-        ["chroot", str(root), "bash", "-euo", "pipefail", "-c", block.commands],
+        ["chroot", str(root), "bash", "-euo", "pipefail", "-c", in_shell(block.commands)],
         env=environment, check=True, timeout=BLOCK_S, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     print(f"took {time.monotonic() - began_s:.1f} s\n", flush=True)
@@ -161,6 +183,8 @@ def check(root: Path) -> None:
     settings = systemctl.assignments((root / "etc/captionq/flower.env").read_text())
     basic = "Basic " + base64.b64encode(settings["FLOWER_BASIC_AUTH"].encode()).decode()
     flower = "http://127.0.0.1:5555/api/workers"
+    for name, url in RUN.items():
+        until(f"{name} is healthy", lambda url=url: get(url).status_code == 200)  # type: ignore[misc]
     until("the gateway is ready", lambda: get("http://127.0.0.1:8000/readyz").status_code == 200)
     until("Flower asks for a login", lambda: get(flower).status_code == 401)
     until("and shows two workers", lambda: len(get(f"{flower}?refresh=1", basic).json()) == 2)
@@ -168,7 +192,16 @@ def check(root: Path) -> None:
     until("and the gateway", lambda: asked(UP.format("gateway")) == ["1"])
     until("and Flower", lambda: asked('up{job="flower"}') == ["1"])
     until("it counts two workers", lambda: asked("max(captionq_workers)") == ["2"])
-    until("and a job that succeeded", lambda: asked(SUCCEEDED) == ["1"])
+
+
+def end(root: Path) -> None:
+    """All services, as systemd ends them. Raises RuntimeError: one does not end in good order."""
+    running = {name: int((root / "run/units" / name).read_text()) for name in RUN}
+    subprocess.run(["chroot", str(root), "systemctl", "stop", "captionq.target"], check=True)
+    for name, pid in running.items():  # orphans of systemctl's, so this process's children
+        if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+            raise RuntimeError(f"{name}: told to end, it ended with status {status}")
+        print(f"checked: {name} has ended", flush=True)
 
 
 def follow(base: Path, installed: bool) -> None:
@@ -185,9 +218,10 @@ def follow(base: Path, installed: bool) -> None:
     environment["PATH"] = systemctl.BASIC["PATH"]
     if installed:
         environment["PIP_NO_DEPS"] = "1"
+    page = (ROOT / "docs/operations.md").read_text()
     offline = False
     try:
-        for block in blocks((ROOT / "docs/operations.md").read_text()):
+        for block in blocks(page, BARE):
             if block.heading == OFFLINE_FROM and not offline:
                 loopback_alone()
                 offline = True
@@ -198,6 +232,11 @@ def follow(base: Path, installed: bool) -> None:
                 with (image.root / "etc/captionq/env").open("a") as settings:
                     settings.write(SMALL)
         check(image.root)
+        until("Prometheus counts the first job", lambda: asked(SUCCEEDED) == ["1"])
+        for block in blocks(page, EVERYDAY):
+            run(image.root, block, environment)
+        check(image.root)
+        end(image.root)
     except Exception as exc:
         for log in sorted((image.root / "var/log/units").glob("*.log")):
             print(f"--- {log.name}\n{log.read_text()[-3_000:]}")

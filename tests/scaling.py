@@ -109,12 +109,22 @@ def plan(load: Load, device: Device, prices: Mapping[str, float] = PRICES) -> Pl
     )
 
 
+OPTIONS = {
+    "images_per_month": "images a month",
+    "alone": "share of images that are jobs of their own, 0 to 1; the others come in chunks",
+    "image_kb": "kB of an image file",
+    "utilisation": "share of each rate that is planned with, above 0, to 1",
+    "backlog_h": "hours of arrivals that Redis has room for while nothing is worked on",
+    "result_h": "hours that results are kept, CAPTIONQ_RESULT_TTL_S",
+}
+"""What a load is given by on the command line."""
+
 OWN = dict.fromkeys(PRICES, 0.0)
 TIERS: dict[str, tuple[Load, Device, Mapping[str, float]]] = {
     "laptop": (Load(1e6), replace(DEVICES["cpu"], price_h=0), OWN),
     "CPUs alone": (Load(1e7), DEVICES["cpu"], PRICES),
     "one GPU": (Load(3e8), DEVICES["l4"], PRICES),
-    "ten GPUs": (Load(3e9), DEVICES["l4"], PRICES),
+    "ten GPUs": (Load(3e9, result_h=1), DEVICES["l4"], PRICES),
     "10^9, CPUs": (Load(1e9, result_h=1), DEVICES["cpu"], PRICES),
     "10^9, L4": (Load(1e9, result_h=1), DEVICES["l4"], PRICES),
     "10^9, H100": (Load(1e9, result_h=1), DEVICES["h100"], PRICES),
@@ -186,20 +196,24 @@ def main(given: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     standard = Load()
-    parser.add_argument("--tiers", action="store_true")
-    parser.add_argument("--inputs", action="store_true")
-    parser.add_argument("--images-per-month", type=float, default=standard.images_per_month)
-    parser.add_argument("--device", choices=DEVICES, default="l4")
+    parser.add_argument("--tiers", action="store_true", help="print the table of tiers instead")
+    parser.add_argument("--inputs", action="store_true", help="print rates and prices instead")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="l4", help="what a worker has (default: l4)"
+    )
     parser.add_argument("--device-rate", type=float, help="images/s, as bench engine printed it")
     parser.add_argument(
         "--cores", type=int, help="of a worker's machine, for fetching and decoding"
     )
-    for name in ("alone", "image_kb", "utilisation", "backlog_h", "result_h"):
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=float, default=getattr(standard, name))
+    for name, meaning in OPTIONS.items():
+        default = getattr(standard, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=float, default=default, metavar="NUMBER",
+            help=f"{meaning} (default: {default:g})",
+        )  # fmt: skip
     parser.add_argument(
         "--price", type=priced, action="append", default=[], metavar="NAME=DOLLARS",
-        help="device_h, " + ", ".join(PRICES),
+        help="may be repeated: device_h, " + ", ".join(PRICES),
     )  # fmt: skip
     chosen = parser.parse_args(given)
     if chosen.tiers or chosen.inputs:
@@ -215,10 +229,7 @@ def main(given: Sequence[str] | None = None) -> None:
         price_h=prices.pop("device_h", device.price_h),
     )
     try:
-        load = Load(
-            chosen.images_per_month, chosen.alone, chosen.image_kb, chosen.utilisation,
-            chosen.backlog_h, chosen.result_h,
-        )  # fmt: skip
+        load = Load(**{name: getattr(chosen, name) for name in OPTIONS})
     except ValueError as exc:
         parser.error(str(exc))
     print(head())

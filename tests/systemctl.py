@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 LINKS = Path("/etc/systemd/system")
@@ -37,17 +38,19 @@ class Unit:
         SystemExit: there is none of that name.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folders: Sequence[Path] = ()) -> None:
         self.name = name if re.search(r"\.(service|target)$", name) else f"{name}.service"
         stem, _, kind = self.name.rpartition(".")
         self.prefix, at, self.instance = stem.partition("@")
         template = f"{self.prefix}{at}.{kind}"
-        files = [folder / wanted for wanted in (self.name, template) for folder in UNITS]
+        folders = folders or UNITS
+        files = [folder / wanted for wanted in (self.name, template) for folder in folders]
         file = next((file for file in files if file.exists()), None)
         if file is None:
             sys.exit(f"Unit {self.name} not found.")
+        self.file = file
         self.said: dict[str, list[str]] = defaultdict(list)
-        for part in (file, *sorted(LINKS.glob(f"{self.name}.d/*.conf"))):
+        for part in (file, *sorted(folders[0].glob(f"{self.name}.d/*.conf"))):
             for line in part.read_text().replace("\\\n", " ").splitlines():
                 key, equals, value = line.partition("=")
                 if equals and not key.startswith(("#", ";")):
@@ -72,8 +75,17 @@ class Unit:
         """What a key says last, or nothing."""
         return self.said[key][-1] if self.said[key] else ""
 
+    @property
+    def stop_s(self) -> float:
+        """How long it gets to end, in seconds."""
+        return float(self.one("TimeoutStopSec").rstrip("s") or 90)
+
     def environment(self) -> dict[str, str]:
-        """What its processes see."""
+        """What its processes see.
+
+        Raises:
+            FileNotFoundError: an EnvironmentFile that may not be missing is.
+        """
         found = dict(BASIC)
         if user := self.one("User"):
             found |= {"USER": user, "HOME": pwd.getpwnam(user).pw_dir}
@@ -82,7 +94,8 @@ class Unit:
             file = Path(name.removeprefix("-"))
             if file.exists() or not name.startswith("-"):
                 found |= assignments(file.read_text())
-        return found
+        unset = self.words("UnsetEnvironment")
+        return {name: value for name, value in found.items() if name not in unset}
 
 
 def assignments(text: str) -> dict[str, str]:
@@ -199,7 +212,7 @@ def stop(name: str) -> None:
         return
     pid = int((RUNNING / unit.name).read_text())
     os.kill(pid, getattr(signal, unit.one("KillSignal") or "SIGTERM"))
-    until_s = time.monotonic() + float(unit.one("TimeoutStopSec").rstrip("s") or 90)
+    until_s = time.monotonic() + unit.stop_s
     while active(unit.name):
         if time.monotonic() > until_s:
             os.killpg(pid, signal.SIGKILL)

@@ -33,7 +33,7 @@ from producer.rabbitmq import celery_settings, queue_named
 from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
 from worker.answered import Answered
-from worker.consumer import Consumer
+from worker.consumer import Consumer, broker_lost
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
@@ -179,6 +179,12 @@ def _dress(logger: logging.Logger, loglevel: Any = None, **_: Any) -> None:
 def _beat(**_: Any) -> None:
     if house is not None:
         house.beat()
+
+
+@broker_lost.connect
+def _cut_off(**_: Any) -> None:
+    if house is not None:
+        house.cut_off()
 
 
 @worker_shutting_down.connect

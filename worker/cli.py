@@ -1,7 +1,7 @@
 """captionq-worker: run a worker, or use its parts by hand."""
 
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,8 +30,13 @@ from worker.train_tokenizer_cli import train_tokenizer
 
 cli = typer.Typer(
     name="captionq-worker",
-    help="Caption images with BLIP: run a queue worker, or caption and match without a queue.",
+    help="Caption images with BLIP: run a queue worker, or caption and match without a queue.\n\n"
+    "Set CAPTIONQ_BROKER_URL to the broker, e.g. redis://host:6379/0; 'captionq-worker settings' "
+    "prints every other setting. Producers are 'captionq'.",
+    epilog="Start with: captionq-worker run. Operators: dead, callbacks, check-url, check-image; "
+    "docs/operations.md says when.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -76,10 +81,16 @@ def run(
     Settings are environment variables; 'captionq-worker settings' lists them.
     A process that dies is started again; one whose settings or checkpoint are wrong ends with
     status 78 and ends the others.
+
+    Examples: captionq-worker run; captionq-worker run --devices 0,1
     """
-    from worker.supervisor import Supervisor, device_names, metrics_port, start_worker
+    from worker.logs import dress, is_text
+    from worker.supervisor import Supervisor, device_names, log, metrics_port, start_worker
 
     settings = checked_settings()
+    log.addHandler(handler := logging.StreamHandler())
+    log.setLevel(settings.log_level)
+    dress([handler], settings.log_format, quiet=False)
     try:
         names = device_names(devices or settings.device, _cuda_devices)
     except ValueError as exc:
@@ -88,9 +99,11 @@ def run(
     supervisor = Supervisor(
         names,
         start=lambda device: start_worker(
-            device, extra, metrics_port(settings.metrics_port, names.index(device))
+            device,
+            extra,
+            metrics_port(settings.metrics_port, names.index(device), len(names)),
+            banner=is_text(settings.log_format),
         ),
-        say=lambda line: print(f"captionq-worker: {line}", file=sys.stderr, flush=True),
     )
     raise typer.Exit(supervisor.run())
 
@@ -133,7 +146,11 @@ def fetch_model(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
 ) -> None:
-    """Make a pinned copy of a hub checkpoint, to be served offline from a folder."""
+    """Make a pinned copy of a hub checkpoint, to be served offline from a folder.
+
+    Example: captionq-worker fetch-model Salesforce/blip-itm-base-coco -o models/match, and
+    CAPTIONQ_MATCH_MODEL=models/match where workers run.
+    """
     from worker.blip import fetch_model as fetch
 
     with clear_errors():

@@ -129,7 +129,12 @@ def list_letters(
 def show(
     name: Annotated[str, typer.Argument(help="A job id, or an entry.")], as_json: AsJson = False
 ) -> None:
-    """Show one letter whole: the job, the reason, and every delivery."""
+    """Show one letter whole: the job, the reason, and every delivery.
+
+    Also what nobody else is shown: the job's URLs with their queries, which may be signatures.
+
+    Example: captionq-worker dead show 3f1c2a7e
+    """
     with opened() as (letters, _, _):
         one = _named(letters, name)
     if as_json:

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.dockerfiles import ROOT
-from tests.newcomer import Block, blocks, missing
+from tests.newcomer import BARE, Block, blocks, in_shell, missing
 
 
 @pytest.mark.skipif(
@@ -35,4 +36,15 @@ def test_given_a_document_the_blocks_of_one_section_are_read_with_their_headings
         "# A\n\n## A bare machine\n\n```bash\none\n```\n\n### Start\n\n```bash\ntwo\nthree\n```\n\n"
         "```console\n$ shown\n```\n\n## After\n\n```bash\nfour\n```\n"
     )
-    assert blocks(text) == [Block("A bare machine", "one\n"), Block("Start", "two\nthree\n")]
+    assert blocks(text, BARE) == [Block("A bare machine", "one\n"), Block("Start", "two\nthree\n")]
+
+
+def test_given_two_blocks_the_second_finds_the_shell_as_the_first_left_it(tmp_path: Path) -> None:
+    typed = (
+        f"cd {tmp_path}\numask 027\nexport A='b c'\nsaid() {{ echo said; }}\n",
+        'umask; pwd; echo "$A"; said\n',
+    )
+    for commands in typed:
+        command = ["bash", "-euc", in_shell(commands, str(tmp_path / "left"))]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["0027", str(tmp_path), "b c", "said"]

@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from producer.callback import Callback
 from producer.contract import CaptionChunk, CaptionJob
 from producer.gateway.metrics import Metrics
+from producer.gateway.open_jobs import OpenJobs
+from producer.queues import INTERACTIVE
 from tests.house import House, open_house
 from tests.monitoring import ROOT, table
 from tests.record_series import free_port
@@ -102,6 +104,7 @@ def test_every_series_is_documented_and_every_documented_one_exported(
     gateway = Metrics()
     gateway.submitted("caption")
     gateway.answered({"method": "GET"}, 200, 0.1)
+    gateway.open({INTERACTIVE: OpenJobs(1, 2.0)})
     of_gateway = families(gateway.text().decode())
     exported = {
         name: one for name, one in (of_worker | of_gateway).items() if not name.endswith("_created")

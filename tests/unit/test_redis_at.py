@@ -32,6 +32,14 @@ def test_given_a_url_that_is_none_of_sentinels_it_is_refused(url: str) -> None:
         Sentinels.of(url)
     with pytest.raises(ValueError, match=r"RESULTS_URL|results_url"):
         ProducerSettings(results_url=url)
+    with pytest.raises(ValueError, match=r"BROKER_URL|broker_url"):
+        ProducerSettings(broker_url=url)
+
+
+@pytest.mark.parametrize("url", ["host", "unix:///tmp/s", "http://host", "redis://host:99999/0"])
+def test_given_a_url_that_is_no_brokers_settings_say_so(url: str) -> None:
+    with pytest.raises(ValueError, match=r"BROKER_URL|broker_url"):
+        ProducerSettings(broker_url=url)
 
 
 async def test_given_no_sentinel_that_answers_no_connection_is_left_open() -> None:

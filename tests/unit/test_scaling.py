@@ -52,6 +52,15 @@ def test_given_a_price_only_what_it_pays_for_changes() -> None:
     assert (dearer.devices, dearer.services) == (standard.devices, standard.services)
 
 
+@pytest.mark.parametrize("name", ["one GPU", "ten GPUs", "10^9, L4", "10^9, H100"])
+def test_given_gpus_requests_are_the_share_of_the_bill_that_the_page_says(name: str) -> None:
+    assert "requests are a fifth to a third of the bill" in PAGE
+    made = plan(*scaling.TIERS[name])
+    assert 1 / 5 < made.requests / (made.devices + made.services + made.requests) < 1 / 3
+    s3 = plan(scaling.TIERS[name][0], DEVICES["l4"], PRICES | {"sqs": 0.0}).requests
+    assert s3 / made.requests == pytest.approx(1 / 2, abs=0.01)
+
+
 def test_given_options_the_command_counts_with_them(capsys: pytest.CaptureFixture[str]) -> None:
     scaling.main(["--images-per-month", "2.592e6", "--device-rate", "0.5", "--price", "device_h=2"])
     cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")]

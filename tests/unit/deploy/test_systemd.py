@@ -10,11 +10,14 @@ import yaml
 
 from producer.gateway.server import GRACE_S
 from tests.dockerfiles import ROOT
-from tests.systemd_units import INSTALLED, RUN, UNITS, Unit
+from tests.newcomer import RUN
+from tests.systemctl import Unit
 from tests.unit.deploy.conftest import SETTINGS
 from worker.settings import EX_CONFIG, WorkerSettings
 from worker.shutdown import END_TIMEOUT_S
 
+UNITS = ROOT / "docker/systemd"
+INSTALLED = "/opt/captionq/bin/"
 NAMES = [*RUN, "captionq-listener@uploads.service"]
 of_each = pytest.mark.parametrize("name", NAMES)
 ANALYZE = shutil.which("systemd-analyze")
@@ -25,12 +28,17 @@ MOST_EXPOSED = 25
 """Of 100, as systemd-analyze security has it; a unit that says nothing has 96."""
 
 
+def read(name: str) -> Unit:
+    """A unit of ours."""
+    return Unit(name, [UNITS])
+
+
 @pytest.fixture
 def laid(tmp_path: Path) -> Path:
     """The units in a folder, as if captionq were installed and had its user."""
-    for name in (*NAMES, "captionq.target"):
-        text = Unit(name).file.read_text()
-        text = re.sub(rf"{INSTALLED}\w+", "/bin/true", text)
+    for name in (*NAMES, "captionq.target", "captionq-gpu.service"):
+        text = read(name).file.read_text()
+        text = re.sub(r"^(ExecStart=-?)\S+", r"\1/bin/true", text, flags=re.MULTILINE)
         text = re.sub(r"^(User|Group)=captionq$", r"\1=root", text, flags=re.MULTILINE)
         (tmp_path / name).write_text(text)
     return tmp_path
@@ -65,39 +73,57 @@ def test_a_unit_is_confined(laid: Path, name: str) -> None:
 
 @of_each
 def test_a_unit_runs_as_its_own_user_by_a_command_of_ours(name: str) -> None:
-    unit = Unit(name)
-    assert unit.said("User") == ["captionq"]
-    assert unit.command[0].endswith(("/captionq", "/celery"))
+    unit = read(name)
+    assert unit.said["User"] == ["captionq"]
+    assert unit.words("ExecStart")[0] in (f"{INSTALLED}captionq", f"{INSTALLED}celery")
     assert "EnvironmentFile=/etc/captionq/env" in unit.file.read_text()
     assert "WantedBy=captionq.target" in unit.file.read_text()
 
 
 @of_each
 def test_every_setting_that_a_unit_sets_is_one(name: str) -> None:
-    text = "\n".join(Unit(name).said("Environment"))
-    ours = set(re.findall(r"\b(CAPTIONQ_\w+)=", text))
+    unit = read(name)
+    text = " ".join(unit.words("Environment") + unit.words("UnsetEnvironment"))
+    ours = set(re.findall(r"\bCAPTIONQ_\w+", text))
     assert ours
     assert ours <= SETTINGS
 
 
 def test_a_worker_gets_longer_to_stop_than_it_lets_its_last_jobs_run() -> None:
     needed_s = WorkerSettings.model_fields["shutdown_timeout_s"].default + END_TIMEOUT_S
-    assert Unit("captionq-worker@0.service").stop_s > needed_s
+    assert read("captionq-worker@0.service").stop_s > needed_s
 
 
 def test_a_gateway_gets_longer_to_stop_than_its_last_requests_may_take() -> None:
-    assert Unit("captionq-gateway.service").stop_s > GRACE_S
+    assert read("captionq-gateway.service").stop_s > GRACE_S
 
 
 def test_a_worker_that_cannot_start_as_it_is_set_up_is_not_started_again() -> None:
-    assert Unit("captionq-worker@0.service").said("RestartPreventExitStatus") == [str(EX_CONFIG)]
+    assert read("captionq-worker@0.service").said["RestartPreventExitStatus"] == [str(EX_CONFIG)]
 
 
 def test_two_workers_have_names_and_ports_of_their_own() -> None:
-    units = [Unit(f"captionq-worker@{number}.service") for number in (0, 1)]
-    assert units[0].command != units[1].command
-    ports = [line for unit in units for line in unit.said("Environment") if "METRICS_PORT" in line]
-    assert ["9460" in ports[0], "9461" in ports[1]] == [True, True]
+    units = [read(f"captionq-worker@{number}.service") for number in (0, 1)]
+    assert units[0].words("ExecStart") != units[1].words("ExecStart")
+    ports = [word for unit in units for word in unit.words("Environment") if "METRICS_PORT" in word]
+    assert ports == ["CAPTIONQ_METRICS_PORT=9460", "CAPTIONQ_METRICS_PORT=9461"]
+
+
+def test_a_worker_waits_for_the_devices_that_it_may_not_make() -> None:
+    worker = read("captionq-worker@0.service")
+    assert read("captionq-gpu.service").file.name in worker.words("After")
+    assert "captionq-gpu.service" in worker.words("Wants")
+
+
+def test_flower_has_no_key_that_jobs_or_callbacks_are_signed_with() -> None:
+    unset = read("captionq-flower.service").words("UnsetEnvironment")
+    assert unset == ["CAPTIONQ_SIGNING_KEYS", "CAPTIONQ_CALLBACK_SECRETS"]
+
+
+def test_a_redis_whose_disk_is_full_is_started_again_for_as_long_as_that_takes() -> None:
+    text = (UNITS / "redis.conf").read_text()
+    assert "StartLimitIntervalSec=0" in text.partition("[Service]")[0].splitlines()
+    assert "--appendfsync always" in text
 
 
 def test_prometheus_asks_each_unit_where_it_says_that_it_is_healthy() -> None:
