@@ -165,7 +165,7 @@ def start(name: str, image: Image) -> float:
             while not _healthy(image, environment):
                 if process.poll() is not None or time.monotonic() - began_s > HEALTHY_S:
                     raise RuntimeError(f"{name}: not healthy; its status is {process.poll()}")
-                time.sleep(0.2)
+                time.sleep(1)  # to ask is a process
             healthy_s = time.monotonic() - began_s
             if "CAPTIONQ_FILE_ROOT" in settings:
                 _caption(broker.url)
