@@ -34,8 +34,9 @@ RUN pip install --no-deps --force-reinstall . && rm -r producer worker
 COPY docker/healthy.py ./
 
 USER 10001:10001
+# torch's threads wait without spinning: others are on the same processors.
 ENV HOME=/var/lib/captionq CAPTIONQ_HOME=/var/lib/captionq HF_HOME=/var/lib/captionq/huggingface \
-    CAPTIONQ_METRICS_HOST=0.0.0.0 CAPTIONQ_METRICS_PORT=9464
+    CAPTIONQ_METRICS_HOST=0.0.0.0 CAPTIONQ_METRICS_PORT=9464 OMP_WAIT_POLICY=passive
 VOLUME /var/lib/captionq
 EXPOSE 9464
 STOPSIGNAL SIGTERM

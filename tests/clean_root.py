@@ -108,7 +108,7 @@ def debootstrap(folder: Path, suite: str) -> None:
         RuntimeError: this machine's apt knows no Debian.
         FileNotFoundError: there is no debootstrap: apt-get install debootstrap.
     """
-    if (folder / "usr/bin/python3").exists():
+    if (folder / "usr/bin/python3").exists() and not (folder / "debootstrap").exists():  # all of it
         return
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian"]
     mirrors = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.split()

@@ -67,8 +67,8 @@ BUILD_ARGS = {"CAPTION_MODEL": str(SCENES), "MATCH_MODEL": str(SCENES)}
 
 def settings_of(image: str, broker_url: str) -> dict[str, str]:
     """What an operator sets for each image."""
-    small = {
-        "CAPTIONQ_BROKER_URL": broker_url,
+    broker = {"CAPTIONQ_BROKER_URL": broker_url}
+    small = broker | {
         "CAPTIONQ_MATCH_MODEL": "none",
         "CAPTIONQ_MAX_BATCH": "1",
         "CAPTIONQ_FILE_ROOT": UPLOADS,
@@ -76,16 +76,19 @@ def settings_of(image: str, broker_url: str) -> dict[str, str]:
     return {
         "worker": small | {"CAPTIONQ_CAPTION_MODEL": "bundled"},
         "baked": small,
-        "producer": {
-            "CAPTIONQ_BROKER_URL": broker_url,
-            "CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json",
-        },
-        "flower": {"CAPTIONQ_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
+        "producer": broker | {"CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json"},
+        "flower": broker | {"FLOWER_BASIC_AUTH": "operator:s3cret"},
     }[image]
 
 
 ABSENT = dict.fromkeys(("producer", "flower"), ("torch", "transformers", "PIL", "worker"))
 """What an image must not have. Where packages are lent it cannot be told."""
+
+PRESENT = {
+    "worker": "import matplotlib.pyplot, opentelemetry.sdk, pillow_heif, pyarrow.parquet",
+    "producer": "import lancedb, mcp, opentelemetry.sdk, pyarrow.parquet, watchfiles",
+}
+"""What is imported when it is wanted, and not before."""
 
 FIRST = {"producer": ["captionq", "keys", "new", "prometheus", "--scope", "read"]}
 """What is run once before an image's command."""
@@ -162,7 +165,7 @@ def start(name: str, image: Image) -> float:
             while not _healthy(image, environment):
                 if process.poll() is not None or time.monotonic() - began_s > HEALTHY_S:
                     raise RuntimeError(f"{name}: not healthy; its status is {process.poll()}")
-                time.sleep(0.2)
+                time.sleep(1)  # to ask is a process
             healthy_s = time.monotonic() - began_s
             if "CAPTIONQ_FILE_ROOT" in settings:
                 _caption(broker.url)
@@ -230,11 +233,9 @@ def try_image(name: str, base: Path, installed: bool, bare: Path | None = None) 
     dockerfile, target = IMAGES[name]
     build(image, ROOT / "docker" / dockerfile, target)
     if not installed:
-        for module in ABSENT.get(name, ()):
-            absent = (
-                f"import importlib.util as u; assert u.find_spec({module!r}) is None, {module!r}"
-            )
-            image.run(["python", "-c", absent])
+        absent = f"there = [name for name in {ABSENT.get(name, ())} if find_spec(name)]"
+        told = f"from importlib.util import find_spec; {absent}; assert not there, there"
+        image.run(["python", "-c", f"{told}; {PRESENT.get(name, '')}"])
     built_s = time.monotonic() - began_s
     (image.root / UPLOADS[1:] / "scene.png").write_bytes(PNG)
     read_only(image)

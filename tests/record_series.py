@@ -1,6 +1,6 @@
 """python -m tests.record_series [NAME ...]: what workers tell Prometheus, healthy and under faults.
 
-Writes tests/recorded/NAME.json, one to three minutes for each, of the series that rules name;
+Writes tests/recorded/NAME.json, one to four minutes for each, of the series that rules name;
 tests/unit/test_alerts.py holds the rules against them. Workers, and what befalls them, are those of
 `make chaos` (tests/chaos): each of its faults and kinds of jobs has a recording, by its name. A
 sample is taken every 4 s and stands for 15 s there, the interval of
@@ -138,9 +138,9 @@ AS_DELIVERED = {
 }
 
 HEALTHY: dict[str, Scene] = {
-    "healthy": Scene(lambda *_: None),
-    "idle": Scene(lambda *_: None, every_s=0),
-    "restarted": Scene(restarted, restarts=True),
+    "healthy": Scene(lambda *_: None, samples=60),
+    "idle": Scene(lambda *_: None, samples=60, every_s=0),
+    "restarted": Scene(restarted, samples=30, restarts=True),
 }
 """On these no alert may fire."""
 

@@ -168,6 +168,7 @@ def test_given_jobs_that_wait_their_number_and_age_are_told_and_that_none_ends(
         until(lambda: health(port)[0] == 503)
         assert any("nothing has ended" in one for one in health(port)[1])
         assert read(port)["captionq_worker_healthy",] == 0
+    watched.web.routes["/slow.png"] = [Reply(404)]  # what is tried again ends
     with redis.Redis.from_url(watched.broker.url) as client:
         client.delete("captionq.caption")
     with patience() as until:

@@ -1,7 +1,6 @@
 """docker/compose*.yaml, as Docker Compose itself reads them."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,6 @@ from worker.shutdown import END_TIMEOUT_S
 
 FILES = [(), *((name,) for name in OVERLAYS), OVERLAYS]
 of_each = pytest.mark.parametrize("overlays", FILES, ids=lambda names: "+".join(names) or "alone")
-PASSWORDS = {
-    *(f"REDIS_{user}_PASSWORD" for user in ("WORKER", "GATEWAY", "FLOWER", "OPERATOR", "PRODUCER")),
-    *("FLOWER_USER_PASSWORD", "GRAFANA_PASSWORD", "S3_PASSWORD"),
-}
 
 
 def services(*overlays: str) -> dict[str, Any]:
@@ -119,19 +114,6 @@ def test_what_runs_on_is_started_again_and_found_healthy(overlays: tuple[str, ..
         assert service.get("healthcheck") or service["image"].partition(":")[0] in BUILT, name
 
 
-def test_settings_in_files_beside_it_come_to_those_that_they_are_for(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "docker", tmp_path / "docker")
-    for name in ("settings", "worker", "gateway"):
-        (tmp_path / f"docker/{name}.env").write_text(f"FROM_{name.upper()}=1\n")
-    found = {
-        name: {variable for variable in one.get("environment", {}) if variable.startswith("FROM_")}
-        for name, one in composed(root=tmp_path)["services"].items()
-    }
-    assert found.pop("worker") == {"FROM_SETTINGS", "FROM_WORKER"}
-    assert found.pop("gateway") == found.pop("listener") == {"FROM_SETTINGS", "FROM_GATEWAY"}
-    assert not any(found.values())
-
-
 @of_each
 def test_every_setting_named_is_one(overlays: tuple[str, ...]) -> None:
     for name, service in services(*overlays).items():
@@ -188,39 +170,6 @@ def test_volumes_lie_where_the_images_user_may_write(overlays: tuple[str, ...]) 
         for volume in service.get("volumes", ()):
             place = volume["target"]
             assert place == home or any(place in value.split() for value in made), (name, place)
-
-
-def test_without_its_passwords_nothing_starts_and_none_is_in_the_files() -> None:
-    for path in sorted((ROOT / "docker").glob("compose*.yaml")):
-        for url in re.findall(r"rediss?://[^@]+@", path.read_text()):
-            assert re.fullmatch(r"rediss?://(\w+):\$\{REDIS_\w+_PASSWORD:\?[^}]+\}@", url), url
-        needed = set(re.findall(r"\$\{(\w+):\?", path.read_text()))
-        assert needed <= PASSWORDS
-        for name in re.findall(r"\w+_PASSWORD", path.read_text()):
-            assert name in PASSWORDS | {"GF_SECURITY_ADMIN_PASSWORD"}
-    ran = subprocess.run(
-        [tool("docker-compose"), "-f", "docker/compose.yaml", "config"],
-        cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert ran.returncode != 0
-    assert "docker/.env" in ran.stderr
-
-
-def test_example_env_names_every_variable_that_is_used_and_no_other() -> None:
-    example = (ROOT / "docker/example.env").read_text()
-    named = set(re.findall(r"^(\w+)=", example, re.MULTILINE))
-    files = "".join(path.read_text() for path in (ROOT / "docker").glob("compose*.yaml"))
-    assert named >= PASSWORDS
-    assert named == set(re.findall(r"\$\{(\w+)", files))
-
-
-def test_given_models_in_the_image_a_worker_is_told_where_and_not_of_the_hub() -> None:
-    """What Compose sets stands before what the image does, which lets nobody ask a hub."""
-    worker = services("baked")["worker"]
-    inside = environment(worker["build"]["target"])
-    for name in ("CAPTIONQ_CAPTION_MODEL", "CAPTIONQ_MATCH_MODEL"):
-        assert worker["environment"][name] == inside[name]
-    assert worker["image"] != services()["worker"]["image"]
 
 
 def test_prometheus_asks_services_that_are_there_on_the_ports_that_they_have() -> None:
