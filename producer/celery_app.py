@@ -46,7 +46,13 @@ class AMQP(CELERYS):
 def celery_app(
     broker_url: str, master: str, transport_options: dict[str, Any], **options: Any
 ) -> Celery:
-    """The Celery app of a broker, or of the master that Sentinel names; options are Celery()'s."""
+    """The Celery app of a broker, or of the master that Sentinel names; options are Celery()'s.
+
+    RabbitMQ has to confirm what it is sent: else a worker would acknowledge a message whose retry
+    was lost on the way.
+    """
+    if broker_url.startswith("amqp"):
+        transport_options = {"confirm_publish": True, **transport_options}
     reach: dict[str, Any] = {"broker_transport_options": transport_options}
     if broker_url.startswith(SENTINEL):
         at = Sentinels.of(broker_url)

@@ -74,7 +74,6 @@ class Publisher:
                 "health_check_interval": 10,
                 "max_retries": 0,
                 "connect_retries_timeout": connect_timeout_s,
-                "confirm_publish": True,
             },
             backend="disabled://",
             set_as_current=False,

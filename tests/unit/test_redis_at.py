@@ -121,6 +121,12 @@ def test_given_a_wait_of_less_than_a_second_celery_is_never_told_of_none(
     assert delay_s(url, kind, 0.4) == waits_s  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("url", ["amqp://host", "amqps://host"])
+def test_given_rabbitmq_it_confirms_what_it_is_sent(url: str) -> None:
+    app = celery_app(url, "blue", {"read_timeout": 1}, set_as_current=False)
+    assert app.conf.broker_transport_options == {"confirm_publish": True, "read_timeout": 1}
+
+
 def test_given_rabbitmq_hangs_up_while_sending_the_client_says_that_it_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
