@@ -43,9 +43,9 @@ demo: $(READY) ## The main job end to end on this machine (IMAGES="a.jpg https:/
 page: $(READY) ## The same, and then a page to drop pictures on, until Ctrl-C
 	$(BIN)/captionq-worker demo --serve $(IMAGES)
 
-# Four processes on two cores: tests of real processes wait more than they compute.
-test: $(READY) ## All tests
-	$(BIN)/python -m pytest -n 4 --no-loadscope-reorder
+# Five processes on two cores: tests of real processes wait as long as they compute.
+test: $(READY) ## All tests (FULL=1: as often as is promised, where a share is enough every day)
+	$(BIN)/python -m pytest -n 5 --no-loadscope-reorder
 
 parity: $(READY) ## Every way of decoding against transformers, at published sizes (long)
 	$(BIN)/python -m pytest -m parity --durations=0 tests/unit/blip

@@ -24,7 +24,8 @@ RUN groupadd --gid 10001 captionq \
 # is made without `worker`.
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN mkdir producer worker && touch producer/__init__.py \
-    && pip install -c constraints.txt ".[gateway,listen,mcp,flower,tracing]" && rm -r producer worker
+    && pip install -c constraints.txt ".[gateway,listen,mcp,search,flower,tracing]" \
+    && rm -r producer worker
 
 COPY producer ./producer
 RUN mkdir worker && pip install --no-deps --force-reinstall . && rm -r producer worker

@@ -17,14 +17,16 @@ RUN groupadd --gid 10001 captionq \
     && useradd --uid 10001 --gid captionq --home-dir /var/lib/captionq --create-home captionq \
     && install -d -o captionq -g captionq /var/lib/captionq/huggingface /srv/uploads
 
-# From what changes seldom and is large to what changes often and is small, a layer each.
+# From what changes seldom and is large to what changes often and is small, a layer each. An index of
+# torch's builds has torch, and not all that it needs: that comes with the rest.
 COPY constraints.txt ./
 ARG TORCH_INDEX=""
-RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--no-deps --index-url "$TORCH_INDEX"} torch
 
 COPY pyproject.toml README.md LICENSE ./
 RUN mkdir producer worker && touch producer/__init__.py worker/__init__.py \
-    && pip install -c constraints.txt ".[worker,tracing]" && rm -r producer worker
+    && pip install -c constraints.txt ".[worker,heic,manifests,report,tracing]" \
+    && rm -r producer worker
 
 COPY producer ./producer
 COPY worker ./worker
@@ -32,13 +34,14 @@ RUN pip install --no-deps --force-reinstall . && rm -r producer worker
 COPY docker/healthy.py ./
 
 USER 10001:10001
+# torch's threads wait without spinning: others are on the same processors.
 ENV HOME=/var/lib/captionq CAPTIONQ_HOME=/var/lib/captionq HF_HOME=/var/lib/captionq/huggingface \
-    CAPTIONQ_METRICS_HOST=0.0.0.0 CAPTIONQ_METRICS_PORT=9464
+    CAPTIONQ_METRICS_HOST=0.0.0.0 CAPTIONQ_METRICS_PORT=9464 OMP_WAIT_POLICY=passive
 VOLUME /var/lib/captionq
 EXPOSE 9464
 STOPSIGNAL SIGTERM
-# Models are loaded, and the largest batch is run, before it is healthy.
-HEALTHCHECK --interval=15s --timeout=10s --start-period=300s --retries=4 \
+# Models are fetched (2 GB, once), loaded, and the largest batch is run, before it is healthy.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=1800s --retries=4 \
     CMD ["python", "/srv/captionq/healthy.py", "CAPTIONQ_METRICS_PORT"]
 ENTRYPOINT ["captionq-worker"]
 CMD ["run", "--devices", "auto"]

@@ -133,6 +133,10 @@ class AsyncRedisStore:
         """As `RedisStore.trace`."""
         await self._run_all([self.ledger.trace(*one) for one in traceparents.items()])
 
+    async def trace_batch(self, batch_id: str, traceparent: str) -> None:
+        """As `trace`, for a batch."""
+        await self._run(self._registry.trace_batch(batch_id, traceparent))
+
     async def forget(self, *jobs: Job) -> None:
         """See `Store.forget`."""
         await self._run_all([self.ledger.forget(job) for job in jobs])

@@ -4,14 +4,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from producer.contract import ImageJob
+from producer.contract import ImageJob, Job
 from producer.errors import BrokerUnavailable
 from producer.event_memory import Remembers, Sighting
 from producer.event_rules import Event, NoReference, Rules
+from producer.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +134,13 @@ class Intake:
         if jobs:
             await self._submit(jobs)
         taken.jobs = len(jobs)
+
+
+def events_traced(tracing: Tracing | None, jobs: Sequence[Job]) -> AbstractContextManager[Any]:
+    """The block in which the jobs of some events are submitted: of one trace, if of any."""
+    if tracing is None:
+        return nullcontext()
+    return tracing.together("submit events", [str(job.job_id) for job in jobs])
 
 
 def _shown(event: Event) -> str:

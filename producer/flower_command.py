@@ -1,15 +1,16 @@
 """`captionq flower`: Flower, set up for this service."""
 
+import atexit
 import importlib.util
 import os
-from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlsplit
+import sys
+from typing import Annotated, Any, NoReturn
 
 import typer
 from celery import Celery
-from kombu.utils.url import parse_ssl_cert_reqs
 
 from producer import embedded
+from producer.celery_app import celery_app
 from producer.exits import EXIT_CODES, exit_codes, read_settings
 from producer.loopback import is_loopback
 from producer.publisher import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
@@ -21,6 +22,7 @@ COLUMNS = "name,state,kwargs,result,retries,exception,runtime,worker,received,uu
 """What the page of tasks shows, in this order."""
 
 LOGINS = "FLOWER_BASIC_AUTH"
+OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 
 FLOWER_EXAMPLES = (
     "Examples:\n\n"
@@ -47,7 +49,8 @@ def flower(
         bool,
         typer.Option(
             "--without-login",
-            help="Serve whoever is on this machine, without a password; on loopback alone.",
+            help="Show whoever is on this machine, without a password; on loopback alone, and "
+            "without what buttons do.",
         ),
     ] = False,
 ) -> None:
@@ -67,7 +70,20 @@ def flower(
         watched = watching(settings, settings.broker_url or embedded.ensure(settings.home))
         options = [f"--address={address}", f"--port={port}", f"--max_tasks={max_tasks}"]
         options += [f"--tasks_columns={COLUMNS}", "--inspect_timeout=3000"]
-        watched.start(["flower", *options, *(["--read_only=True"] if read_only else [])])
+        try:
+            watched.start(["flower", *options, *(["--read_only=True"] if read_only else [])])
+        except SystemExit as ended:
+            _leave(ended.code)
+        _leave(0)
+
+
+def _leave(status: object) -> NoReturn:
+    """End the process now, after what is to be done at exit. Python itself would first wait for all
+    that Flower's threads still ask of a broker, which may be away."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def check_login(environment: Any, address: str, without_login: bool) -> None:
@@ -80,6 +96,8 @@ def check_login(environment: Any, address: str, without_login: bool) -> None:
     if logins:
         if any(not all(one.partition(":")[::2]) for one in logins.split(",")):
             raise ValueError(f"{LOGINS} is user:password, several with commas between.")
+        if not logins.isascii():  # Flower compares no others: nobody would ever get in
+            raise ValueError(f"{LOGINS} has a letter that is none of ASCII's.")
     elif environment.get("FLOWER_AUTH"):  # by OAuth, which Flower sees to itself
         return
     elif not without_login:
@@ -91,12 +109,21 @@ def check_login(environment: Any, address: str, without_login: bool) -> None:
         raise ValueError(
             f"--without-login serves this machine alone, not {address}: set {LOGINS}=user:password."
         )
+    elif environment.get(OPEN_API):  # with its answers open to pages from anywhere
+        raise ValueError(f"--without-login shows alone: unset {OPEN_API}, or set {LOGINS}.")
 
 
 def watching(settings: ProducerSettings, broker_url: str) -> Celery:
     """The Celery app of one who only looks on."""
     names = queues_served([("caption", None), ("match", None)])
-    app = Celery("captionq", broker=broker_url, backend="disabled://", set_as_current=False)
+    times = {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_keepalive": True,
+    }
+    app = celery_app(
+        broker_url, settings.sentinel_master, times, backend="disabled://", set_as_current=False
+    )
     app.conf.update(
         accept_content=["json"],
         task_default_queue=DEFAULT_QUEUE,
@@ -104,25 +131,5 @@ def watching(settings: ProducerSettings, broker_url: str) -> Celery:
             queue_named(name, broker_url, settings.rabbitmq_queues) for name in dict.fromkeys(names)
         ],
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
-            "master_name": settings.sentinel_master,
-            "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_keepalive": True,
-        },
     )
-    if tls := _tls(broker_url):
-        app.conf.broker_use_ssl = tls
     return app
-
-
-def _tls(broker_url: str) -> dict[str, Any]:
-    """What a rediss:// URL says of certificates: Flower's own connection reads them here alone."""
-    parts = urlsplit(broker_url)
-    if parts.scheme != "rediss":
-        return {}
-    said: dict[str, Any] = {
-        name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")
-    }
-    said["ssl_cert_reqs"] = parse_ssl_cert_reqs(said.get("ssl_cert_reqs", "required"))
-    return said

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import redis
 from amqp import AMQPError
-from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
+from producer.celery_app import celery_app
 from producer.contract import Job
 from producer.errors import BrokerFull, BrokerUnavailable
 from producer.rabbitmq import QueueKind, celery_settings
@@ -64,13 +64,10 @@ class Publisher:
     ) -> None:
         self._attempt_s = attempt_timeout_s(timeout_s)
         connect_timeout_s = min(CONNECT_TIMEOUT_S, self._attempt_s)
-        self._app = Celery(
-            "captionq", broker=broker_url, backend="disabled://", set_as_current=False
-        )
-        self._app.conf.update(
-            accept_content=["json"],
-            broker_connection_timeout=connect_timeout_s,
-            broker_transport_options={
+        self._app = celery_app(
+            broker_url,
+            sentinel_master,
+            {
                 "socket_timeout": self._attempt_s,
                 "socket_connect_timeout": connect_timeout_s,
                 "socket_keepalive": True,
@@ -78,8 +75,13 @@ class Publisher:
                 "max_retries": 0,
                 "connect_retries_timeout": connect_timeout_s,
                 "confirm_publish": True,
-                "master_name": sentinel_master,
             },
+            backend="disabled://",
+            set_as_current=False,
+        )
+        self._app.conf.update(
+            accept_content=["json"],
+            broker_connection_timeout=connect_timeout_s,
             task_ignore_result=True,
             task_send_sent_event=True,
             task_serializer="json",

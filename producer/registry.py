@@ -3,9 +3,10 @@
 `captionq:jobs` is a sorted set of the ids of the newest jobs, by the microsecond (Redis' clock) at
 which they were recorded.
 `captionq:batch:<id>` is a hash: owner, closed, total, a count for each state, created_ms,
-finished_ms, and callback, which is due when the batch ends. `captionq:counted:<id>` is a hash of
-its jobs and the states in which they are counted: so each counts once, whatever becomes of it. The
-scripts that create, start, finish and forget jobs count them.
+finished_ms, traceparent where it is traced, and callback, which is due when the batch ends.
+`captionq:counted:<id>` is a hash of its jobs and the states in which they are counted: so each
+counts once, whatever becomes of it. The scripts that create, start, finish and forget jobs count
+them.
 `captionq:worker:<name>` is what a worker says of itself (JSON), for as long as it is believed;
 `captionq:workers` is the set of their names.
 
@@ -37,6 +38,7 @@ from producer.registry_scripts import (
     PRESENT,
     WORKERS,
 )
+from producer.scripts import TRACE, TRACEPARENT
 from producer.terms import due
 
 
@@ -46,6 +48,7 @@ class Registry:
 
     def __init__(self, queued_ttl_s: float, prefix: str = "captionq:") -> None:
         self._life_ms = round(queued_ttl_s * 1_000)
+        self._prefix = prefix
         self._keys = (f"{prefix}job:", f"{prefix}open", f"{prefix}items:")
 
     def listed(self, wanted: Wanted, before: str | None, limit: int) -> Call[Page]:
@@ -81,6 +84,14 @@ class Registry:
         """See `Store.batch`."""
         return Call(BATCH, self._keys, (batch_id,), lambda reply: _batch(batch_id, reply))
 
+    def trace_batch(self, batch_id: str, traceparent: str) -> Call[None]:
+        """Keep the span that a batch is submitted in, in its record, if there is one."""
+        return Call(TRACE, self._batch_keys(batch_id), (traceparent,), lambda _: None)
+
+    def batch_traceparent(self, batch_id: str) -> Call[str | None]:
+        """The span that a batch was submitted in; None for none."""
+        return Call(TRACEPARENT, self._batch_keys(batch_id), (), lambda found: found)
+
     def present(self, facts: WorkerFacts, life_s: float = LIFE_S) -> Call[None]:
         """See `Store.present`."""
         args = (facts.name, facts.model_dump_json(), round(life_s * 1_000))
@@ -93,6 +104,9 @@ class Registry:
     def workers(self) -> Call[list[WorkerFacts]]:
         """See `Store.workers`."""
         return Call(WORKERS, self._keys, (), _read_workers)
+
+    def _batch_keys(self, batch_id: str) -> tuple[str, str, str]:
+        return (f"{self._prefix}batch:{batch_id}", *self._keys[1:])
 
 
 def _fields(reply: list[str]) -> dict[str, Any]:

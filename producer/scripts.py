@@ -197,13 +197,14 @@ REOPEN = (
     + COUNT
     + NOTE
     + """
-local about = redis.call('HMGET', KEYS[1], 'state', 'replayed', 'callback')
+local about = redis.call('HMGET', KEYS[1], 'state', 'replayed', 'callback', 'traceparent')
 if about[1] == 'queued' and about[2] == ARGV[6] then return 1 end  -- cut off before it was sent
 if about[1] and about[1] ~= 'failed' then return 0 end
 if about[3] then untell(about[3]) end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'state', 'queued', 'task', ARGV[1], 'job', ARGV[2],
     'created_at', ARGV[3], 'queue', ARGV[5], 'opened_ms', now, 'replayed', ARGV[6])
+if about[4] then redis.call('HSET', KEYS[1], 'traceparent', about[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
 touch(ARGV[5], ARGV[4])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,6 +11,8 @@ from producer.listing import LISTED_JOBS
 from producer.rabbitmq import QueueKind
 from producer.redis_at import MASTER, REDIS_SCHEMES, SENTINEL, Sentinels, with_master
 from producer.signing import Keys
+
+BROKER_SCHEMES = ("redis://", "rediss://", "redis+socket://", SENTINEL, "amqp://", "amqps://")
 
 
 class ProducerSettings(BaseSettings):
@@ -119,6 +122,19 @@ class ProducerSettings(BaseSettings):
     @classmethod
     def _expanded(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not url.startswith(BROKER_SCHEMES):
+            raise ValueError(f"the broker is one of {', '.join(BROKER_SCHEMES)}")
+        if url.startswith(SENTINEL):
+            Sentinels.of(url)
+        for one in url.split(";"):  # nodes of a RabbitMQ may be several
+            _ = urlsplit(one).port  # raises
+        return url
 
     @field_validator("results_url")
     @classmethod

@@ -9,7 +9,7 @@ Where spans go is OpenTelemetry's own matter: OTEL_EXPORTER_OTLP_ENDPOINT and it
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ __all__ = ["TRACEPARENT", "Tracing", "TracingUnavailable", "begin"]
 
 JOB_ID = "captionq.job_id"
 TASK = "captionq.task"
+JOBS = "captionq.jobs"
+BATCH_ID = "captionq.batch_id"
 
 
 class TracingUnavailable(ValueError):  # noqa: N818 - as other faults of settings
@@ -50,13 +52,42 @@ class Tracing:
     @contextmanager
     def parented(self, job_id: str, headers: Mapping[str, str]) -> Iterator[None]:
         """The block in which a job is submitted for a request with these headers (lower case)."""
+        with self._children({job_id}, self.context(headers.get(TRACEPARENT))):
+            yield
+
+    @contextmanager
+    def together(
+        self,
+        name: str,
+        job_ids: Collection[str],
+        headers: Mapping[str, str] | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Iterator[str]:
+        """The block in which these jobs are submitted for one request, with these headers (lower
+        case), or one event: a span, and one trace for all of them. What names it."""
+        asked_in = self.context((headers or {}).get(TRACEPARENT))
+        span = self.span(
+            name, asked_in, kind="SERVER", attributes={**(attributes or {}), JOBS: len(job_ids)}
+        )
+        try:
+            with self._children(job_ids, self._trace.set_span_in_context(span)):
+                yield self.carried(span)
+        except BaseException as exc:
+            self.failed(span, type(exc).__name__)
+            raise
+        finally:
+            span.end()
+
+    @contextmanager
+    def _children(self, job_ids: Collection[str], parent: Any) -> Iterator[None]:
         with self._lock:
-            self._parents[job_id] = self.context(headers.get(TRACEPARENT))
+            self._parents |= dict.fromkeys(job_ids, parent)
         try:
             yield
         finally:
             with self._lock:
-                self._parents.pop(job_id, None)
+                for job_id in job_ids:
+                    self._parents.pop(job_id, None)
 
     @contextmanager
     def submitting(self, jobs: Sequence[Job]) -> Iterator[dict[str, str]]:
@@ -119,6 +150,10 @@ class Tracing:
             start_time=begin_ns,
             attributes=attributes,
         )
+
+    def trace_id(self, span: Any) -> str:
+        """The trace that a span is of, in hexadecimal."""
+        return f"{span.get_span_context().trace_id:032x}"
 
     def failed(self, span: Any, why: str) -> None:
         """Say that what a span is of has failed: a code or a class, no text that quotes."""

@@ -36,12 +36,26 @@ SHARING_A_HOUSE = (
 )
 
 
+LONGEST = (
+    "test_points.py",
+    "test_short.py",
+    "test_image_steps.py",
+    "test_newcomer.py",
+    "test_sandbox.py",
+)
+"""Which begin first: at the end others would wait for them, idle."""
+
+
 class ByFile(LoadScopeScheduling):
     """With several test processes, a file's tests stay together, as do those that share a house."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         return "house" if path.endswith(SHARING_A_HOUSE) else path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

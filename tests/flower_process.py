@@ -15,11 +15,13 @@ from urllib.error import URLError
 
 LOGIN = "operator:s3cret"
 TIMEOUT_S = 60
+ENDS_IN_S = 5
 
 
 @contextmanager
 def flower_at(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Its URL, of the broker that `environment` names; its log lies in `folder`."""
+    """Its URL, of the broker that `environment` names; its log lies in `folder`. It has to end when
+    told with the block."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     log = folder / "flower.log"
@@ -39,15 +41,18 @@ def flower_at(folder: Path, environment: dict[str, str]) -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:  # its threads may be in the middle of a connection
+            process.wait(ENDS_IN_S)
+        finally:
             process.kill()
             process.wait()
 
 
+def authorization(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+
 def get(url: str, path: str) -> bytes:
-    token = base64.b64encode(LOGIN.encode()).decode()
-    request = urllib.request.Request(url + path, headers={"Authorization": f"Basic {token}"})
+    request = urllib.request.Request(url + path, headers={"Authorization": authorization(LOGIN)})
     with urllib.request.urlopen(request, timeout=10) as reply:
         return bytes(reply.read())
 

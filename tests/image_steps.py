@@ -1,14 +1,16 @@
 """What Dockerfiles say is done, without Docker: python -m tests.image_steps [IMAGE...]
 
-Each step of a Dockerfile is run in a root of its own: this machine's, in which whatever is written
-lies in memory (overlayfs), with an empty Python environment in the place of the base image's. Then
-the image's command is started as its user, on a read-only tree, with no network but its own
-loopback and with a Redis, until the image's own health check is satisfied; it has to end in good
-order when told to.
+Each step of a Dockerfile is run in a root of its own, in which whatever is written lies in memory
+(overlayfs), with an empty Python environment in the place of the base image's. Then the image's
+command is started as its user, on a read-only tree, with no network but its own loopback and with a
+Redis, until the image's own health check is satisfied. A worker has to caption a file of its own;
+each has to end in good order when told to.
 
-All packages are installed anew, from the registry (minutes). With --installed, packages of the
-environment that runs this count as installed, so that nothing is downloaded: `make test` does that.
-Linux, as root.
+The root is this machine's, and all packages are installed anew, from the registry (minutes). With
+--installed, packages of the environment that runs this count as installed, so that nothing is
+downloaded: `make test` does that. With --bare FOLDER the root is a Debian with a Python and nothing
+more, as the base image is: what an image needs of Debian and does not install is not there. It is
+made in FOLDER by debootstrap, from where apt gets its packages, unless it is there. Linux, as root.
 """
 
 import argparse
@@ -22,11 +24,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from producer import CaptionJob, Client
 from producer.redis_server import RedisServer
 from tests.clean_root import (
     CLONE_NEWNS,
     Image,
+    bare_root,
     clean_root,
+    debootstrap,
     loopback_alone,
     mount,
     read_only,
@@ -41,9 +46,12 @@ from tests.dockerfiles import (
     let_through,
     steps_to,
 )
+from tests.house import PNG
 
 HEALTHY_S = 240
 STOP_S = 60
+JOB_S = 60
+UPLOADS = "/srv/uploads"
 IMAGES: dict[str, tuple[str, str | None]] = {
     "worker": ("worker.Dockerfile", None),
     "baked": ("worker.Dockerfile", "baked"),
@@ -52,34 +60,35 @@ IMAGES: dict[str, tuple[str, str | None]] = {
 }
 """The Dockerfile and target of each image."""
 
-SCENES = str(ROOT / "worker/checkpoints/scenes")
-BUILD_ARGS = {
-    "CAPTION_MODEL": SCENES,
-    "MATCH_MODEL": SCENES,
-}
+SCENES = ROOT / "worker/checkpoints/scenes"
+BUILD_ARGS = {"CAPTION_MODEL": str(SCENES), "MATCH_MODEL": str(SCENES)}
 """In place of the hub, which is not asked."""
 
 
 def settings_of(image: str, broker_url: str) -> dict[str, str]:
     """What an operator sets for each image."""
-    small = {
-        "CAPTIONQ_BROKER_URL": broker_url,
+    broker = {"CAPTIONQ_BROKER_URL": broker_url}
+    small = broker | {
         "CAPTIONQ_MATCH_MODEL": "none",
         "CAPTIONQ_MAX_BATCH": "1",
+        "CAPTIONQ_FILE_ROOT": UPLOADS,
     }
     return {
         "worker": small | {"CAPTIONQ_CAPTION_MODEL": "bundled"},
         "baked": small,
-        "producer": {
-            "CAPTIONQ_BROKER_URL": broker_url,
-            "CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json",
-        },
-        "flower": {"CAPTIONQ_BROKER_URL": broker_url, "FLOWER_BASIC_AUTH": "operator:s3cret"},
+        "producer": broker | {"CAPTIONQ_API_KEYS": "/var/lib/captionq/keys.json"},
+        "flower": broker | {"FLOWER_BASIC_AUTH": "operator:s3cret"},
     }[image]
 
 
 ABSENT = dict.fromkeys(("producer", "flower"), ("torch", "transformers", "PIL", "worker"))
 """What an image must not have. Where packages are lent it cannot be told."""
+
+PRESENT = {
+    "worker": "import matplotlib.pyplot, opentelemetry.sdk, pillow_heif, pyarrow.parquet",
+    "producer": "import lancedb, mcp, opentelemetry.sdk, pyarrow.parquet, watchfiles",
+}
+"""What is imported when it is wanted, and not before."""
 
 FIRST = {"producer": ["captionq", "keys", "new", "prometheus", "--scope", "read"]}
 """What is run once before an image's command."""
@@ -156,14 +165,23 @@ def start(name: str, image: Image) -> float:
             while not _healthy(image, environment):
                 if process.poll() is not None or time.monotonic() - began_s > HEALTHY_S:
                     raise RuntimeError(f"{name}: not healthy; its status is {process.poll()}")
-                time.sleep(0.2)
+                time.sleep(1)  # to ask is a process
             healthy_s = time.monotonic() - began_s
+            if "CAPTIONQ_FILE_ROOT" in settings:
+                _caption(broker.url)
             process.terminate()
             if status := process.wait(STOP_S):
                 raise RuntimeError(f"{name}: told to end, it ended with status {status}")
         finally:
             process.kill()
     return healthy_s
+
+
+def _caption(broker_url: str) -> None:
+    """Have the worker caption a file of its own. Raises JobFailed, or TimeoutError."""
+    with Client(broker_url) as client:
+        job = client.submit(CaptionJob(image=f"file://{UPLOADS}/scene.png"))
+        job.result(JOB_S).raise_for_state()
 
 
 def _healthy(image: Image, environment: dict[str, str]) -> bool:
@@ -177,12 +195,16 @@ def main(given: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=f"of {', '.join(IMAGES)}")
-    parser.add_argument("--installed", action="store_true", help="see above")
+    roots = parser.add_mutually_exclusive_group()
+    roots.add_argument("--installed", action="store_true", help="see above")
+    roots.add_argument("--bare", type=Path, metavar="FOLDER", help="see above")
     chosen = parser.parse_args(given)
+    if chosen.bare:
+        debootstrap(chosen.bare, suite())
     for name in chosen.images or IMAGES:
         base = Path(tempfile.mkdtemp(prefix="captionq-image-"))
         child = multiprocessing.get_context("fork").Process(
-            target=try_image, args=(name, base, chosen.installed)
+            target=try_image, args=(name, base, chosen.installed, chosen.bare)
         )
         child.start()
         child.join()
@@ -191,21 +213,31 @@ def main(given: Sequence[str] | None = None) -> None:
             sys.exit(f"{name}: failed")
 
 
-def try_image(name: str, base: Path, installed: bool) -> None:
+def suite() -> str:
+    """The Debian that images are made from.
+
+    Raises:
+        ValueError: they are made from several.
+    """
+    bases = {steps_to(ROOT / "docker" / dockerfile)[0] for dockerfile, _ in IMAGES.values()}
+    (debian,) = {base.rpartition("-")[2] for base in bases}
+    return debian
+
+
+def try_image(name: str, base: Path, installed: bool, bare: Path | None = None) -> None:
     """All of it for one image, in a process of its own: with it end its mounts and its network."""
     began_s = time.monotonic()
     unshare(CLONE_NEWNS)
     mount("--make-rprivate", "/")
-    image = clean_root(base, installed)
+    image = bare_root(base, bare, [SCENES]) if bare else clean_root(base, installed)
     dockerfile, target = IMAGES[name]
     build(image, ROOT / "docker" / dockerfile, target)
     if not installed:
-        for module in ABSENT.get(name, ()):
-            absent = (
-                f"import importlib.util as u; assert u.find_spec({module!r}) is None, {module!r}"
-            )
-            image.run(["python", "-c", absent])
+        absent = f"there = [name for name in {ABSENT.get(name, ())} if find_spec(name)]"
+        told = f"from importlib.util import find_spec; {absent}; assert not there, there"
+        image.run(["python", "-c", f"{told}; {PRESENT.get(name, '')}"])
     built_s = time.monotonic() - began_s
+    (image.root / UPLOADS[1:] / "scene.png").write_bytes(PNG)
     read_only(image)
     loopback_alone()
     healthy_s = start(name, image)

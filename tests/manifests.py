@@ -5,6 +5,8 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -21,6 +23,11 @@ FILES = sorted(
     if path.name != "kustomization.yaml" and path.parent.name != "gpu"  # patches
 )
 OVERLAYS = ("cpu", "gpu")
+CUSTOM = {
+    "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
+    "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
+}
+"""Where the models of resources are that Kubernetes itself does not have."""
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -34,12 +41,17 @@ def written() -> tuple[dict[str, Any], ...]:
 
 @cache
 def rendered(overlay: str) -> tuple[dict[str, Any], ...]:
-    """What `kubectl apply -k` would send."""
+    """What `kubectl apply -k` would send of one of OVERLAYS."""
+    return rendered_at(FOLDER / overlay)
+
+
+def rendered_at(folder: Path) -> tuple[dict[str, Any], ...]:
+    """What `kubectl apply -k` would send. Skips a test where there is no kubectl."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not here: overlays are not rendered, the files alone are checked")
     ran = subprocess.run(
-        [kubectl, "kustomize", str(FOLDER / overlay)], check=True, stdout=subprocess.PIPE, text=True
+        [kubectl, "kustomize", str(folder)], check=True, stdout=subprocess.PIPE, text=True
     )
     return tuple(documents(ran.stdout))
 
@@ -56,11 +68,11 @@ def pods(among: tuple[dict[str, Any], ...]) -> Iterator[tuple[str, dict[str, Any
 
 def check(document: dict[str, Any]) -> None:
     """Raises for what the schema does not know, or knows otherwise."""
-    if document["apiVersion"].startswith("keda.sh/"):
+    if package := CUSTOM.get(document["apiVersion"]):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from cloudcoil.models.keda import v1alpha1
-        read = getattr(v1alpha1, document["kind"]).model_validate(document)
+            models = import_module(package)
+        read = getattr(models, document["kind"]).model_validate(document)
         assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == document
     else:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)

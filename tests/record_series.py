@@ -1,8 +1,11 @@
-"""python -m tests.record_series: what real workers tell Prometheus, in health and under faults.
+"""python -m tests.record_series [NAME ...]: what workers tell Prometheus, healthy and under faults.
 
-Writes tests/recorded/NAME.json, about a minute for each, of the series that rules name;
-tests/unit/test_alerts.py holds the rules against them. A sample is taken every 4 s and stands for
-15 s there, the interval of docker/prometheus/prometheus.yml: a fault need not last for minutes.
+Writes tests/recorded/NAME.json, one to four minutes for each, of the series that rules name;
+tests/unit/test_alerts.py holds the rules against them. Workers, and what befalls them, are those of
+`make chaos` (tests/chaos): each of its faults and kinds of jobs has a recording, by its name. A
+sample is taken every 4 s and stands for 15 s there, the interval of
+docker/prometheus/prometheus.yml: a fault need not last for minutes. Counters that stay at 0 are
+left out.
 """
 
 import json
@@ -12,26 +15,30 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import redis
+from celery import Celery
 
-from producer.callback import Callback
-from producer.contract import CaptionJob
-from tests.house import PNG, House, open_house
-from tests.series import recorded
-from tests.servers import Reply
-from tests.worker_process import WorkerProcess
+from producer import Client
+from producer.errors import BrokerUnavailable
+from producer.settings import ProducerSettings
+from tests.chaos.fates import Errand, Fate, Kind, Sender, Source
+from tests.chaos.faults import ACTS, CLOCK_JUMP, HOOKS_DOWN, POWER_CUT, S3_DOWN
+from tests.chaos.world import Worker, World, wait
+from tests.series import Series, recorded
 
 FOLDER = Path(__file__).parent / "recorded"
 RULES = Path(__file__).parents[1] / "docker/prometheus/alerts.yml"
 EVERY_S = 4.0
-SAMPLES = 12
 FAULT_AT_S = 2.5 * EVERY_S
+VISIBILITY_S = 4.0
 
-Fault = Callable[[House, list[WorkerProcess]], object]
+Act = Callable[[World, "Jobs"], object]
 
 
 def free_port() -> int:
@@ -39,124 +46,223 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def killed(house: House, workers: list[WorkerProcess]) -> None:
-    """kill -9 of a worker that holds jobs."""
-    house.web.routes["/slow.png"] = [Reply(200, PNG, delay_s=3)]
-    house.client.submit_many(CaptionJob(image=house.web.url("/slow.png")) for _ in range(60))
-    time.sleep(1)
-    workers[1].process.send_signal(signal.SIGKILL)
+class Jobs:
+    """Sends jobs to a world, while there is one that takes them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._numbers = count()
+        self._client = Client(world.redis.url, settings=ProducerSettings(submit_timeout_s=2))
+
+    def send(self, kind: Kind = Kind.NORMAL, source: Source = Source.FILE, times: int = 1) -> None:
+        """So many, which work for a second each, with callbacks. NEWER ones plain clients send."""
+        for _ in range(times):
+            number = next(self._numbers)
+            fate = Fate(kind, work_ms=1_000, limit=1, number=number)
+            one = Errand(f"{number}-{kind}", fate, source, Sender.CLIENT, callback=True)
+            job = one.job(self._world.places)
+            if kind is Kind.NEWER:
+                with Celery(broker=self._world.redis.url, set_as_current=False) as celery:
+                    body = job.model_dump(mode="json") | {"schema_version": 2}
+                    celery.send_task("captionq.caption", kwargs={"job": body}, task_id=one.job_id)
+                continue
+            try:
+                self._client.submit(job)
+            except BrokerUnavailable as exc:
+                print(f"  not submitted: {type(exc).__name__}", file=sys.stderr)
+
+    def close(self) -> None:
+        self._client.close()
 
 
-def redis_away(house: House, _: list[WorkerProcess]) -> None:
-    """kill -9 of Redis."""
-    house.broker.kill()
+@dataclass(frozen=True)
+class Scene:
+    """What is recorded.
+
+    Args:
+        act: happens at FAULT_AT_S.
+        samples: how many are taken.
+        settings: of the workers.
+        every_s: between the jobs that are sent all the while; 0: none are.
+        source: of every other one of these.
+        restarts: whether workers that end are started again.
+        fsync: Redis' `appendfsync`.
+    """
+
+    act: Act
+    samples: int = 14
+    settings: Mapping[str, str] = field(default_factory=dict)
+    every_s: float = 0.4
+    source: Source = Source.FILE
+    restarts: bool = False
+    fsync: str = "always"
 
 
-def redis_frozen(house: House, _: list[WorkerProcess]) -> Callable[[], None]:
-    """SIGSTOP of Redis."""
-    process = house.broker._process
-    assert process is not None
-    process.send_signal(signal.SIGSTOP)
-    return lambda: process.send_signal(signal.SIGCONT)
+def befalls(name: str, length_s: float) -> Act:
+    """A fault of the survival suite, of that length as it counts them, to the second worker."""
+    act, _ = ACTS[name]
+    return lambda world, _: act(world, world.workers[1], length_s)
 
 
-def redis_full(house: House, _: list[WorkerProcess]) -> None:
-    """Redis has no memory left."""
-    with redis.Redis.from_url(house.broker.url) as client:
-        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1)
+def come(kind: Kind, times: int, every_s: float = 0) -> Act:
+    """Jobs of a kind: so many at a time, once or every so many seconds."""
+
+    def act(_: World, jobs: Jobs) -> None:
+        end_s = time.monotonic() + 600 if every_s else 0
+        while True:
+            jobs.send(kind, times=times)
+            if time.monotonic() > end_s:
+                return
+            time.sleep(every_s)
+
+    return act
 
 
-def s3_away(house: House, _: list[WorkerProcess]) -> None:
-    """S3 does not answer."""
-    house.client.submit_many(CaptionJob(image=f"s3://away/{n}.png") for n in range(4))
-
-
-def callbacks_refused(house: House, _: list[WorkerProcess]) -> None:
-    """Nobody listens where callbacks are sent."""
-    hook = Callback(url=f"http://127.0.0.1:{house.hook_port}/told")
-    for _ in range(3):
-        house.client.submit(CaptionJob(image=house.web.url("/ok.png"), callback=hook))
-
-
-def malformed(house: House, _: list[WorkerProcess]) -> None:
+def malformed(world: World, _: Jobs) -> None:
     """Entries of a queue that are no messages."""
-    with redis.Redis.from_url(house.broker.url) as client:
+    with redis.Redis.from_url(world.redis.url) as client:
         client.lpush("captionq.caption", "{", "no message", "[]")
 
 
-FAULTS: dict[str, Fault] = {
-    "healthy": lambda *_: None,
-    "killed": killed,
-    "redis_away": redis_away,
-    "redis_frozen": redis_frozen,
-    "redis_full": redis_full,
-    "s3_away": s3_away,
-    "callbacks_refused": callbacks_refused,
-    "malformed": malformed,
+def restarted(world: World, _: Jobs) -> None:
+    """A worker is told to end, and started again, as in an upgrade."""
+    worker = world.workers[1]
+    worker.signal(signal.SIGTERM, worker.pid)
+
+
+SOON = {"CAPTIONQ_CALLBACK_SCALE": "0.000001"}
+AS_DELIVERED = {
+    "CAPTIONQ_BATCH_TIMEOUT_S": "60",
+    "CAPTIONQ_INFER_TIMEOUT_S": "90",
+    "CAPTIONQ_SHUTDOWN_TIMEOUT_S": "160",
 }
 
-MORE: dict[str, dict[str, str]] = {
-    "killed": {"CAPTIONQ_VISIBILITY_TIMEOUT_S": "4"},
-    "s3_away": {"CAPTIONQ_S3_ENDPOINT_URL": "http://127.0.0.1:9"},
-    "callbacks_refused": {"CAPTIONQ_CALLBACK_SCALE": "0.000001"},
+HEALTHY: dict[str, Scene] = {
+    "healthy": Scene(lambda *_: None, samples=60),
+    "idle": Scene(lambda *_: None, samples=60, every_s=0),
+    "restarted": Scene(restarted, samples=30, restarts=True),
 }
-"""Settings that let a fault show soon."""
+"""On these no alert may fire."""
+
+FAULTS: dict[str, Scene] = {
+    "kill -9 of a worker": Scene(befalls("kill -9 of a worker", 0), restarts=True),
+    "SIGTERM of a worker": Scene(befalls("SIGTERM of a worker", 0), samples=30),
+    "SIGTERM, twice": Scene(befalls("SIGTERM, twice", 0), samples=30),
+    "SIGSTOP of a worker": Scene(befalls("SIGSTOP of a worker", 12)),
+    "kill -9 of Redis": Scene(befalls("kill -9 of Redis", 8)),
+    POWER_CUT: Scene(befalls(POWER_CUT, 8), fsync="everysec"),
+    "restart of Redis": Scene(befalls("restart of Redis", 8)),
+    "SIGSTOP of Redis": Scene(befalls("SIGSTOP of Redis", 60), samples=16),
+    "connection cut": Scene(befalls("connection cut", 0)),
+    "connection frozen": Scene(befalls("connection frozen", 28), samples=16),
+    "connection refused": Scene(befalls("connection refused", 16)),
+    S3_DOWN: Scene(befalls(S3_DOWN, 160), source=Source.S3, samples=20),
+    HOOKS_DOWN: Scene(befalls(HOOKS_DOWN, 400), samples=28),
+    "Redis full": Scene(befalls("Redis full", 160), samples=16),
+    CLOCK_JUMP: Scene(befalls(CLOCK_JUMP, 60), samples=16),
+    Kind.BUSY: Scene(come(Kind.BUSY, 1, 0.4), samples=22),
+    Kind.MISSING: Scene(come(Kind.MISSING, 1, 0.4), samples=32),
+    Kind.POISON: Scene(come(Kind.POISON, 1), restarts=True, samples=24),
+    Kind.GREEDY: Scene(come(Kind.GREEDY, 20)),
+    Kind.STUCK_DECODE: Scene(come(Kind.STUCK_DECODE, 5)),
+    Kind.STUCK_DEVICE: Scene(come(Kind.STUCK_DEVICE, 1), settings=AS_DELIVERED, restarts=True),
+    Kind.NEWER: Scene(come(Kind.NEWER, 1)),
+    "callbacks refused": Scene(befalls(HOOKS_DOWN, 400), settings=SOON),
+    "forged or malformed messages": Scene(malformed),
+}
+"""By the names that docs/metrics.md has for them."""
+
+
+def file_of(name: str) -> Path:
+    """Where a recording lies."""
+    return FOLDER / f"{name.replace(',', '').replace(' ', '_').replace('-', '').lower()}.json"
 
 
 @contextmanager
-def working(house: House) -> Iterator[None]:
-    """Jobs come in meanwhile, as far as that is possible."""
+def beside(*loops: Callable[[], object]) -> Iterator[None]:
+    """Each of these is done again and again meanwhile."""
     ended = threading.Event()
 
-    def submit() -> None:
-        hook = Callback(url=house.web.url("/told"))
-        while not ended.wait(0.5):
-            try:
-                house.client.submit(CaptionJob(image=house.web.url("/ok.png"), callback=hook))
-            except Exception as exc:
-                print(f"  not submitted: {type(exc).__name__}", file=sys.stderr)
+    def run(again: Callable[[], object]) -> None:
+        while not ended.wait(0.1):
+            again()
 
-    thread = threading.Thread(target=submit, daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in loops]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join(15)
+        for thread in threads:
+            thread.join(15)
 
 
-def record(name: str) -> None:
-    ports = [free_port(), free_port()]
-    settings = [{"CAPTIONQ_METRICS_PORT": str(port)} | MORE.get(name, {}) for port in ports]
-    targets = {f"worker-{n}": f"http://127.0.0.1:{port}" for n, port in enumerate(ports)}
-    with tempfile.TemporaryDirectory() as made, open_house(Path(made), **settings[0]) as house:
-        second = house.environment | settings[1]
-        with WorkerProcess(Path(made) / "second.log", second, name="second") as other:
-            undo: list[object] = []
-            workers = [house.worker, other]
-            timer = threading.Timer(FAULT_AT_S, lambda: undo.append(FAULTS[name](house, workers)))
-            with working(house):
-                timer.start()
+def record(scene: Scene) -> Series:
+    with (
+        tempfile.TemporaryDirectory(prefix="series-") as folder,
+        World(
+            Path(folder), workers=2, fsync=scene.fsync, visibility_s=VISIBILITY_S,
+            settings=dict(scene.settings),
+        ) as world,
+    ):  # fmt: skip
+        targets = {}
+        for worker in world.workers:
+            port = free_port()
+            worker.environment["CAPTIONQ_METRICS_PORT"] = str(port)
+            targets[worker.name] = f"http://127.0.0.1:{port}"
+        world.start()
+        wait(world.workers, lambda: all(" ready." in log(one) for one in world.workers))
+        jobs, failed = Jobs(world), []
+        numbers = count()
 
-                found = recorded(targets, "captionq-worker", SAMPLES, EVERY_S)
-            if not undo:
-                raise RuntimeError(f"the fault {name} did not happen")
-            for one in undo:
-                if callable(one):
-                    one()
-            for one in workers:
-                one.process.kill()
+        def send() -> None:
+            jobs.send(source=scene.source if next(numbers) % 2 else Source.FILE)
+            time.sleep(scene.every_s)
+
+        def act() -> None:
+            try:
+                scene.act(world, jobs)
+            except Exception as exc:
+                failed.append(exc)
+
+        def look_after() -> None:
+            for worker in world.workers:
+                worker.look_after()
+
+        happening = threading.Timer(FAULT_AT_S, act)
+        happening.daemon = True
+        loops = [send] if scene.every_s else []
+        with beside(*loops, *([look_after] if scene.restarts else [])):
+            happening.start()
+            found = recorded(targets, "captionq-worker", scene.samples, EVERY_S)
+        jobs.close()
+        if failed:
+            raise failed[0]
     rules = RULES.read_text()
-    named = {one: values for one, values in found.items() if one.partition("{")[0] in rules}
-    text = json.dumps(named, indent=0, sort_keys=True)
-    (FOLDER / f"{name}.json").write_text(f"{text}\n")
+    return {
+        name: values
+        for name, values in found.items()
+        if name.partition("{")[0] in rules and not ("_total{" in name and still(values))
+    }
+
+
+def log(worker: Worker) -> str:
+    return Path(worker._log.name).read_text(errors="replace")
+
+
+def still(values: str) -> bool:
+    """Whether a counter stays at 0, as far as it is there."""
+    return not any(part[0] not in "_0" for part in values.split())
 
 
 def main() -> int:
     FOLDER.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or FAULTS:
+    scenes = HEALTHY | FAULTS
+    for name in sys.argv[1:] or scenes:
         print(name, flush=True)
-        record(name)
+        text = json.dumps(record(scenes[name]), indent=0, sort_keys=True)
+        file_of(name).write_text(f"{text}\n")
     return 0
 
 

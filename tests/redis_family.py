@@ -49,6 +49,21 @@ def certificates(folder: Path) -> Certificates:
     return Certificates(folder)
 
 
+def signed(folder: Path, name: str, by: str = "ca", of: str = "IP:127.0.0.1", days: int = 2) -> str:
+    """One more certificate of such a folder, and its key, as one file."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    subject = ("-subj", f"/CN={name}", "-addext", f"subjectAltName={of}")
+    made = folder / f"{name}.both"
+    for command in (
+        ("req", *key, *subject, "-keyout", f"{made}.key", "-out", f"{made}.csr"),
+        ("x509", "-req", "-in", f"{made}.csr", "-CA", f"{folder}/{by}.pem", "-days", str(days),
+         "-CAkey", f"{folder}/{by}.key", "-copy_extensions", "copy", "-out", f"{made}.crt"),
+    ):  # fmt: skip
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    made.write_text("".join(Path(f"{made}.{one}").read_text() for one in ("key", "crt")))
+    return str(made)
+
+
 def knows_tls() -> bool:
     """Whether the server that tests run was built with TLS."""
     linked = subprocess.run(["ldd", server_binary()], capture_output=True, text=True, check=False)
@@ -95,15 +110,15 @@ class Family:
     @property
     def url(self) -> str:
         password = self.servers[0]._address.password
-        hosts = [f"127.0.0.1:{one.port}" for one in self.sentinels]
+        first, *others = (f"127.0.0.1:{one.port}" for one in self.sentinels)
+        asking = f"sentinel_password={self.sentinels[0].password}"
         return ";".join(
-            f"sentinel://:{password}@{host}" if not n else f"sentinel://{host}"
-            for n, host in enumerate(hosts)
+            [f"sentinel://:{password}@{first}?{asking}", *(f"sentinel://{one}" for one in others)]
         )
 
     def master_port(self) -> int:
         """Whom the first Sentinel that answers names."""
-        with redis.Redis(port=self.sentinels[0].port) as asked:
+        with self.sentinels[0].client() as asked:
             found: Any = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         return int(found[1])
 
@@ -124,22 +139,27 @@ def family(folder: Path) -> Iterator[Family]:
         second._address = Address(second._address.port, password)
         second.url = second._address.url
         stack.enter_context(second)
-        found = Family([first, second], [Address.fresh() for _ in range(3)])
+        word = Address.fresh().password
+        found = Family([first, second], [Address(Address.fresh().port, word) for _ in range(3)])
         until(lambda: _in_step(found), "the replica is not in step")
         for n, address in enumerate(found.sentinels):
-            stack.enter_context(_sentinel(folder / f"sentinel{n}", address, first))
+            stack.enter_context(sentinel(folder / f"sentinel{n}", address, first))
         until(lambda: all(map(_knows_all, found.sentinels)), "the Sentinels do not know each other")
         yield found
 
 
 @contextmanager
-def _sentinel(folder: Path, address: Address, master: RedisServer) -> Iterator[None]:
+def sentinel(
+    folder: Path, address: Address, master: RedisServer, quorum: int = 2, more: str = ""
+) -> Iterator[None]:
+    """One Sentinel that watches a master; `more` are further lines of its settings."""
     folder.mkdir()
     conf = folder / "sentinel.conf"
     at = master._address
     conf.write_text(
         f"bind 127.0.0.1\nport {address.port}\ndir {folder}\n"
-        f"sentinel monitor {MASTER} 127.0.0.1 {at.port} 2\n"
+        f"requirepass {address.password}\n{more}"
+        f"sentinel monitor {MASTER} 127.0.0.1 {at.port} {quorum}\n"
         f"sentinel auth-pass {MASTER} {at.password}\n"
         f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}\n"
         f"sentinel failover-timeout {MASTER} 10000\n"
@@ -161,7 +181,9 @@ def _in_step(found: Family) -> bool:
 
 def _knows_all(address: Address) -> bool:
     try:
-        with redis.Redis(port=address.port, decode_responses=True) as asked:
+        with redis.Redis(
+            port=address.port, password=address.password, decode_responses=True
+        ) as asked:
             (one,) = asked.execute_command("SENTINEL", "MASTERS")
     except (redis.RedisError, ValueError):
         return False

@@ -26,14 +26,14 @@ from celery.signals import (
 )
 from celery.utils.log import mlevel
 
+from producer.celery_app import celery_app, results_at
 from producer.contract import JOB_MODELS, ErrorCode, JobFailed
 from producer.embedded import EmbeddedUnavailable, ensure
 from producer.queues import DEFAULT_QUEUE, TASK_NAMES, queues_served
 from producer.rabbitmq import celery_settings, queue_named
-from producer.redis_at import master_of, without_master
 from producer.wire import WireJob
 from worker.answered import Answered
-from worker.consumer import Consumer
+from worker.consumer import Consumer, broker_lost
 from worker.delivery import Delivery
 from worker.house import House
 from worker.leases import Leases
@@ -53,17 +53,31 @@ def refuse(sentence: str) -> NoReturn:
     sys.exit(EX_CONFIG)
 
 
-def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
+def make_app(settings: WorkerSettings, broker_url: str, leases: Leases) -> Celery:
     """The Celery app of a worker; celery's own settings are explained in docs/architecture.md.
 
     `leases` are those of the messages that it holds, where its broker is Redis.
     """
-    broker_url = settings.broker_url or ensure(settings.home)
     results_url = settings.results_url_beside(broker_url)
-    app = Celery("captionq", broker=broker_url)
+    transport = transport_for(broker_url)
+    app = celery_app(
+        broker_url,
+        settings.sentinel_master,
+        {
+            "leases": leases,
+            "unacked_restore_interval": min(1.0, settings.visibility_timeout_s / 8),
+            "socket_timeout": 5,
+            "socket_connect_timeout": 3,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+        }
+        if transport
+        else {},
+    )
+    if transport:
+        app.conf.broker_transport = transport
     app.conf.update(
-        result_backend=without_master(results_url),
-        result_backend_transport_options={"master_name": master_of(results_url)},
+        results_at(results_url),
         result_expires=settings.result_ttl_s,
         task_queues=[
             queue_named(name, broker_url, settings.rabbitmq_queues)
@@ -99,19 +113,6 @@ def make_app(settings: WorkerSettings, leases: Leases) -> Celery:
         worker_enable_prefetch_count_reduction=False,
     )
     app.conf.update(celery_settings(broker_url, settings.rabbitmq_queues))
-    if transport := transport_for(broker_url):
-        app.conf.update(
-            broker_transport=transport,
-            broker_transport_options={
-                "leases": leases,
-                "master_name": settings.sentinel_master,
-                "unacked_restore_interval": min(1.0, settings.visibility_timeout_s / 8),
-                "socket_timeout": 5,
-                "socket_connect_timeout": 3,
-                "socket_keepalive": True,
-                "health_check_interval": 5,
-            },
-        )
     return app
 
 
@@ -123,7 +124,8 @@ def send_again(job: WireJob, queue: str, attempt: int) -> None:
 try:
     settings = load_settings()
     leases = Leases(settings.visibility_timeout_s)
-    app = make_app(settings, leases)
+    broker_url = settings.broker_url or ensure(settings.home)
+    app = make_app(settings, broker_url, leases)
 except (SettingsError, EmbeddedUnavailable, ValueError) as error:
     refuse(str(error))
 house: House | None = None
@@ -145,7 +147,7 @@ def _open(sender: Any = None, **_: Any) -> None:
     if sender is not None:
         sender.setup_logging()  # Celery would do so next: what the models say would be lost
     try:
-        house = House(settings, str(app.conf.broker_url), leases, send_again)
+        house = House(settings, broker_url, leases, send_again)
     except SettingsError as exc:
         refuse(str(exc))
     except Exception as exc:  # Celery would go on without its models
@@ -179,6 +181,12 @@ def _dress(logger: logging.Logger, loglevel: Any = None, **_: Any) -> None:
 def _beat(**_: Any) -> None:
     if house is not None:
         house.beat()
+
+
+@broker_lost.connect
+def _cut_off(**_: Any) -> None:
+    if house is not None:
+        house.cut_off()
 
 
 @worker_shutting_down.connect

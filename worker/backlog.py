@@ -15,6 +15,10 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 SEP = "\x06\x16"
 """kombu's defaults: a queue has a list for each step of priority."""
 
+FOREIGN = {"decode_responses": True, "encoding_errors": "backslashreplace"}
+"""Options of a client that reads what anybody may have written: bytes that are no text, halves of
+characters in ids."""
+
 LOOKED_AT = 100
 """Messages that are next in line, looked at for the oldest one."""
 
@@ -28,7 +32,7 @@ class Backlog:
     """The queues of one broker.
 
     Args:
-        client: of the broker's Redis, with `decode_responses`.
+        client: of the broker's Redis, with FOREIGN.
         prefix: kombu's `global_keyprefix`.
 
     Every method raises redis.RedisError when the broker cannot be reached.

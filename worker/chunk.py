@@ -69,6 +69,7 @@ class Chunks:
     Args:
         patience_s: how long an absent results store is waited for, seconds.
         ending: whether the process has been told to end.
+        told: hears of each image that had its turn; see `Heard.judged`.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Chunks:
         patience_s: float,
         rng: random.Random,
         ending: Callable[[], bool],
+        told: Callable[[int, Product | ErrorCode], object] = lambda *_: None,
     ) -> None:
+        self._told = told
         self._intake = intake
         self._models = models
         self._store = store
@@ -159,6 +162,7 @@ class Chunks:
             return None
         if isinstance(outcome, BaseException):
             return self._failed(chunk, index, outcome, delivery)
+        self._told(index, outcome)
         return ItemResult(
             index=index,
             image_ref=public_uri(chunk.images[index]),
@@ -174,6 +178,7 @@ class Chunks:
         failure = public_failure(exc)
         if failure.code is ErrorCode.JOB_EXPIRED:
             raise failure
+        self._told(index, failure.code)
         retry_after_s = exc.retry_after_s if isinstance(exc, Fault) else None
         wait_s = delay_s(failure.code, delivery.attempt, self._rng, retry_after_s)
         unforeseen = exc if failure.code is ErrorCode.INTERNAL_ERROR else None

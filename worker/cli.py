@@ -1,7 +1,7 @@
 """captionq-worker: run a worker, or use its parts by hand."""
 
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,9 +84,13 @@ def run(
 
     Examples: captionq-worker run; captionq-worker run --devices 0,1
     """
-    from worker.supervisor import Supervisor, device_names, metrics_port, start_worker
+    from worker.logs import dress, is_text
+    from worker.supervisor import Supervisor, device_names, log, metrics_port, start_worker
 
     settings = checked_settings()
+    log.addHandler(handler := logging.StreamHandler())
+    log.setLevel(settings.log_level)
+    dress([handler], settings.log_format, quiet=False)
     try:
         names = device_names(devices or settings.device, _cuda_devices)
     except ValueError as exc:
@@ -95,9 +99,11 @@ def run(
     supervisor = Supervisor(
         names,
         start=lambda device: start_worker(
-            device, extra, metrics_port(settings.metrics_port, names.index(device))
+            device,
+            extra,
+            metrics_port(settings.metrics_port, names.index(device), len(names)),
+            banner=is_text(settings.log_format),
         ),
-        say=lambda line: print(f"captionq-worker: {line}", file=sys.stderr, flush=True),
     )
     raise typer.Exit(supervisor.run())
 

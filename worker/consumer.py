@@ -6,11 +6,15 @@ from functools import partial
 from typing import Any, ClassVar
 
 from celery.signals import worker_shutting_down
+from celery.utils.dispatch import Signal
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 log = logging.getLogger(__name__)
 
 RECONNECT_EVERY_S = 1.0
+
+broker_lost = Signal(name="broker_lost")
+"""Sent, as Celery's own are, each time that the connection to the broker is lost."""
 
 
 _Blueprint: Any = CeleryConsumer.Blueprint
@@ -44,6 +48,11 @@ class Consumer(CeleryConsumer):
             interval_max=RECONNECT_EVERY_S,
         )
         return super().ensure_connected(conn)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Say so; then as ever."""
+        broker_lost.send(sender=self.hostname)
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """What is called with every message: Celery's handler, for those it can read."""

@@ -37,6 +37,8 @@ class Heard:
     """(why: "store" or "ending"): a message goes back, unworked."""
     produced: "Callable[[str, Product], object]" = _nobody
     """(task, product): an image, or the texts of a job, came through the pipeline."""
+    judged: "Callable[[int, Product | ErrorCode], object]" = _nobody
+    """(index, product or why not): an image of a chunk had its turn, in this try."""
     ran: "Callable[[Ran], object]" = _nobody
     """A batch came off the device."""
     called_back: Callable[[str, Letter], object] = _nobody

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
 from producer.redis_store import RedisStore
 from producer.tracing import TracingUnavailable, begin
 from worker.asked import BatchKey
-from worker.backlog import Backlog
+from worker.backlog import FOREIGN, Backlog
 from worker.batcher import Batcher
 from worker.calibration import Calibration, CalibrationError, find
 from worker.callbacks.courier import untraced
@@ -87,7 +87,7 @@ class House:
         max_batch = settle_batch(settings, models)
         self.threads = settings.threads(max_batch)
         self._metrics = ProcessMetrics() if settings.metrics_port else None
-        self._traces = make_traces(settings, lambda job_id: self._store.traceparent(job_id))
+        self._traces = make_traces(settings, lambda **of: self._store.traceparent(**of))
         heard = Heard.together(
             Heard(ended=log_ended),
             *(one.heard() for one in (self._metrics, self._traces) if one is not None),
@@ -140,6 +140,7 @@ class House:
             dead_ttl_s=settings.dead_ttl_s,
         )
         leases.bury = partial(_bury, self._dead.bury, heard.buried)
+        keep = partial(_keep, self._dead.keep, heard.buried)
         sinks = make_sinks(settings)
         threads = settings.chunk_threads or self.threads
         limits = IntakeLimits(threads, threads + 2 * max_batch, settings.chunk_timeout_s)
@@ -151,6 +152,7 @@ class House:
             patience_s=settings.store_patience_s,
             rng=random.Random(),
             ending=lambda: self.shutdown.begun,
+            told=heard.judged,
         )
         self.shell = Shell(
             models=models,
@@ -163,7 +165,7 @@ class House:
             rng=random.Random(),
             max_deliveries=settings.max_deliveries,
             sinks=sinks,
-            gate=make_gate(settings, store, self._dead),
+            gate=make_gate(settings, store, keep),
             heard=heard,
             delayed_s=partial(delay_s, broker_url, settings.rabbitmq_queues),
         )
@@ -206,6 +208,11 @@ class House:
         if self._metrics is not None:
             self._metrics.health.beat()
 
+    def cut_off(self) -> None:
+        """The connection to the broker is lost."""
+        if self._metrics is not None:
+            self._metrics.cut_off()
+
     def close(self) -> None:
         """End the device thread and the fetchers, after the last job."""
         if self._presence is not None:
@@ -227,12 +234,14 @@ class House:
             self._traces.close()
 
 
-def make_gate(settings: WorkerSettings, store: RedisStore, dead: DeadLetters) -> Gate | None:
+def make_gate(
+    settings: WorkerSettings, store: RedisStore, keep: Callable[[Mapping[str, str]], None]
+) -> Gate | None:
     """What lets genuine jobs in; None where jobs need no signature."""
     if (verifier := settings.verifier) is None:
         return None
     log.info("jobs have to be signed, by any of these keys: %s", ", ".join(verifier.keys.ids))
-    return Gate(verifier, store, dead.keep, settings.store_patience_s)
+    return Gate(verifier, store, keep, settings.store_patience_s)
 
 
 def look_after(settings: WorkerSettings, broker_url: str) -> None:
@@ -256,7 +265,7 @@ def make_reconciler(
         log.warning("jobs that the broker loses are not looked for: it is no Redis")
         return None
     clients: list[redis.Redis] = [
-        redis_at(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=3)
+        redis_at(url, **FOREIGN, socket_timeout=10, socket_connect_timeout=3)
         for url in (
             settings.results_url_beside(broker_url),
             with_master(broker_url, settings.sentinel_master),
@@ -291,7 +300,7 @@ def make_callbacks(
 
 
 def make_traces(
-    settings: WorkerSettings, traceparent_of: Callable[[str], str | None]
+    settings: WorkerSettings, traceparent_of: Callable[..., str | None]
 ) -> Traces | None:
     """Who adds to jobs' traces; None where that is not wanted.
 
@@ -308,6 +317,15 @@ def make_traces(
 def _bury(keep: Bury, told: Callable[[str], object], message: str, queue: str, reason: str) -> None:
     keep(message, queue, reason)
     told(ErrorCode.JOB_INVALID.value)
+
+
+def _keep(
+    keep: Callable[[Mapping[str, str]], None],
+    told: Callable[[str], object],
+    letter: Mapping[str, str],
+) -> None:
+    keep(letter)
+    told(letter["code"])
 
 
 def make_sinks(settings: WorkerSettings) -> Sinks:

@@ -62,6 +62,10 @@ class Product:
     timings: Timings
     cached: bool | None = None
     """Whether that was answered before; None where it was not looked for."""
+    began_s: float | None = None
+    """When fetching began, by time.monotonic()."""
+    given_s: float | None = None
+    """When the device was asked."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ class Begun:
     """What pictures of the answer are drawn on, and what a result shows of the image."""
     packs: Answering = NO_PACKS
     """Those that answer it."""
+    began_s: float | None = None
+    given_s: float | None = None
+    """As a Product's."""
 
     def cancel(self) -> None:
         """What waits is not waited for any more."""
@@ -162,7 +169,7 @@ class Pipeline:
                 if kept_as is not None and (known := self._known(kept_as)):
                     if _expired(job):
                         raise JobFailed(ErrorCode.JOB_EXPIRED)
-                    return _answered(job, known, fetched_s - began_s)
+                    return replace(_answered(job, known, fetched_s - began_s), began_s=began_s)
                 # Pixels that the device has no room for are not made: many regions take memory.
                 regions = job.regions if isinstance(job, CaptionJob) else None
                 patience_s = max(0.0, min(device_s, _left_s(job)))
@@ -187,6 +194,7 @@ class Pipeline:
             key=kept_as,
             shown=shown,
             packs=packs,
+            began_s=began_s,
         )
 
     def _shown(self, job: ImageJob, data: bytes, facts: ImageFacts) -> Pixels | None:
@@ -216,7 +224,8 @@ class Pipeline:
     def _finished(self, begun: Begun, deadline_s: float) -> Product:
         if begun.known is not None:
             timings = Timings(fetch_ms=_ms(begun.fetched_s), infer_ms=0.0)
-            return Product(begun.known.answer, begun.image, timings, cached=True)
+            known = begun.known.answer
+            return Product(known, begun.image, timings, cached=True, began_s=begun.began_s)
         done = self._wait(begun, min(begun.give_up_s, deadline_s))
         said = [one.value for one in done]
         answer = self._models.answer(begun.job, said, begun.image, begun.packs)
@@ -236,6 +245,8 @@ class Pipeline:
                 batch_size=max(one.batch_size for one in done),
             ),
             cached=None if begun.key is None else False,
+            began_s=begun.began_s,
+            given_s=begun.given_s,
         )
 
     def _wait(self, begun: Begun, give_up_s: float) -> list[Done]:
@@ -270,15 +281,16 @@ def _expired(job: ImageJob) -> bool:
 
 def _waiting(job: ImageJob, futures: "list[Future[Done]]", device_s: float) -> Begun:
     """A job that waits for the device from now on, so many seconds at most."""
-    left_s = _left_s(job)
+    left_s, now_s = _left_s(job), time.monotonic()
     return Begun(
         job,
         futures,
         image=None,
         fetched_s=None,
         decoded_s=None,
-        give_up_s=time.monotonic() + min(device_s, left_s),
+        give_up_s=now_s + min(device_s, left_s),
         expires=left_s <= device_s,
+        given_s=now_s,
     )
 
 

@@ -12,7 +12,7 @@ SHOWN_CHARS = 500
 """Most characters that are shown of a task's arguments."""
 
 _QUERY = re.compile(r"(\w://[^\s'\"?#]*)[?#][^\s'\"]*")
-_LOGIN = re.compile(r"(\w://)[^\s'\"/@]*@")
+_LOGIN = re.compile(r"(\w://)[^\s'\"/]*@")
 _DATA = re.compile(r"(data:[\w/+.-]*)[;,][^\s'\"]*")
 
 

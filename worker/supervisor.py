@@ -1,6 +1,7 @@
 """One worker process per device: started, named, watched and started again."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from types import FrameType
 from worker.settings import EX_CONFIG
 from worker.shutdown import EX_SOFTWARE
 
+log = logging.getLogger(__name__)
+
 STEADY_S = 60.0
 """A process that ran this long and then died starts again at once."""
 
@@ -21,6 +24,9 @@ RESTART_CAP_S = 30.0
 
 SUPERVISOR_PID = "CAPTIONQ_SUPERVISOR_PID"
 """Environment variable by which a worker process knows its supervisor."""
+
+SUPERVISED_PORTS = "CAPTIONQ_SUPERVISED_PORTS"
+"""Environment variable by which it knows the ports of all processes of its supervisor."""
 
 Process = subprocess.Popen[bytes]
 
@@ -63,13 +69,25 @@ def restart_delay_s(ran_s: float, deaths: int) -> float:
     return 0.0 if ran_s >= STEADY_S else float(min(RESTART_CAP_S, 2.0 ** (deaths - 1)))
 
 
-def metrics_port(first: int, index: int) -> dict[str, str]:
-    """The setting of the process at this place: each has a port of its own; 0 is for none.
+def metrics_port(first: int, index: int, processes: int) -> dict[str, str]:
+    """The variables of the process at this place: each has a port of its own, and knows those of
+    all; 0 is for none.
 
-    >>> metrics_port(9101, 2), metrics_port(0, 2)
-    ({'CAPTIONQ_METRICS_PORT': '9103'}, {})
+    >>> metrics_port(9101, 2, 3)
+    {'CAPTIONQ_METRICS_PORT': '9103', 'CAPTIONQ_SUPERVISED_PORTS': '9101,9102,9103'}
+    >>> metrics_port(0, 2, 3)
+    {}
     """
-    return {"CAPTIONQ_METRICS_PORT": str(first + index)} if first else {}
+    if not first:
+        return {}
+    ports = ",".join(str(first + n) for n in range(processes))
+    return {"CAPTIONQ_METRICS_PORT": str(first + index), SUPERVISED_PORTS: ports}
+
+
+def supervised_ports() -> list[int]:
+    """In a worker process: where those that have the same supervisor say how they are; none where
+    it has none."""
+    return [int(port) for port in os.environ.get(SUPERVISED_PORTS, "").split(",") if port]
 
 
 @dataclass
@@ -95,7 +113,6 @@ class Supervisor:
 
     devices: Sequence[str]
     start: Callable[[str], Process]
-    say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _stopping: bool = field(default=False, init=False)
@@ -123,7 +140,7 @@ class Supervisor:
         if slot.process is None:
             if now_s >= slot.due_s and not self._stopping:
                 slot.process, slot.started_s = self.start(slot.device), now_s
-                self.say(f"{slot.device}: started as process {slot.process.pid}")
+                log.info("%s: started as process %d", slot.device, slot.process.pid)
             return
         status = slot.process.poll()
         if status is None:
@@ -132,14 +149,17 @@ class Supervisor:
         ran_s = now_s - slot.started_s
         slot.has_worked = slot.has_worked or ran_s >= STEADY_S or status == EX_SOFTWARE
         if status == EX_CONFIG and not slot.has_worked:
-            self.say(f"{slot.device}: cannot start as it is set up; not trying again")
+            log.error("%s: cannot start as it is set up; not trying again", slot.device)
             self._stopping, self._status = True, EX_CONFIG
             return
         slot.deaths = 1 if ran_s >= STEADY_S else slot.deaths + 1
         slot.due_s = now_s + restart_delay_s(ran_s, slot.deaths)
-        self.say(
-            f"{slot.device}: ended with status {status} after {ran_s:.0f} s; "
-            f"starting again in {slot.due_s - now_s:.0f} s"
+        log.warning(
+            "%s: ended with status %d after %.0f s; starting again in %.0f s",
+            slot.device,
+            status,
+            ran_s,
+            slot.due_s - now_s,
         )
 
     def _stop(self, slots: Sequence[_Slot]) -> int:
@@ -154,21 +174,27 @@ class Supervisor:
             for device, process in list(running):
                 if process.poll() is not None:
                     running.remove((device, process))
-                    self.say(f"{device}: ended")
+                    log.info("%s: ended", device)
         return self._status
 
 
 def start_worker(
-    device: str, extra: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    device: str,
+    extra: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    *,
+    banner: bool = True,
 ) -> Process:
     """Start a Celery worker for one device, named after it, e.g. captionq-cuda0@HOST.
 
     Args:
         extra: further words of its command.
         settings: variables of its own.
+        banner: whether Celery says in lines of its own what it is about to do.
     """
     name = f"captionq-{device.replace(':', '')}@%h"
-    command = [sys.executable, "-m", "celery", "-A", "worker.app", "worker"]
+    command = [sys.executable, "-m", "celery", *([] if banner else ["--quiet"])]
+    command += ["-A", "worker.app", "worker"]
     command += ["-P", "threads", "-n", name, *extra]
     return subprocess.Popen(  # noqa: S603 - our own interpreter
         command,

@@ -22,10 +22,16 @@ class ToldStore(RedisStore):
         super().__init__(url, **keeping)
         self._told = told
 
-    def traceparent(self, job_id: str) -> str | None:
-        """What the record of a job says of its trace; None also where that cannot be read."""
+    def traceparent(self, *, job_id: str = "", batch_id: str = "") -> str | None:
+        """What the record of a job, or of a batch, says of its trace; None also where it cannot be
+        read."""
+        call = (
+            self._registry.batch_traceparent(batch_id)
+            if batch_id
+            else self._ledger.traceparent(job_id)
+        )
         try:
-            return self._run(self._ledger.traceparent(job_id))
+            return self._run(call)
         except StoreUnavailable:
             return None
 

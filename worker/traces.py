@@ -1,8 +1,8 @@
 """What a worker adds to a job's trace: a span for each try, its stages in it, and for callbacks.
 
-Stages are told of when a try has ended, from the timings of its result: so nothing is done for a
-trace while a job is worked on. A stage ends where the next begins: where an image waited for room
-between them, that is not shown.
+Stages are told of when an image, or the texts of a job, came through them: nothing is done for a
+trace while they are worked on. Where an image waited for room between fetching and decoding, that
+is not shown.
 """
 
 import threading
@@ -11,47 +11,63 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from producer.contract import ErrorCode, JobResult, JobState
-from producer.tracing import JOB_ID, TASK, TRACEPARENT, Tracing
+from producer.contract import ErrorCode, JobResult
+from producer.tracing import BATCH_ID, JOB_ID, TASK, TRACEPARENT, Tracing
 from worker.callbacks.outbox import Told
 from worker.heard import Heard, Letter
+from worker.logs import TRACE_ID
+from worker.pipeline import Product
 
 __all__ = ["Traces"]
 
 
 class _Try(NamedTuple):
     job_id: str
-    task: str
-    parent: Any
+    work: Any
     begin_ns: int
+    begin_s: float
+    """The same moment, by time.monotonic()."""
+    of_many: bool
+    """Whether the job is a chunk."""
+
+    def at_ns(self, moment_s: float) -> int:
+        """A moment of time.monotonic()."""
+        return self.begin_ns + int((moment_s - self.begin_s) * 1e9)
 
 
 class Traces:
     """Spans of one worker process.
 
     Args:
-        traceparent_of: what the record of a job says; None for none. May not raise.
+        traceparent_of: what the record of a job (`job_id=`) or batch (`batch_id=`) says; None for
+            none. May not raise.
     """
 
-    def __init__(self, tracing: Tracing, traceparent_of: Callable[[str], str | None]) -> None:
+    def __init__(self, tracing: Tracing, traceparent_of: Callable[..., str | None]) -> None:
         self._tracing, self._traceparent_of = tracing, traceparent_of
         self._here = threading.local()
 
     def heard(self) -> Heard:
         """What is to be told to this."""
         return Heard(
-            begun=self._begun, ended=self._ended, again=self._again, returned=self._returned
+            begun=self._begun,
+            produced=self._produced,
+            judged=self._judged,
+            ended=self._ended,
+            again=self._again,
+            returned=self._returned,
         )
 
     @contextmanager
     def telling(self, told: Told) -> Iterator[Mapping[str, str]]:
         """The block in which a callback is tried: the headers that it has for its trace."""
-        traceparent = self._traceparent_of(told.job_id) if told.job_id else None
+        of = {JOB_ID: told.job_id} if told.job_id else {BATCH_ID: told.batch_id or ""}
+        traceparent = self._traceparent_of(job_id=told.job_id or "", batch_id=told.batch_id or "")
         span = self._tracing.span(
             "callback",
             self._tracing.context(traceparent),
             kind="CLIENT",
-            attributes={JOB_ID: told.job_id or "", "captionq.try": told.tried + 1},
+            attributes={**of, "captionq.try": told.tried + 1},
         )
         try:
             yield {TRACEPARENT: self._tracing.carried(span)}
@@ -66,62 +82,83 @@ class Traces:
         self._tracing.close()
 
     def _begun(self, task: str, job_id: str, headers: Mapping[str, Any]) -> None:
-        said = headers.get(TRACEPARENT) or self._traceparent_of(job_id)
-        self._here.tried = _Try(job_id, task, self._tracing.context(said), time.time_ns())
+        said = headers.get(TRACEPARENT) or self._traceparent_of(job_id=job_id)
+        begin_ns, begin_s = time.time_ns(), time.monotonic()
+        attributes = {JOB_ID: job_id, TASK: task}
+        parent = self._tracing.context(said)
+        work = self._tracing.span(f"work {task}", parent, begin_ns, "CONSUMER", attributes)
+        self._here.tried = _Try(job_id, work, begin_ns, begin_s, task.endswith("_chunk"))
+        TRACE_ID.set(self._tracing.trace_id(work))
+
+    def _produced(self, _: str, product: Product) -> None:
+        tried = self._tried()
+        if tried is not None and not tried.of_many:
+            self._stages(tried.work, tried, product)
+
+    def _judged(self, index: int, outcome: Product | ErrorCode) -> None:
+        tried = self._tried()
+        if tried is None or not tried.work.is_recording():
+            return
+        begin_ns, end_ns = tried.begin_ns, time.time_ns()
+        if isinstance(outcome, Product):
+            first_s = outcome.given_s if outcome.began_s is None else outcome.began_s
+            begin_ns = begin_ns if first_s is None else tried.at_ns(first_s)
+        image = self._tracing.span(
+            "image", tried.work, begin_ns, attributes={"captionq.image": index}
+        )
+        if isinstance(outcome, Product):
+            end_ns = self._stages(image, tried, outcome) or end_ns
+        else:
+            self._tracing.failed(image, outcome.value)
+        image.end(end_ns)
 
     def _ended(self, result: JobResult, _: Letter) -> None:
-        code = "" if result.error is None else result.error.code.value
-        tried = self._try()
+        tried = self._tried()
         if tried is None or tried.job_id != result.job_id:
             return
-        work = self._work(tried, code, result.attempts)
+        queue_ms = None if result.timings is None else result.timings.queue_ms
+        if queue_ms is not None:
+            self._part(tried.work, "queue", tried.begin_ns - _ns(queue_ms), tried.begin_ns)
         published_ns = int(result.finished_at.timestamp() * 1e9)
-        if result.state is JobState.SUCCEEDED and result.timings is not None:
-            self._stages(work, tried, result, published_ns)
-        self._part(work, "publish", published_ns, time.time_ns())
-        work.end()
-
-    def _stages(self, work: Any, tried: _Try, result: JobResult, end_ns: int) -> None:
-        timings = result.timings
-        if timings is None:
-            return
-        if timings.queue_ms is not None:
-            self._part(work, "queue", tried.begin_ns - _ns(timings.queue_ms), tried.begin_ns)
-        if timings.fetch_ms is not None:
-            self._part(work, "fetch", tried.begin_ns, tried.begin_ns + _ns(timings.fetch_ms))
-        if timings.infer_ms is None:
-            return
-        infer_ns = end_ns - _ns(timings.infer_ms)
-        if timings.decode_ms is not None:
-            self._part(work, "decode", infer_ns - _ns(timings.decode_ms), infer_ns)
-        batch = {} if timings.batch_size is None else {"captionq.batch_size": timings.batch_size}
-        self._part(work, "infer", infer_ns, end_ns, batch)
+        self._part(tried.work, "publish", published_ns, time.time_ns())
+        tried.work.set_attribute("captionq.attempts", result.attempts)
+        self._end("" if result.error is None else result.error.code.value)
 
     def _again(self, code: ErrorCode) -> None:
-        self._broken_off(code.value)
+        self._end(code.value)
 
     def _returned(self, reason: str) -> None:
-        self._broken_off(f"returned: {reason}")
+        self._end(f"returned: {reason}")
 
-    def _broken_off(self, why: str) -> None:
-        if (tried := self._try()) is not None:
-            self._work(tried, why, None).end()
-
-    def _try(self) -> _Try | None:
+    def _tried(self) -> _Try | None:
         tried: _Try | None = getattr(self._here, "tried", None)
-        self._here.tried = None
         return tried
 
-    def _work(self, tried: _Try, code: str, attempts: int | None) -> Any:
-        attributes: dict[str, Any] = {JOB_ID: tried.job_id, TASK: tried.task}
-        if attempts is not None:
-            attributes["captionq.attempts"] = attempts
-        work = self._tracing.span(
-            f"work {tried.task}", tried.parent, tried.begin_ns, "CONSUMER", attributes
-        )
-        if code:
-            self._tracing.failed(work, code)
-        return work
+    def _end(self, why: str) -> None:
+        """End the span of this thread's try, which has failed if there is a reason."""
+        if (tried := self._tried()) is None:
+            return
+        self._here.tried = None
+        if why:
+            self._tracing.failed(tried.work, why)
+        tried.work.end()
+
+    def _stages(self, parent: Any, tried: _Try, product: Product) -> int | None:
+        """The spans of what an image went through; the end of the last of them."""
+        timings, end_ns = product.timings, None
+        if product.began_s is not None and timings.fetch_ms is not None:
+            begin_ns = tried.at_ns(product.began_s)
+            end_ns = begin_ns + _ns(timings.fetch_ms)
+            self._part(parent, "fetch", begin_ns, end_ns)
+        if product.given_s is None or timings.infer_ms is None:
+            return end_ns
+        given_ns = tried.at_ns(product.given_s)
+        if timings.decode_ms is not None:
+            self._part(parent, "decode", given_ns - _ns(timings.decode_ms), given_ns)
+        batch = {} if timings.batch_size is None else {"captionq.batch_size": timings.batch_size}
+        end_ns = given_ns + _ns(timings.infer_ms)
+        self._part(parent, "infer", given_ns, end_ns, batch)
+        return end_ns
 
     def _part(
         self,

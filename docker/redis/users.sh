@@ -7,12 +7,25 @@
 set -eu
 rules=${1:-"$(dirname "$0")/users.acl"}
 
-connecting="+hello +ping +select +client|setname +multi +exec +discard +watch"
-connecting="$connecting +unwatch +eval +evalsha +script|load +script|exists"
-records="+time +get +set +del +exists +incr +pexpire +pttl +publish +subscribe +unsubscribe"
+# To connect, and to call scripts, of which each command is held to the rights as well.
+connecting="+@connection -@dangerous -client|tracking +multi +exec +discard"
+connecting="$connecting +eval +evalsha +script|load +script|exists"
+# Jobs, batches, callbacks, and being told that a job has ended.
+records="~captionq:job:* ~captionq:jobs ~captionq:open* ~captionq:items:* ~captionq:batch:*"
+records="$records ~captionq:counted:* ~captionq:callback:* ~captionq:callbacks*"
+records="$records ~captionq:results \&captionq:done:*"
+records="$records +time +exists +pexpire +pttl +publish"
 records="$records +hget +hset +hdel +hmget +hgetall +hsetnx +hexists +hincrby +hstrlen"
-records="$records +sadd +srem +smembers +xadd +xtrim +zadd +zrem +zscore +zcount +zrange"
-records="$records +zrangebyscore +zrevrange +zrevrangebyscore +zremrangebyrank +zremrangebyscore"
+records="$records +sadd +xadd +zadd +zrem +zcount +zrevrangebyscore"
+records="$records +zremrangebyrank +zremrangebyscore"
+records="$records (+del ~captionq:job:* ~captionq:items:* ~captionq:callback:*)"
+records="$records (+get +smembers +srem ~captionq:worker:* ~captionq:workers)"
+records="$records (+subscribe +unsubscribe \&captionq:done:* \&captionq:running:*)"
+# Messages into queues, as Celery sends them, and the event that says so.
+sending="(+lpush +llen ~captionq.caption* ~captionq.match* ~celery ~celery??[369])"
+sending="$sending (+sadd +smembers ~_kombu.binding.captionq.* ~_kombu.binding_permanent.captionq.*"
+sending="$sending ~_kombu.binding.celery ~_kombu.binding_permanent.celery)"
+sending="$sending (+publish \&/0.celeryev/task.sent)"
 
 # A line that begins with a space belongs to the one before.
 awk '/^#/ || /^$/ { next } /^ / { printf "%s", $0; next } n++ { print "" } { printf "%s", $0 }
@@ -29,5 +42,6 @@ awk '/^#/ || /^$/ { next } /^ / { printf "%s", $0; next } n++ { print "" } { pri
             kept=
         fi
         printf '%s\n' "$line" |
-            sed "s/ PASSWORD/ $kept/; s/ CONNECTING/ $connecting/; s/ RECORDS/ $records/; s/  */ /g"
+            sed "s, PASSWORD, $kept,; s, CONNECTING, $connecting,; s, RECORDS, $records,
+                 s, SENDING, $sending,; s/  */ /g"
     done

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -12,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from producer.callback import Callback
 from producer.contract import JOB_ID_PATTERN, MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES, Job
+from producer.errors import StoreUnavailable
 from producer.gateway import examples, idempotency
 from producer.gateway.accepted import NOT_JSON, Accepted, AnyJob
 from producer.gateway.access import Caller, Requires
@@ -30,6 +32,7 @@ from producer.gateway.service import Service
 from producer.gateway.views import BatchAccepted, BatchStatus
 from producer.signing import Keys
 from producer.submission import batches
+from producer.tracing import BATCH_ID
 
 router = APIRouter(tags=["batches"])
 
@@ -89,20 +92,37 @@ async def submit_batch(
     service.access.spend(caller, len(batch.jobs) - 1)
     ready = await asyncio.to_thread(_ready, batch.jobs, batch_id, caller.id, settings.keys)
     await service.ask(service.store.open_batch(batch_id, batch.callback, caller.id))
+    job_ids = [str(job.job_id) for jobs in ready for job in jobs]
     taken = []
-    for jobs in ready:
-        known = await service.ask(service.client.send(jobs))
-        for job, before in zip(jobs, known, strict=True):
-            if before is None:
-                service.metrics.submitted(job.task)
-            elif not caller.sees(before.owner):
-                taken.append(Fault(detail=f"{job.job_id} is another's.", pointer=""))
+    async with _traced(service, request, batch_id, job_ids):
+        for jobs in ready:
+            known = await service.ask(service.client.send(jobs))
+            for job, before in zip(jobs, known, strict=True):
+                if before is None:
+                    service.metrics.submitted(job.task)
+                elif not caller.sees(before.owner):
+                    taken.append(Fault(detail=f"{job.job_id} is another's.", pointer=""))
     await service.ask(service.store.close_batch(batch_id))
     if taken:
         raise Problem(Code.JOB_ID_TAKEN, errors=taken)
-    job_ids = [str(job.job_id) for jobs in ready for job in jobs]
     text = json.dumps({"batch_id": batch_id, "job_ids": job_ids})
     return Response(text, 202, {"Location": batch_path(batch_id)}, "application/json")
+
+
+@asynccontextmanager
+async def _traced(
+    service: Service, request: Request, batch_id: str, job_ids: Sequence[str]
+) -> AsyncIterator[None]:
+    """The block in which the jobs of a batch are submitted: of one trace, if of any."""
+    tracing = service.client.tracing
+    if tracing is None:
+        yield
+        return
+    of_batch = {BATCH_ID: batch_id}
+    with tracing.together("submit batch", job_ids, request.headers, of_batch) as traceparent:
+        with suppress(StoreUnavailable):  # then its callback is of a trace of its own
+            await service.ask(service.store.trace_batch(batch_id, traceparent))
+        yield
 
 
 @router.get(

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from producer.errors import BrokerUnavailable
 from producer.gateway.access import Caller, Requires
+from producer.gateway.open_jobs import open_jobs
 from producer.gateway.paths import ACCESS
 from producer.gateway.problems import Code, Fault, Problem, documented
 from producer.gateway.service import Service
@@ -64,6 +65,7 @@ async def _missing(service: Service) -> AsyncIterator[str]:
     },
 )
 async def metrics(request: Request, _: Annotated[Caller, Depends(Requires("read"))]) -> Response:
-    """Say how much this process has done, and how fast."""
+    """Say how much this process has done, and how fast, and which jobs have not ended."""
     service: Service = request.app.state.service
+    service.metrics.open(await open_jobs(service.store.redis, service.store.ledger))
     return Response(service.metrics.text(), headers={"Content-Type": PROMETHEUS})

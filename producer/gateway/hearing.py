@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from producer.contract import ImageJob, utcnow
-from producer.event_intake import Intake, Taken
+from producer.event_intake import Intake, Taken, events_traced
 from producer.event_memory import EventMemory, Sighting
 from producer.event_rules import Event, Rules
 from producer.gateway.access import CHALLENGE
@@ -105,7 +105,8 @@ class Hearing:
             keys = self.settings.keys
             owned = (job if job.owner else job.model_copy(update={"owner": owner}) for job in jobs)
             ready = [prepared(job, keys) for job in owned]
-            await asyncio.gather(*(self._service.submitter.ask(job) for job in ready))
+            with events_traced(self._service.client.tracing, ready):
+                await asyncio.gather(*(self._service.submitter.ask(job) for job in ready))
 
         intake = Intake(self._rules, self._gathered, submit, remove=self._remove)
         try:

@@ -1,7 +1,12 @@
 """What Prometheus is told of one gateway."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import Scope
+
+from producer.gateway.open_jobs import OpenJobs
+from producer.queues import Lane
 
 BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -33,6 +38,15 @@ class Metrics:
         self.streams = Gauge(
             "captionq_gateway_streams", "Streams of events that are open", registry=self._registry
         )
+        self._open = Gauge(
+            "captionq_open_jobs", "Jobs that have not ended", ("lane",), registry=self._registry
+        )
+        self._oldest_s = Gauge(
+            "captionq_open_oldest_seconds",
+            "Since anything happened to the open job to which nothing did for longest",
+            ("lane",),
+            registry=self._registry,
+        )
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, scope: Scope, status: int, took_s: float) -> None:
@@ -52,6 +66,14 @@ class Metrics:
     def submitted(self, task: str, count: int = 1) -> None:
         """So many jobs are new."""
         self._jobs.labels(task).inc(count)
+
+    def open(self, found: Mapping[Lane, OpenJobs]) -> None:
+        """So many jobs have not ended; lanes that are not named are not known of."""
+        self._open.clear()
+        self._oldest_s.clear()
+        for lane, open_ in found.items():
+            self._open.labels(lane).set(open_.jobs)
+            self._oldest_s.labels(lane).set(open_.oldest_s)
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""

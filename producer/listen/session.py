@@ -4,14 +4,15 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from producer.async_client import AsyncClient
-from producer.event_intake import Intake, Prepare
+from producer.contract import ImageJob
+from producer.event_intake import Intake, Prepare, events_traced
 from producer.event_memory import EventMemory
 from producer.event_rules import Rules
 from producer.index.removal import remover
@@ -108,7 +109,12 @@ async def _parts(
                 await store.redis.ping()
             await client.reach()
             memory = EventMemory(store.redis, settings.events_memory_s, store.ledger.prefix)
-            intake = Intake(rules, memory, client.submit_many, prepare=prepare, remove=remove)
+
+            async def submit(jobs: Sequence[ImageJob]) -> None:
+                with events_traced(client.tracing, jobs):
+                    await client.submit_many(jobs)
+
+            intake = Intake(rules, memory, submit, prepare=prepare, remove=remove)
             yield Parts(PatientIntake(intake, stop), memory, stop)
     finally:
         for number in SIGNALS:

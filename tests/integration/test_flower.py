@@ -1,17 +1,20 @@
 """What an operator sees in Flower: real jobs of a real worker, read from Flower's API."""
 
 import json
+import socket
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 from celery import Celery
+from flower.urls import handlers
 
 from producer import CaptionJob
 from producer.words import outcome
-from tests.flower_process import TIMEOUT_S, flower_at, get, until
+from tests.flower_process import LOGIN, TIMEOUT_S, authorization, flower_at, get, until
 from tests.house import PNG, House
 from tests.servers import Reply
 
@@ -69,10 +72,44 @@ def test_given_signed_urls_of_any_client_flower_shows_no_signature(
     assert "5ec2e7" not in json.dumps(json.loads(get(flower, "/api/workers?refresh=1")))
 
 
-def test_given_no_login_or_a_wrong_one_flower_shows_nothing(flower: str) -> None:
-    for path in ("/", "/tasks", "/api/tasks", "/broker"):
-        for headers in ({}, {"Authorization": "Basic b3BlcmF0b3I6d3Jvbmc="}):
-            with pytest.raises(HTTPError) as refused:
-                urllib.request.urlopen(urllib.request.Request(flower + path, headers=headers))
-            assert refused.value.code == 401
-            refused.value.close()
+def test_given_a_broker_that_does_not_answer_flower_ends_at_once_when_told(tmp_path: Path) -> None:
+    """Its threads ask that broker, and would wait for an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        with flower_at(tmp_path, {"CAPTIONQ_BROKER_URL": url}):
+            asking, _ = silent.accept()
+    asking.close()
+
+
+OPEN = ("/metrics", "/healthcheck", "/static/(.*)", "/login/?", "/logout", ".*")
+PATHS = [
+    path.replace("(.+)", "x").replace("(.*)", "x")
+    for path in (one[0] if isinstance(one, tuple) else one.regex.pattern[:-1] for one in handlers)
+    if path not in OPEN
+]
+"""All that Flower answers, but for what is nobody's secret."""
+
+
+def refusal(flower: str, path: str, headers: dict[str, str], method: str) -> int:
+    request = urllib.request.Request(flower + path, headers=headers, method=method)
+    with pytest.raises(HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    with refused.value as answer:
+        return answer.code
+
+
+@pytest.mark.parametrize("login", [None, "operator:wrong", "operator:", "", ":"])
+def test_given_no_login_or_a_wrong_one_flower_shows_nothing(flower: str, login: str | None) -> None:
+    headers = {} if login is None else {"Authorization": authorization(login)}
+    for path in PATHS:
+        codes = {refusal(flower, path, headers, method) for method in ("GET", "POST")}
+        assert codes <= {401, 405}, path
+        assert 401 in codes, path
+
+
+def test_given_a_page_elsewhere_that_knows_a_browsers_login_flower_does_nothing(
+    flower: str,
+) -> None:
+    for other in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}):
+        headers = {"Authorization": authorization(LOGIN), **other}
+        assert refusal(flower, "/api/worker/shutdown/test@localhost", headers, "POST") == 403

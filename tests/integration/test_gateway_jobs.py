@@ -1,6 +1,7 @@
 """Jobs over HTTP: a real gateway, a real Redis, a worker that stands in."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -410,6 +411,34 @@ def test_metrics_count_jobs_and_requests_by_route(shop: httpx.Client) -> None:
 
     assert (value(jobs) - before[0], value(route) - before[1]) == (1, 1)
     assert value('captionq_gateway_request_seconds_count{method="POST",route="/v1/jobs"}') > 0
+
+
+def test_metrics_tell_of_jobs_that_have_not_ended_by_lane_while_the_store_answers(
+    shop: httpx.Client, broker: redis.Redis, redis_server: RedisServer
+) -> None:
+    """Whether or not a worker serves them."""
+
+    def told() -> dict[str, float]:
+        lines = [line.rpartition(" ") for line in shop.get("/metrics").text.splitlines()]
+        return {name: float(value) for name, _, value in lines if name.startswith("captionq_open_")}
+
+    for lane in ("interactive", "bulk", "bulk"):
+        shop.post("/v1/jobs", json=JOB | {"lane": lane, "model": "nobody"})
+    seconds, _ = broker.time()  # type: ignore[misc]
+    for key in broker.zrange("captionq:open:captionq.caption.nobody.bulk", 0, 0):  # type: ignore[union-attr]
+        broker.zadd("captionq:open:captionq.caption.nobody.bulk", {key: (seconds - 90) * 1e3})
+    found = told()
+    assert found['captionq_open_jobs{lane="interactive"}'] == 1
+    assert found['captionq_open_jobs{lane="bulk"}'] == 2
+    assert found['captionq_open_oldest_seconds{lane="interactive"}'] < 30
+    assert 90 <= found['captionq_open_oldest_seconds{lane="bulk"}'] < 120
+    process = redis_server._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert told() == {}
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def test_json_that_is_none_is_told_as_such(shop: httpx.Client) -> None:

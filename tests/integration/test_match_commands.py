@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from producer.contract import ErrorCode, Job, JobError, JobFailed, JobResult, JobState
+from tests.full import often
 from tests.integration.test_caption_command import (
     MEGABYTE,
     Desk,
@@ -148,8 +149,8 @@ def test_given_images_then_the_best_are_printed_with_their_scores(desk: Desk) ->
     assert (document["model"], document["revision"]) == ("stand-in", "1")
 
 
-def test_given_100_000_images_then_ranking_them_takes_flat_memory(desk: Desk) -> None:
-    count = 100_000
+def test_given_tens_of_thousands_of_images_then_ranking_them_takes_flat_memory(desk: Desk) -> None:
+    count = often(100_000, 60_000)
     parquet(desk.folder / "in.parquet", count)
     desk.command = "rank"
     desk.pause_s = 0.0
@@ -166,7 +167,7 @@ def test_given_100_000_images_then_ranking_them_takes_flat_memory(desk: Desk) ->
     assert (document["succeeded"], len(document["best"])) == (count, 64)
     middle = max(samples[len(samples) // 3 : len(samples) // 2])
     assert max(samples) < 200 * MEGABYTE
-    assert max(samples) - middle < 20 * MEGABYTE
+    assert max(samples) - middle < count / 100_000 * 20 * MEGABYTE
 
 
 def report(desk: Desk, *words: str) -> Any:

@@ -3,19 +3,24 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from producer import AsyncClient, CaptionJob, JobState
+from producer.celery_app import celery_app
 from producer.client import JobHandle
 from producer.settings import ProducerSettings
 from tests.flower_process import flower_at, get
 from tests.flower_process import until as seen
 from tests.house import House, open_house
+from tests.record_series import free_port
 from tests.redis_family import MASTER, Family, family, until
+from worker.transport import transport_for
 
 TIMEOUT_S = 90
 JOBS = 60
+METRICS_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,7 @@ def watched(relatives: Family, tmp_path_factory: pytest.TempPathFactory) -> Iter
         CAPTIONQ_BROKER_URL=relatives.url,
         CAPTIONQ_SENTINEL_MASTER=MASTER,
         CAPTIONQ_RECONCILE_EVERY_S="1",
+        CAPTIONQ_METRICS_PORT=str(METRICS_PORT),
     ) as opened:
         yield opened
 
@@ -45,8 +51,15 @@ async def test_given_urls_of_sentinels_both_clients_have_results(watched: House)
     assert watched.client.submit(CaptionJob(image=image)).result(TIMEOUT_S).captions
 
 
-def test_given_urls_of_sentinels_flower_sees_workers_and_queues(
-    watched: House, tmp_path: Path
+def test_given_urls_of_sentinels_the_depth_of_queues_is_measured(watched: House) -> None:
+    with urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=10) as answer:
+        said = answer.read().decode()
+    assert 'captionq_redis_up{role="broker"} 1.0' in said
+    assert 'captionq_queue_depth{lane="bulk",queue="captionq.caption.bulk"} 0.0' in said
+
+
+def test_given_urls_of_sentinels_flower_sees_workers_and_queues_but_no_password(
+    watched: House, relatives: Family, tmp_path: Path
 ) -> None:
     environment = {
         name: watched.environment[name]
@@ -55,6 +68,10 @@ def test_given_urls_of_sentinels_flower_sees_workers_and_queues(
     with flower_at(tmp_path, environment) as flower:
         seen(lambda: json.loads(get(flower, "/api/workers?refresh=1")))
         assert b"captionq.caption.bulk" in get(flower, "/broker")
+        shown = [get(flower, path) for path in ("/", "/worker/test@localhost", "/api/workers")]
+    said = b"".join(shown).decode() + (tmp_path / "flower.log").read_text() + watched.worker.log
+    for address in (relatives.servers[0]._address, relatives.sentinels[0]):
+        assert address.password not in said
 
 
 def test_given_its_master_is_killed_while_jobs_run_what_its_replica_was_told_of_ends(
@@ -79,4 +96,7 @@ def test_given_its_master_is_killed_while_jobs_run_what_its_replica_was_told_of_
     ended = {handle.result(TIMEOUT_S).state for handle in (*told, *known, *after)}
     assert ended == {JobState.SUCCEEDED}
     assert watched.worker.process.poll() is None, watched.worker.log
+    with celery_app(relatives.url, MASTER, {}, set_as_current=False) as asking:
+        (stats,) = asking.control.inspect(limit=1).stats().values()
+    assert stats["broker"]["transport"] == transport_for(relatives.url)
     print(f"{JOBS - len(known)} of {JOBS} submissions of the last moment were lost with the master")

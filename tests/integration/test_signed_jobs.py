@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from producer.settings import ProducerSettings
 from producer.signing import Keys, Verifier, new_key
 from producer.submission import prepared
 from tests.house import PNG
+from tests.record_series import free_port
 from tests.servers import Reply, ScriptedHttp
 from tests.stand_in_worker import messages
 from tests.worker_process import WorkerProcess
@@ -38,6 +40,14 @@ class House:
     signing: Client
     keyless: Client
     celery: Celery
+    port: int
+
+    def letters_counted(self) -> float:
+        """Those of jobs that no key has signed."""
+        series = 'captionq_dead_letters_total{code="signature_invalid"}'
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+            (line,) = (line for line in answer.read().decode().splitlines() if series in line)
+        return float(line.split()[-1])
 
     def count(self, path: str) -> str:
         """The address of an image of its own, so that its fetches can be counted."""
@@ -69,6 +79,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "CAPTIONQ_MAX_BATCH": "2",
             "CAPTIONQ_RECONCILE_EVERY_S": "0.2",
             "CAPTIONQ_SIGNING_KEYS": f"{OLD},{NEW}",
+            "CAPTIONQ_METRICS_PORT": str(port := free_port()),
         }
         with (
             WorkerProcess(folder / "worker.log", environment) as worker,
@@ -77,7 +88,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             Celery("theirs", broker=broker.url, backend=broker.url, set_as_current=False) as celery,
         ):
             store = RedisStore(broker.url)
-            yield House(broker.url, web, worker, store, signing, keyless, celery)
+            yield House(broker.url, web, worker, store, signing, keyless, celery, port)
             store.close()
         for key in (OLD, NEW):
             assert key.partition(":")[2] not in worker.log
@@ -124,6 +135,7 @@ def test_given_a_record_that_a_forger_wrote_then_what_the_reconciler_sends_of_it
 def test_given_a_plain_celery_client_then_its_unsigned_job_is_refused_and_kept(
     house: House,
 ) -> None:
+    before = house.letters_counted()
     job = {"image": house.count("/plain.png"), "job_id": "plain"}
     sent = house.celery.send_task("captionq.caption", kwargs={"job": job})
     with pytest.raises(Exception, match="signature_invalid") as failure:
@@ -137,6 +149,7 @@ def test_given_a_plain_celery_client_then_its_unsigned_job_is_refused_and_kept(
     assert letter is not None
     assert (letter.code, letter.reason) == ("signature_invalid", "it is not signed")
     assert json.loads(letter.job or "") == job
+    assert house.letters_counted() == before + 1
 
 
 def test_given_a_plain_celery_client_that_signs_what_it_sends_then_its_job_runs(

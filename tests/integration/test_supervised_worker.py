@@ -1,5 +1,6 @@
 """`captionq-worker run`, with real processes."""
 
+import json
 import os
 import re
 import signal
@@ -35,18 +36,27 @@ def supervised(folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]
             "CAPTIONQ_BROKER_URL": broker.url,
             "CAPTIONQ_CAPTION_MODEL": "bundled",
             "CAPTIONQ_MATCH_MODEL": "none",
+            "PYTHONWARNINGS": "ignore",  # Celery warns of root
         }
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "worker.cli", "run", "--devices", "cpu"],
             env=os.environ | settings,
-            stdout=out,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.DEVNULL,  # Celery says there that it shuts down
+            stderr=out,
         )
         try:
             yield supervisor, log
         finally:
             supervisor.kill()
             supervisor.wait()
+
+
+def is_object(line: str) -> bool:
+    """Whether a line of a log is one JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def gone(pid: int, timeout_s: float = 30) -> bool:
@@ -71,3 +81,5 @@ def test_given_a_killed_process_another_is_started_and_a_killed_supervisor_ends_
             time.sleep(0.05)
         supervisor.kill()
         assert gone(second)
+        lines = log.read_text().splitlines()
+        assert [line for line in lines if not is_object(line)] == []

@@ -16,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from producer.callback import Callback
 from producer.contract import CaptionChunk, CaptionJob
 from producer.gateway.metrics import Metrics
+from producer.gateway.open_jobs import OpenJobs
+from producer.queues import INTERACTIVE
 from tests.house import House, open_house
 from tests.monitoring import ROOT, table
 from tests.record_series import free_port
@@ -102,6 +104,7 @@ def test_every_series_is_documented_and_every_documented_one_exported(
     gateway = Metrics()
     gateway.submitted("caption")
     gateway.answered({"method": "GET"}, 200, 0.1)
+    gateway.open({INTERACTIVE: OpenJobs(1, 2.0)})
     of_gateway = families(gateway.text().decode())
     exported = {
         name: one for name, one in (of_worker | of_gateway).items() if not name.endswith("_created")
@@ -165,6 +168,7 @@ def test_given_jobs_that_wait_their_number_and_age_are_told_and_that_none_ends(
         until(lambda: health(port)[0] == 503)
         assert any("nothing has ended" in one for one in health(port)[1])
         assert read(port)["captionq_worker_healthy",] == 0
+    watched.web.routes["/slow.png"] = [Reply(404)]  # what is tried again ends
     with redis.Redis.from_url(watched.broker.url) as client:
         client.delete("captionq.caption")
     with patience() as until:

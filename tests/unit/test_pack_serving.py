@@ -25,6 +25,7 @@ from producer.contract import (
     MatchJob,
     RankJob,
 )
+from tests.full import often
 from tests.packs import BASE, WORDS, base_card, write_caption_pack, write_match_pack
 from worker.answer import Answer
 from worker.asked import BatchKey
@@ -254,7 +255,7 @@ def batcher() -> Iterator[list[Batcher[BatchKey]]]:
 
 
 @pytest.mark.timeout(400)  # it loads packs some 1,600 times
-def test_given_fifty_packs_and_room_for_four_then_2000_jobs_in_any_order_are_each_answered_right(
+def test_given_fifty_packs_and_room_for_four_then_jobs_in_any_order_are_each_answered_right(
     engine: Engine, tmp_path: Path, batcher: list[Batcher[BatchKey]]
 ) -> None:
     names = [f"p{number:02d}" for number in range(50)]
@@ -281,7 +282,8 @@ def test_given_fifty_packs_and_room_for_four_then_2000_jobs_in_any_order_are_eac
         assert answer.pack.name == name
         return text(answer), f"{name} {plain[seed].removeprefix('a ')}"
 
-    numbers = list(range(2_000))
+    jobs = often(2_000, 500)
+    numbers = list(range(jobs))
     random.Random(9).shuffle(numbers)
     threads = 16
     with ThreadPoolExecutor(threads) as pool:
@@ -289,7 +291,7 @@ def test_given_fifty_packs_and_room_for_four_then_2000_jobs_in_any_order_are_eac
     assert [said for said, _ in found] == [expected for _, expected in found]
     loads = packs.shelf.loads.total()
     assert set(packs.shelf.loads) == set(names)
-    assert 50 <= loads < 2_000
+    assert 50 <= loads < jobs
     assert len(packs.shelf.names) == 4
     assert most[0] <= 4 + threads + 16  # kept, asked for, and in the batch that runs
     print(f"{loads} loads, {most[0]} packs on the device at most")

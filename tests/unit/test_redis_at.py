@@ -1,16 +1,21 @@
 """URLs of Redis, read."""
 
+import ssl
+
 import pytest
 import redis
 from amqp import RecoverableConnectionError
+from kombu.exceptions import OperationalError
 
 from producer import CaptionJob, Client
+from producer.celery_app import celery_app
 from producer.errors import BrokerUnavailable
 from producer.memory_store import MemoryStore
 from producer.publisher import Publisher
 from producer.rabbitmq import celery_settings, delay_s, queue_named
 from producer.redis_at import Sentinels, async_redis_at, redis_at
 from producer.settings import ProducerSettings
+from worker.transport import transport_for
 
 
 def test_given_a_url_of_sentinels_the_first_says_what_redis_itself_is_told() -> None:
@@ -23,15 +28,55 @@ def test_given_a_url_of_sentinels_the_first_says_what_redis_itself_is_told() -> 
     assert Sentinels.of("sentinel://a").master == "mymaster"
 
 
+def test_given_a_query_of_sentinels_it_says_who_we_are_to_them_and_which_certificates() -> None:
+    read = Sentinels.of(
+        "sentinel://me:p%40ss@a:1/3?sentinel_username=asker&sentinel_password=s%26t"
+        "&ssl_ca_certs=/ca.pem;sentinel://[::1]:2"
+    )
+    assert read.asking == ("asker", "s&t")
+    assert read.tls == {"ssl_ca_certs": "/ca.pem", "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    assert read.celery_url == "sentinel://me:p%40ss@a:1/3;sentinel://[::1]:2"
+    assert "s&t" not in str(read.sentinel_kwargs)
+
+
+def test_given_sentinels_that_do_not_answer_a_connection_keeps_password_and_transport() -> None:
+    """kombu would take the next URL, which has neither."""
+    url = "sentinel://me:word@127.0.0.1:1/3;sentinel://127.0.0.1:2;sentinel://127.0.0.1:3"
+    app = celery_app(url, "blue", {}, set_as_current=False)
+    app.conf.broker_transport = transport_for(url)
+    with app.connection_for_write() as connection:
+        with pytest.raises(OperationalError):
+            connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0)
+        assert connection.transport_cls == transport_for(url)
+        assert (connection.userid, connection.password) == ("me", "word")
+        assert (connection.virtual_host, len(connection.alt)) == ("3", 3)
+
+
 @pytest.mark.parametrize(
     "url",
-    ["sentinel://a:1;redis://b:2", "sentinel://a:1;b:2", "sentinel://a:1/name", "sentinel://"],
+    [
+        "sentinel://a:1;redis://b:2",
+        "sentinel://a:1?password=x",
+        "sentinel://a:1;sentinel://b?ssl_x=1",
+        "sentinel://a:1?ssl_cert_reqs=maybe",
+        "sentinel://a:1;b:2",
+        "sentinel://a:1/name",
+        "sentinel://",
+    ],
 )
 def test_given_a_url_that_is_none_of_sentinels_it_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"sentinel|database"):
+    with pytest.raises(ValueError, match=r"sentinel|database|ssl_cert_reqs"):
         Sentinels.of(url)
     with pytest.raises(ValueError, match=r"RESULTS_URL|results_url"):
         ProducerSettings(results_url=url)
+    with pytest.raises(ValueError, match=r"BROKER_URL|broker_url"):
+        ProducerSettings(broker_url=url)
+
+
+@pytest.mark.parametrize("url", ["host", "unix:///tmp/s", "http://host", "redis://host:99999/0"])
+def test_given_a_url_that_is_no_brokers_settings_say_so(url: str) -> None:
+    with pytest.raises(ValueError, match=r"BROKER_URL|broker_url"):
+        ProducerSettings(broker_url=url)
 
 
 async def test_given_no_sentinel_that_answers_no_connection_is_left_open() -> None:

@@ -6,7 +6,13 @@ import pytest
 
 from worker.settings import EX_CONFIG
 from worker.shutdown import EX_SOFTWARE
-from worker.supervisor import Supervisor, device_names, metrics_port, restart_delay_s
+from worker.supervisor import (
+    Supervisor,
+    device_names,
+    metrics_port,
+    restart_delay_s,
+    supervised_ports,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,6 @@ class World:
         self.ends = ends
         self.started: list[tuple[float, str]] = []
         self.running: dict[str, FakeProcess] = {}
-        self.said: list[str] = []
 
     def start(self, device: str) -> FakeProcess:
         self.started.append((self.now_s, device))
@@ -80,9 +85,8 @@ class World:
             self.now_s += seconds
             until(self, supervisor)
 
-        supervisor = Supervisor(
-            list(self.ends), self.start, self.said.append, lambda: self.now_s, sleep
-        )  # type: ignore[arg-type]
+        clock = lambda: self.now_s  # noqa: E731
+        supervisor = Supervisor(list(self.ends), self.start, clock, sleep)  # type: ignore[arg-type]
         return supervisor.run()
 
 
@@ -137,12 +141,20 @@ def test_given_a_second_signal_it_is_passed_on_too(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("first", "index", "expected"),
     [
-        pytest.param(9464, 0, {"CAPTIONQ_METRICS_PORT": "9464"}, id="the first has the port"),
-        pytest.param(9464, 3, {"CAPTIONQ_METRICS_PORT": "9467"}, id="each next the next"),
-        pytest.param(0, 3, {}, id="none has any"),
+        pytest.param(9464, 0, "9464", id="the first has the port"),
+        pytest.param(9464, 3, "9467", id="each next the next"),
+        pytest.param(0, 3, None, id="none has any"),
     ],
 )
 def test_given_several_devices_each_process_has_a_port_of_its_own(
-    first: int, index: int, expected: dict[str, str]
+    first: int, index: int, expected: str | None
 ) -> None:
-    assert metrics_port(first, index) == expected
+    assert metrics_port(first, index, processes=4).get("CAPTIONQ_METRICS_PORT") == expected
+
+
+def test_given_several_devices_each_process_knows_where_all_of_them_say_how_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in metrics_port(9464, 1, processes=3).items():
+        monkeypatch.setenv(name, value)
+    assert supervised_ports() == [9464, 9465, 9466]

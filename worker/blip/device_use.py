@@ -26,7 +26,7 @@ def device_use(device: str) -> DeviceUse | None:
     free, total = torch.cuda.mem_get_info(device)
     try:
         busy: float | None = torch.cuda.utilization(device) / 100
-    except (ImportError, RuntimeError):
+    except Exception:  # noqa: BLE001 - pynvml's own, where a part of a device (MIG) is not told of
         busy = None
     return DeviceUse(
         torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device), free, total, busy

@@ -98,7 +98,7 @@ def _modules(
     found: dict[str, nn.Module] = {}
     words = tensors.get(words_name(content.card.task))
     if words is not None:
-        found["text.words"] = _over(nn.Embedding, words.shape, {"weight": words})
+        found["text.words"] = nn.Embedding.from_pretrained(words)  # type: ignore[no-untyped-call]
     if isinstance(base, Matcher):
         for head in MATCH_HEADS:
             old = dict(base.get_submodule(head).named_parameters())

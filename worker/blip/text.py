@@ -120,14 +120,21 @@ class TextLayer(nn.Module):
         return self.cross_attention.add(context.view(hidden.shape), hidden)
 
 
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """Not initialised, as the weights are loaded: on the meta device that alone would import
+    torch._dynamo, a second of each start."""
+    empty = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(empty)  # type: ignore[no-untyped-call, no-any-return]
+
+
 class TextModel(nn.Module):
     """Embeddings and layers, without a head."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.words = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_positions, config.hidden_size)
+        self.words = _embedding(config.vocab_size, config.hidden_size)
+        self.positions = _embedding(config.max_positions, config.hidden_size)
         self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
         self.cross_key_values = nn.ModuleList(

@@ -48,8 +48,8 @@ class Broker(Collector):
     `captionq_redis_up`.
 
     Args:
-        broker: the broker's Redis, with `decode_responses`; None where it is no single Redis.
-        results: the results store's.
+        broker: the broker's Redis, with FOREIGN; None where it is no single Redis.
+        results: the results store's, likewise.
         queues: those served.
     """
 
@@ -123,7 +123,7 @@ class Broker(Collector):
             results = self._stored()
             if self._broker is not None and depths is not None:
                 ages = self._ages(heads)
-        except redis.RedisError as exc:
+        except (redis.RedisError, ValueError) as exc:  # others write to Redis as well
             log.debug("what waits cannot be read: %s", exc)
         return Waiting(depths, ages, delayed, in_flight, results)
 

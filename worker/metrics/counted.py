@@ -23,6 +23,9 @@ QUEUE_S = (0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300, 900, 3_600, 14_400,
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
 FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 1)
 
+KILLED = (ErrorCode.DECODE_TIMEOUT, ErrorCode.DECODE_CRASHED)
+"""Of images that ended what decoded them; a few of them are worth a look."""
+
 
 class Counted:
     """Counters and histograms of one process, in `registry`."""
@@ -76,6 +79,10 @@ class Counted:
             "reconciler_sent_again_total", "Jobs that the broker had lost, sent again"
         )
 
+        self._cut_off = counter(
+            "broker_connections_lost_total", "How often the connection to the broker was lost"
+        )
+
     def expect(self, tasks: Iterable[str]) -> None:
         """Let the series of what goes wrong begin at 0: Prometheus sees no increase in the first
         sample of a series.
@@ -91,6 +98,8 @@ class Counted:
             self._redeliveries.labels(task)
             for outcome in get_args(Outcome):
                 self._batches(task, outcome)
+            for code in KILLED:
+                self._images(task, code.value)
         for reason in ("store", "ending"):
             self._returned.labels(reason)
         for fate in Fate:
@@ -165,6 +174,10 @@ class Counted:
         self._callbacks.labels(outcome).inc()
         if letter is not None:
             self.buried(letter["code"])
+
+    def cut_off(self) -> None:
+        """The connection to the broker is lost; another is made."""
+        self._cut_off.inc()
 
     def reconciled(self, sent: int | None) -> None:
         """A pass of the reconciler has sent so many jobs again; None: it has failed."""

@@ -1,5 +1,6 @@
 """What a worker process holds at the moment of a scrape: nothing of this is counted meanwhile."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from worker.leases import Leases
 from worker.metrics.health import Health
 
 __all__ = ["Held", "Use"]
+
+log = logging.getLogger(__name__)
 
 PREFIX = "captionq_"
 
@@ -83,7 +86,11 @@ class Held(Collector):
         yield from self._device()
 
     def _device(self) -> Iterator[Metric]:
-        use = self.use()
+        try:
+            use = self.use()
+        except Exception as exc:  # noqa: BLE001 - of a device that is lost, all else is told
+            log.debug("the device does not say how it is used: %s", exc)
+            use = None
         memory = GaugeMetricFamily(
             f"{PREFIX}device_memory_bytes", "Of a CUDA device", labels=["device", "kind"]
         )

@@ -17,6 +17,7 @@ from prometheus_client import (
 from producer.ledger import Ledger
 from producer.queues import TASK_NAMES, model_task, queues_served
 from producer.redis_at import REDIS_SCHEMES, redis_at, with_master
+from worker.backlog import FOREIGN
 from worker.batcher import Batcher
 from worker.heard import Heard
 from worker.leases import Leases
@@ -27,6 +28,7 @@ from worker.metrics.held import Held, Use
 from worker.metrics.server import MetricsServer
 from worker.models import Models
 from worker.settings import SettingsError, WorkerSettings
+from worker.supervisor import supervised_ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +73,10 @@ class ProcessMetrics:
             reconciled=counted.reconciled,
         )
 
+    def cut_off(self) -> None:
+        """The connection to the broker is lost."""
+        self._counted.cut_off()
+
     def serve(
         self,
         settings: WorkerSettings,
@@ -107,7 +113,9 @@ class ProcessMetrics:
         self._registry.register(held)
         host, port = settings.metrics_host, settings.metrics_port
         try:
-            self._server = MetricsServer(host, port, self._registry, self.health.faults)
+            self._server = MetricsServer(
+                host, port, self._registry, self.health.faults, supervised_ports()
+            )
         except OSError as exc:
             raise SettingsError(
                 f"METRICS_PORT={port} on METRICS_HOST={host} cannot be opened: {exc}"
@@ -124,9 +132,7 @@ class ProcessMetrics:
 
 
 def _client(url: str) -> redis.Redis:
-    return redis_at(
-        url, decode_responses=True, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-    )
+    return redis_at(url, **FOREIGN, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
 
 
 def _use(device: str) -> Callable[[], Use | None]:

@@ -1,8 +1,10 @@
 """The HTTP server of one worker process: /metrics and /healthz, nothing else."""
 
 import json
+import logging
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,6 +13,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 __all__ = ["MetricsServer"]
+
+log = logging.getLogger(__name__)
 
 READ_S = 5.0
 """How long a request may take to come."""
@@ -21,13 +25,19 @@ class MetricsServer:
 
     Args:
         faults: what is wrong with the process, a sentence each.
+        ports: of processes beside it, which say the same of themselves.
 
     Raises:
         OSError: the port is taken, or the address is none of this machine's.
     """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, faults: Callable[[], list[str]]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        faults: Callable[[], list[str]],
+        ports: Sequence[int] = (),
     ) -> None:
         def metrics() -> tuple[HTTPStatus, str, bytes]:
             return HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry)
@@ -35,14 +45,14 @@ class MetricsServer:
         def health() -> tuple[HTTPStatus, str, bytes]:
             found = faults()
             status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
-            body = {"status": "unhealthy" if found else "ok", "faults": found}
+            said = "unhealthy" if found else "ok"
+            body = {"status": said, "faults": found, "ports": list(ports)}
             return status, "application/json", json.dumps(body).encode()
 
         class Handler(_Handler):
             answers = {"/metrics": metrics, "/healthz": health}  # noqa: RUF012 - read alone
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="metrics", daemon=True
         )
@@ -57,6 +67,15 @@ class MetricsServer:
         """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Log what a request ended with; most of them have hung up."""
+        gone = isinstance(sys.exception(), ConnectionError | TimeoutError)
+        log.log(logging.DEBUG if gone else logging.ERROR, "no answer to a scrape", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -168,6 +168,18 @@ def test_given_heads_missing_for_one_task_when_the_other_is_asked_for_then_it_lo
     assert Engine.load(copy_of_tiny, tasks=["caption"]).tasks == {"caption"}
 
 
+def test_given_a_checkpoint_when_loaded_then_no_numbers_are_drawn_that_its_own_would_replace(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first that is drawn for the meta device has torch import its compiler, in a second."""
+
+    def draw(*_: object, **__: object) -> None:
+        raise AssertionError("an embedding is initialised")
+
+    monkeypatch.setattr(torch.nn.init, "normal_", draw)
+    assert caption_ids(Engine.load(str(tiny)))
+
+
 def test_given_an_unknown_task_when_loaded_then_it_is_refused(tiny: Path) -> None:
     with pytest.raises(ValueError, match="tasks are caption and match"):
         Engine.load(tiny, tasks=["answer"])

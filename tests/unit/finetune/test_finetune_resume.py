@@ -1,6 +1,5 @@
 """Going on with a run that was ended anywhere, to the same bits; equal runs, and other ones."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -15,10 +14,14 @@ import torch
 from typer.testing import CliRunner
 
 from tests.finetuned import captions, finetune, losses, request, write_pairs
+from tests.fork_server import fork_server
 from worker.blip.pack_card import read_card
 from worker.cli import cli
 from worker.training.finetune import folder as run_folder
 from worker.training.finetune.loop import Interrupted
+
+IMPORTED = ("worker.cli", "worker.training.finetune.run", "peft", "torch._dynamo")
+"""What each command that trains imports."""
 
 
 class Killed(BaseException):
@@ -168,12 +171,12 @@ def test_kill_9_and_the_same_command_again_come_to_the_same_bits(
 ) -> None:
     whole = request(pairs, tmp_path / "whole", tiny, name="run", steps=30)
     given = whole.settings
-    command = [sys.executable, "-m", "worker", "finetune", str(pairs), "--model", str(tiny),
+    command = ["worker", "finetune", str(pairs), "--model", str(tiny),
                "--name", "run", "--steps", "30", "--batch", str(given.batch),
                "--rate", str(given.rate), "--rank", str(given.rank), "--save-every", "0.2", "--cpu",
                "-o", str(tmp_path / "broken")]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    server = fork_server(*IMPORTED)
+    process = server.start(*command, stderr=subprocess.DEVNULL)
     log = tmp_path / "broken.training" / "losses.jsonl"
     while not log.exists() or log.read_bytes().count(b"\n") < 10:
         assert process.poll() is None
@@ -182,7 +185,7 @@ def test_kill_9_and_the_same_command_again_come_to_the_same_bits(
     process.wait()
     assert 10 <= log.read_bytes().count(b"\n") < 30
 
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    ended = server.run(*command)
     finetune(whole)
 
     assert ended.returncode == 0, ended.stderr
