@@ -70,6 +70,8 @@ def flower(
         watched = watching(settings, settings.broker_url or embedded.ensure(settings.home))
         options = [f"--address={address}", f"--port={port}", f"--max_tasks={max_tasks}"]
         options += [f"--tasks_columns={COLUMNS}", "--inspect_timeout=3000"]
+        # Else it would run whatever flowerconfig.py lies in the folder that it is started in.
+        options += [f"--conf={os.environ.get('FLOWER_CONF', os.devnull)}"]
         try:
             watched.start(["flower", *options, *(["--read_only=True"] if read_only else [])])
         except SystemExit as ended:

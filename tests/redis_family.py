@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from producer.redis_server import Address, RedisServer, server_binary
+from tests.redis_users import ServerOfUsers
 
 MASTER = "blue"
 DOWN_AFTER_MS = 1_000
@@ -104,16 +105,19 @@ class _TlsAddress(Address):
 class Family:
     """A master and its replica, of which three Sentinels know."""
 
-    servers: list[RedisServer]
+    servers: list[ServerOfUsers]
     sentinels: list[Address]
 
     @property
     def url(self) -> str:
-        password = self.servers[0]._address.password
+        return self.url_of("worker")
+
+    def url_of(self, user: str) -> str:
+        login = self.servers[0].login_of(user)
         first, *others = (f"127.0.0.1:{one.port}" for one in self.sentinels)
         asking = f"sentinel_password={self.sentinels[0].password}"
         return ";".join(
-            [f"sentinel://:{password}@{first}?{asking}", *(f"sentinel://{one}" for one in others)]
+            [f"sentinel://{login}@{first}?{asking}", *(f"sentinel://{one}" for one in others)]
         )
 
     def master_port(self) -> int:
@@ -122,45 +126,49 @@ class Family:
             found: Any = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         return int(found[1])
 
-    def client(self, server: RedisServer) -> redis.Redis:
-        return redis.Redis.from_url(server.url)
+    def client(self, server: ServerOfUsers) -> redis.Redis:
+        return server._address.client()
 
 
 @contextmanager
 def family(folder: Path) -> Iterator[Family]:
-    """Started, in step and known to all; ended with the block."""
+    """Started, with users, in step and known to all; ended with the block."""
     with ExitStack() as stack:
-        first = RedisServer(folder / "0")
-        password = first._address.password
-        first._config = {"masterauth": password}
+        first, second = ServerOfUsers(folder / "0"), ServerOfUsers(folder / "1")
+        for one in (first, second):
+            one._config |= {"masteruser": "replica", "masterauth": f'"{one._words["replica"]}"'}
+        second._config |= {"replicaof": f"127.0.0.1 {first._address.port}"}
         stack.enter_context(first)
-        port = str(first._address.port)
-        second = RedisServer(folder / "1", masterauth=password, replicaof=f"127.0.0.1 {port}")
-        second._address = Address(second._address.port, password)
-        second.url = second._address.url
         stack.enter_context(second)
         word = Address.fresh().password
         found = Family([first, second], [Address(Address.fresh().port, word) for _ in range(3)])
         until(lambda: _in_step(found), "the replica is not in step")
         for n, address in enumerate(found.sentinels):
-            stack.enter_context(sentinel(folder / f"sentinel{n}", address, first))
+            more = f"sentinel auth-user {MASTER} sentinel\n"
+            word = f'"{first._words["sentinel"]}"'
+            stack.enter_context(sentinel(folder / f"sentinel{n}", address, first, word, more=more))
         until(lambda: all(map(_knows_all, found.sentinels)), "the Sentinels do not know each other")
         yield found
 
 
 @contextmanager
 def sentinel(
-    folder: Path, address: Address, master: RedisServer, quorum: int = 2, more: str = ""
+    folder: Path,
+    address: Address,
+    master: RedisServer,
+    password: str,
+    quorum: int = 2,
+    before: str = "",
+    more: str = "",
 ) -> Iterator[None]:
-    """One Sentinel that watches a master; `more` are further lines of its settings."""
+    """One Sentinel that watches a master, by a password; with further lines of its settings."""
     folder.mkdir()
     conf = folder / "sentinel.conf"
-    at = master._address
     conf.write_text(
         f"bind 127.0.0.1\nport {address.port}\ndir {folder}\n"
-        f"requirepass {address.password}\n{more}"
-        f"sentinel monitor {MASTER} 127.0.0.1 {at.port} {quorum}\n"
-        f"sentinel auth-pass {MASTER} {at.password}\n"
+        f"requirepass {address.password}\n{before}"
+        f"sentinel monitor {MASTER} 127.0.0.1 {master._address.port} {quorum}\n"
+        f"sentinel auth-pass {MASTER} {password}\n{more}"
         f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}\n"
         f"sentinel failover-timeout {MASTER} 10000\n"
     )

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
@@ -12,7 +13,9 @@ import redis
 from producer.redis_server import Address, RedisServer, server_binary
 
 SCRIPT = Path(__file__).parents[1] / "docker/redis/users.sh"
-USERS = ("producer", "gateway", "worker", "flower", "scaler", "operator")
+USERS = (
+    "producer", "gateway", "worker", "flower", "scaler", "replica", "sentinel", "operator"
+)  # fmt: skip
 
 
 def rendered(passwords: dict[str, str]) -> str:
@@ -50,8 +53,11 @@ class ServerOfUsers(RedisServer):
 
     def url_of(self, user: str) -> str:
         """What a program of this user is given."""
-        word = self._words[user].replace("'", "%27").replace(" ", "%20")
-        return f"redis://{user}:{word}@127.0.0.1:{self._address.port}/0"
+        return f"redis://{self.login_of(user)}@127.0.0.1:{self._address.port}/0"
+
+    def login_of(self, user: str) -> str:
+        """User and password, as URLs have them."""
+        return f"{user}:{quote(self._words[user])}"
 
     def denials(self) -> list[str]:
         """Who was refused what, the latest first."""

@@ -45,7 +45,8 @@ from worker.packs.places import places_of
 from worker.pipeline import Pipeline
 from worker.presence import Presence, facts_of
 from worker.publish import Publisher
-from worker.reconciler import Reconciler, Send
+from worker.rabbit import HELD_MS, RabbitQueues
+from worker.reconciler import GRACE_MS, Reconciler, Send
 from worker.redis_care import warn
 from worker.result_cache import ResultCache
 from worker.sandbox import Sandbox
@@ -258,25 +259,22 @@ def look_after(settings: WorkerSettings, broker_url: str) -> None:
 def make_reconciler(
     settings: WorkerSettings, broker_url: str, send: Send, heard: Heard
 ) -> Reconciler | None:
-    """What looks for lost jobs, begun; None where that is not wanted or not possible."""
+    """What looks for lost jobs, begun; None where that is not wanted."""
     if not settings.reconcile_every_s:
         return None
-    if not broker_url.startswith(REDIS_SCHEMES):
-        log.warning("jobs that the broker loses are not looked for: it is no Redis")
-        return None
-    clients: list[redis.Redis] = [
-        redis_at(url, **FOREIGN, socket_timeout=10, socket_connect_timeout=3)
-        for url in (
-            settings.results_url_beside(broker_url),
-            with_master(broker_url, settings.sentinel_master),
-        )
-    ]
+
+    def client(url: str) -> redis.Redis:
+        return redis_at(url, **FOREIGN, socket_timeout=10, socket_connect_timeout=3)
+
+    broker = with_master(broker_url, settings.sentinel_master)
+    is_redis = broker.startswith(REDIS_SCHEMES)
     reconciler = Reconciler(
         Ledger(settings.result_ttl_s, settings.queued_ttl_s),
-        clients[0],
-        Backlog(clients[1]),
+        client(settings.results_url_beside(broker_url)),
+        Backlog(client(broker)) if is_redis else RabbitQueues(broker),
         send,
         every_s=settings.reconcile_every_s,
+        grace_ms=GRACE_MS if is_redis else HELD_MS,
         told=heard.reconciled,
     )
     reconciler.start()

@@ -19,10 +19,12 @@ from typing import Any
 import redis
 
 from producer.contract import JobFailed
+from producer.errors import BrokerUnavailable
 from producer.ledger import Ledger
 from producer.wire import WireJob
 from worker.backlog import Backlog, oldest_ms
 from worker.lock import Lock
+from worker.rabbit import RabbitQueues
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,11 @@ class Open:
 
 
 def lost(
-    candidates: Mapping[str, float], oldest: float, elsewhere: Callable[[], set[str]], now_ms: float
+    candidates: Mapping[str, float],
+    oldest: float,
+    elsewhere: Callable[[], set[str]],
+    now_ms: float,
+    grace_ms: float = GRACE_MS,
 ) -> set[str]:
     """Which jobs the broker has lost.
 
@@ -82,8 +88,9 @@ def lost(
         elsewhere: those that are delayed, in flight, or wait all the same; asked only when it
             matters.
         now_ms: this moment.
+        grace_ms: how long after an event a job is surely on its way.
     """
-    before_ms = min(now_ms - GRACE_MS, oldest - MARGIN_MS)
+    before_ms = min(now_ms - grace_ms, oldest - MARGIN_MS)
     missing = {job_id for job_id, touched_ms in candidates.items() if touched_ms < before_ms}
     return missing - elsewhere() if missing else set()
 
@@ -99,6 +106,7 @@ class Reconciler:
         results: client of the results store's Redis, with `decode_responses`.
         backlog: the broker.
         send: sends a message again.
+        grace_ms: see `lost`.
         told: hears how many jobs each pass has sent again; None, if it has failed.
     """
 
@@ -106,10 +114,11 @@ class Reconciler:
         self,
         ledger: Ledger,
         results: redis.Redis,
-        backlog: Backlog,
+        backlog: Backlog | RabbitQueues,
         send: Send,
         *,
         every_s: float = EVERY_S,
+        grace_ms: float = GRACE_MS,
         told: Callable[[int | None], object] = lambda _: None,
     ) -> None:
         self._ledger = ledger
@@ -117,6 +126,7 @@ class Reconciler:
         self._backlog = backlog
         self._send = send
         self._every_s = every_s
+        self._grace_ms = grace_ms
         self._told = told
         self._lock = Lock(results, ledger.lock_key(), max(10.0, 4 * every_s))
         self._suspects: set[str] = set()
@@ -156,7 +166,7 @@ class Reconciler:
         oldest = self._oldest_ms(queue)
         seconds, microseconds = self._results.time()
         now_ms = seconds * 1_000 + microseconds / 1_000
-        jobs = self._open_before(queue, min(now_ms - GRACE_MS, oldest - MARGIN_MS))
+        jobs = self._open_before(queue, min(now_ms - self._grace_ms, oldest - MARGIN_MS))
         by_id = {self._ledger.job_id_of_key(job.key): job for job in jobs}
 
         def elsewhere() -> set[str]:
@@ -166,7 +176,7 @@ class Reconciler:
             return held | self._backlog.waiting(queue)
 
         touched = {job_id: job.touched_ms for job_id, job in by_id.items()}
-        missing = lost(touched, oldest, elsewhere, now_ms)
+        missing = lost(touched, oldest, elsewhere, now_ms, self._grace_ms)
         return [job for job_id, job in by_id.items() if job_id in missing]  # the oldest first
 
     def _oldest_ms(self, queue: str) -> float:
@@ -239,7 +249,7 @@ class Reconciler:
             try:
                 self._told(self.run_once())
                 away = False
-            except redis.RedisError as exc:
+            except (redis.RedisError, BrokerUnavailable) as exc:
                 log.log(logging.DEBUG if away else logging.WARNING, "no reconciling: %s", exc)
                 away = True
                 self._told(None)

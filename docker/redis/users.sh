@@ -2,6 +2,7 @@
 # Prints the users of users.acl as redis-server reads them, with passwords from the environment:
 #   REDIS_PRODUCER_PASSWORD=... REDIS_GATEWAY_PASSWORD=... REDIS_WORKER_PASSWORD=... \
 #   REDIS_FLOWER_PASSWORD=... REDIS_SCALER_PASSWORD=... REDIS_OPERATOR_PASSWORD=... \
+#   REDIS_REPLICA_PASSWORD=... REDIS_SENTINEL_PASSWORD=... \
 #   users.sh > /run/users.acl
 # They are written as SHA-256 alone. A user whose password is not set is off.
 set -eu

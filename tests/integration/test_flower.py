@@ -22,6 +22,7 @@ from tests.servers import Reply
 @pytest.fixture(scope="module")
 def flower(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("flower")
+    (folder / "flowerconfig.py").write_text("basic_auth = []\n")  # whoever put it there
     with flower_at(folder, {"CAPTIONQ_BROKER_URL": house.broker.url}) as url:
         until(lambda: json.loads(get(url, "/api/workers?refresh=1")))
         yield url

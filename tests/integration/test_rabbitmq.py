@@ -2,23 +2,32 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from celery import Celery
 
 from producer import AsyncClient, CaptionChunk, CaptionJob, JobState
+from producer.errors import BrokerUnavailable
+from producer.ledger import Ledger
 from producer.rabbitmq import celery_settings
+from producer.redis_at import redis_at
 from producer.redis_server import RedisServer
+from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
 from tests.house import PNG, House, open_house
 from tests.rabbit_server import RabbitServer, missing
+from tests.record_series import free_port
 from tests.servers import Reply
 from tests.worker_process import WorkerProcess
+from worker.rabbit import HELD_MS, RabbitQueues
 
 TIMEOUT_S = 60
 JOBS = 6
+METRICS_PORT = free_port()
 
 
 @pytest.fixture(scope="module", params=["priority", "quorum"])
@@ -37,6 +46,8 @@ def rabbit_house(
             CAPTIONQ_BROKER_URL=rabbit.url,
             CAPTIONQ_RESULTS_URL=redis.url,
             CAPTIONQ_RABBITMQ_QUEUES=request.param,
+            CAPTIONQ_RECONCILE_EVERY_S="1",
+            CAPTIONQ_METRICS_PORT=str(METRICS_PORT),
         ) as opened,
     ):
         yield opened
@@ -75,13 +86,73 @@ def test_given_rabbitmq_a_plain_celery_client_has_its_result(rabbit_house: House
         sent.forget()
 
 
+def test_given_rabbitmq_of_priorities_the_higher_one_goes_first(rabbit_house: House) -> None:
+    if rabbit_house.environment["CAPTIONQ_RABBITMQ_QUEUES"] != "priority":
+        pytest.skip("queues of RabbitMQ that are replicated know no priorities")
+    url = rabbit_house.environment["CAPTIONQ_BROKER_URL"]
+    job = {"image": rabbit_house.web.url("/ok.png")}
+    with Celery("plain", broker=url, backend=rabbit_house.broker.url, set_as_current=False) as app:
+        app.conf.update(celery_settings(url, "priority"))
+        app.control.cancel_consumer("captionq.caption", reply=True, timeout=TIMEOUT_S, limit=1)
+        sent = {
+            priority: app.send_task(
+                "captionq.caption", [job], queue="captionq.caption", priority=priority
+            )
+            for priority in (0, 9, 5)
+        }
+        with app.connection() as connection, connection.channel() as channel:
+            waiting = [channel.basic_get("captionq.caption") for _ in sent]
+            order = [message.headers["id"] for message in waiting]
+            assert order == [sent[priority].id for priority in (9, 5, 0)]
+        app.control.add_consumer("captionq.caption", reply=True, timeout=TIMEOUT_S, limit=1)
+        for one in sent.values():
+            assert one.get(timeout=TIMEOUT_S)["captions"]
+            one.forget()
+
+
+def test_given_rabbitmq_the_depth_of_its_queues_is_measured(rabbit_house: House) -> None:
+    url = rabbit_house.environment["CAPTIONQ_BROKER_URL"]
+    rabbit_house.client.submit(CaptionJob(image="https://example.com/a.png", model="of/nobody"))
+    queue = "captionq.caption.of-nobody"
+    with closing(RabbitQueues(url)) as queues:
+        assert queues.depths([queue, "captionq.caption", "not there"]) == {
+            queue: 1, "captionq.caption": 0, "not there": 0
+        }  # fmt: skip
+        assert (queues.next_in_line(queue), queues.next_in_line("not there")) == ([[]], [])
+    with urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=10) as answer:
+        said = answer.read().decode()
+    assert 'captionq_queue_depth{lane="interactive",queue="captionq.caption"} 0.0' in said
+    assert "captionq_messages{" not in said
+
+
+def test_given_rabbitmq_a_job_whose_message_never_came_is_sent(rabbit_house: House) -> None:
+    """As if its producer had died between recording and sending it, a while ago."""
+    job = CaptionJob(job_id="never-sent", image=rabbit_house.web.url("/ok.png"))
+    store = RedisStore(rabbit_house.broker.url)
+    ledger = Ledger(60, 60)
+    with closing(store), redis_at(rabbit_house.broker.url) as client:
+        store.create(job)
+        seconds, _ = client.time()
+        index = ledger.open_key("captionq.caption")
+        client.zadd(index, {ledger.key("never-sent"): (seconds * 1_000) - HELD_MS})
+    assert rabbit_house.client.result("never-sent", TIMEOUT_S).captions
+
+
+def test_given_rabbitmq_is_away_its_queues_say_so() -> None:
+    with closing(RabbitQueues("amqp://127.0.0.1:1//")) as queues:
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable):
+                queues.depths(["captionq.caption"])
+
+
 def test_given_rabbitmq_a_killed_workers_jobs_run_elsewhere_at_once(
     rabbit_house: House, tmp_path: Path
 ) -> None:
     """Its connection ends with it, and so its messages are others'."""
     client, web = rabbit_house.client, rabbit_house.web
     web.routes["/slow.png"] = [Reply(200, PNG, delay_s=3)]
-    with WorkerProcess(tmp_path / "log", rabbit_house.environment, name="killed") as second:
+    unmeasured = {k: v for k, v in rabbit_house.environment.items() if "METRICS" not in k}
+    with WorkerProcess(tmp_path / "log", unmeasured, name="killed") as second:
         jobs = [CaptionJob(image=web.url(f"/slow.png?{n}")) for n in range(JOBS)]
         handles = client.submit_many(jobs)
         deadline_s = time.monotonic() + TIMEOUT_S

@@ -62,16 +62,17 @@ def test_given_urls_of_sentinels_flower_sees_workers_and_queues_but_no_password(
     watched: House, relatives: Family, tmp_path: Path
 ) -> None:
     environment = {
-        name: watched.environment[name]
-        for name in ("CAPTIONQ_BROKER_URL", "CAPTIONQ_SENTINEL_MASTER")
-    }
+        "CAPTIONQ_BROKER_URL": relatives.url_of("flower"), "CAPTIONQ_SENTINEL_MASTER": MASTER
+    }  # fmt: skip
     with flower_at(tmp_path, environment) as flower:
         seen(lambda: json.loads(get(flower, "/api/workers?refresh=1")))
         assert b"captionq.caption.bulk" in get(flower, "/broker")
         shown = [get(flower, path) for path in ("/", "/worker/test@localhost", "/api/workers")]
     said = b"".join(shown).decode() + (tmp_path / "flower.log").read_text() + watched.worker.log
-    for address in (relatives.servers[0]._address, relatives.sentinels[0]):
-        assert address.password not in said
+    assert relatives.sentinels[0].password not in said
+    for user in ("worker", "flower"):
+        assert relatives.servers[0].login_of(user).partition(":")[2] not in said
+        assert relatives.servers[0]._words[user] not in said
 
 
 def test_given_its_master_is_killed_while_jobs_run_what_its_replica_was_told_of_ends(
@@ -96,7 +97,8 @@ def test_given_its_master_is_killed_while_jobs_run_what_its_replica_was_told_of_
     ended = {handle.result(TIMEOUT_S).state for handle in (*told, *known, *after)}
     assert ended == {JobState.SUCCEEDED}
     assert watched.worker.process.poll() is None, watched.worker.log
-    with celery_app(relatives.url, MASTER, {}, set_as_current=False) as asking:
+    with celery_app(relatives.url_of("flower"), MASTER, {}, set_as_current=False) as asking:
         (stats,) = asking.control.inspect(limit=1).stats().values()
     assert stats["broker"]["transport"] == transport_for(relatives.url)
     print(f"{JOBS - len(known)} of {JOBS} submissions of the last moment were lost with the master")
+    assert relatives.servers[1].denials() == []

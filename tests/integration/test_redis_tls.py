@@ -95,7 +95,8 @@ async def test_given_a_sentinel_that_speaks_tls_alone_all_reach_its_master(
     )
     settings = ProducerSettings(sentinel_master=MASTER)
     image = tls_house.web.url("/ok.png")
-    with sentinel(tmp_path / "s", sentinel_at, tls_server, quorum=1, more=tls):
+    word = tls_server._address.password
+    with sentinel(tmp_path / "s", sentinel_at, tls_server, word, quorum=1, before=tls):
         with redis_at(with_master(url, MASTER)) as asked:
             until(lambda: _named(asked))
         with Client(url, settings=settings) as client:

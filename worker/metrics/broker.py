@@ -12,10 +12,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from producer.errors import BrokerUnavailable
 from producer.ledger import Ledger
 from producer.queues import BULK, INTERACTIVE, is_bulk
 from worker.backlog import PRIORITY_STEPS, SEP, job_id_of
 from worker.inflight import Keys
+from worker.rabbit import RabbitQueues
 
 __all__ = ["Broker", "Waiting"]
 
@@ -48,14 +50,14 @@ class Broker(Collector):
     `captionq_redis_up`.
 
     Args:
-        broker: the broker's Redis, with FOREIGN; None where it is no single Redis.
+        broker: the broker's Redis, with FOREIGN; or RabbitMQ's queues, which tell depths alone.
         results: the results store's, likewise.
         queues: those served.
     """
 
     def __init__(
         self,
-        broker: "redis.Redis | None",
+        broker: "redis.Redis | RabbitQueues",
         results: redis.Redis,
         ledger: Ledger,
         queues: Sequence[str],
@@ -63,6 +65,7 @@ class Broker(Collector):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._broker, self._results, self._ledger = broker, results, ledger
+        self._is_redis = isinstance(broker, redis.Redis)
         self._queues, self._clock = tuple(queues), clock
         self._lock = threading.Lock()
         self._read_s: float | None = None
@@ -79,14 +82,13 @@ class Broker(Collector):
     def close(self) -> None:
         """Close the connections."""
         self._results.close()
-        if self._broker is not None:
-            self._broker.close()
+        self._broker.close()
 
     def collect(self) -> Iterator[Metric]:
         """The gauges."""
         seen = self.read()
         up = GaugeMetricFamily("captionq_redis_up", "Whether Redis answers", labels=["role"])
-        if self._broker is not None:
+        if self._is_redis:
             up.add_metric(["broker"], float(seen.depths is not None))
         up.add_metric(["results"], float(seen.results is not None))
         yield up
@@ -107,7 +109,7 @@ class Broker(Collector):
         elsewhere = GaugeMetricFamily(
             "captionq_messages", "Messages out of their queues", labels=["place"]
         )
-        if seen.depths is not None:
+        if seen.depths is not None and self._is_redis:
             elsewhere.add_metric(["delayed"], seen.delayed)
             elsewhere.add_metric(["in_flight"], seen.in_flight)
         yield elsewhere
@@ -118,12 +120,14 @@ class Broker(Collector):
     def _read(self) -> Waiting:
         depths, ages, delayed, in_flight, results = None, {}, 0, 0, None
         try:
-            if self._broker is not None:
+            if isinstance(self._broker, RabbitQueues):
+                results = self._stored()
+                depths = self._broker.depths(self._queues)
+            else:
                 depths, heads, delayed, in_flight = self._queued(self._broker)
-            results = self._stored()
-            if self._broker is not None and depths is not None:
+                results = self._stored()
                 ages = self._ages(heads)
-        except (redis.RedisError, ValueError) as exc:  # others write to Redis as well
+        except (redis.RedisError, BrokerUnavailable, ValueError) as exc:  # others write there too
             log.debug("what waits cannot be read: %s", exc)
         return Waiting(depths, ages, delayed, in_flight, results)
 

@@ -27,6 +27,7 @@ from worker.metrics.health import Health
 from worker.metrics.held import Held, Use
 from worker.metrics.server import MetricsServer
 from worker.models import Models
+from worker.rabbit import RabbitQueues
 from worker.settings import SettingsError, WorkerSettings
 from worker.supervisor import supervised_ports
 
@@ -94,7 +95,7 @@ class ProcessMetrics:
         """
         broker = with_master(broker_url, settings.sentinel_master)
         self._broker = Broker(
-            _client(broker) if broker_url.startswith(REDIS_SCHEMES) else None,
+            _client(broker) if broker.startswith(REDIS_SCHEMES) else RabbitQueues(broker),
             _client(settings.results_url_beside(broker_url)),
             Ledger(settings.result_ttl_s, settings.queued_ttl_s),
             queues_served(models.served),
