@@ -1,11 +1,11 @@
 """python -m tests.metrics_cost: what metrics cost of the null engine's throughput.
 
-Measures `captionq-worker bench service --engine null --intake null` with and without metrics, in
-turn, and prints the medians and their ratios: of images a second, and, since others may be at work
-on the machine, of the worker's processor time for an image. Promised: 3 % at most. `--calls`
-measures the calls alone that are made for a single job, a batch of its own included, and takes
-seconds: beside the processor time of a job without metrics, that is the cost whatever else the
-machine is at.
+Runs `captionq-worker bench service --engine null --intake null` twice at the same time, with and
+without metrics, and does so several times: what a machine does to one of the two it does to both,
+so that each round's ratio is worth more than rates that were taken one after the other. Prints the
+medians of the ratios, and their quartiles: of images a second, and of the worker's processor time
+for an image. Promised: 3 % at most. `--calls` measures the calls alone that are made for a single
+job, a batch of its own included, and takes seconds.
 """
 
 import argparse
@@ -33,34 +33,46 @@ COMMAND = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=4_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--images", type=int, default=3_000)
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--calls", action="store_true")
     asked = parser.parse_args()
     if asked.calls:
         print(f"the calls of a single job: {calls_us():.1f} us of processor time")
         return 0
-    rates: dict[str, list[float]] = {"--no-metrics": [], "--metrics": []}
-    costs: dict[str, list[float]] = {"--no-metrics": [], "--metrics": []}
-    options = ["--images", str(asked.images), "--chunk", str(asked.chunk)]
+    rates, costs = [], []
     for number in range(asked.rounds):
-        for flag in sorted(rates, reverse=bool(number % 2)):
-            command = [sys.executable, "-m", "worker", *COMMAND, *options, flag]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout)
-            rates[flag].append(found["images_per_s"])
-            costs[flag].append(1_000 * found["worker_cores"] / found["images_per_s"])
-            print(f"{flag:>12}: {rates[flag][-1]:7.1f} images/s, {costs[flag][-1]:.3f} ms each")
-    rate = {flag: statistics.median(all_) for flag, all_ in rates.items()}
-    cost = {flag: statistics.median(all_) for flag, all_ in costs.items()}
-    print(
-        f"medians of {asked.rounds}: {rate['--metrics']:.1f} images/s with metrics, "
-        f"{rate['--no-metrics']:.1f} without, "
-        f"ratio {rate['--metrics'] / rate['--no-metrics']:.3f}; "
-        f"processor time ratio {cost['--metrics'] / cost['--no-metrics']:.3f}"
-    )
+        found = at_once(asked.images, asked.chunk, metrics_first=bool(number % 2))
+        (rate, cost), (bare_rate, bare_cost) = found["--metrics"], found["--no-metrics"]
+        rates.append(rate / bare_rate)
+        costs.append(cost / bare_cost)
+        print(
+            f"images/s {rate:6.1f} with, {bare_rate:6.1f} without: {rates[-1]:.3f}; "
+            f"ms of a core {cost:.3f} with, {bare_cost:.3f} without: {costs[-1]:.3f}",
+            flush=True,
+        )
+    for name, ratios in (("images/s", rates), ("processor time", costs)):
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        print(f"{name}: with against without, median {median:.3f} ({low:.3f} to {high:.3f})")
     return 0
+
+
+def at_once(images: int, chunk: int, *, metrics_first: bool) -> dict[str, tuple[float, float]]:
+    """Images a second, and milliseconds of a core for each, of two workers side by side."""
+    command = [*COMMAND, "--images", str(images), "--chunk", str(chunk)]
+    running = {
+        flag: subprocess.Popen(
+            [sys.executable, "-m", "worker", *command, flag], stdout=subprocess.PIPE, text=True
+        )
+        for flag in sorted(("--metrics", "--no-metrics"), reverse=not metrics_first)
+    }
+    found = {}
+    for flag, process in running.items():
+        said = json.loads(process.communicate()[0])
+        rate = said["images_per_s"]
+        found[flag] = rate, 1_000 * said["worker_cores"] / rate
+    return found
 
 
 def calls_us() -> float:

@@ -133,7 +133,7 @@ def show(
 
     Also what nobody else is shown: the job's URLs with their queries, which may be signatures.
 
-    Example: captionq-worker dead show 3f1c2a7e
+    Example: captionq-worker dead show JOB_ID
     """
     with opened() as (letters, _, _):
         one = _named(letters, name)

@@ -168,6 +168,8 @@ class World:
         for n in range(workers):
             name = f"chaos{n}"
             command = ["-P", "threads", "-c", str(threads), "-n", f"{name}@localhost", "-l", "INFO"]
+            if workers == 1:
+                command.append("--without-mingle")  # a second in which neighbours may answer
             worker = Worker(name, command, folder, int(urlsplit(self.redis.url).port or 0))
             self._stack.callback(worker.close)
             url = urlsplit(self.redis.url)

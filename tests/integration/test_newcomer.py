@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.dockerfiles import ROOT
-from tests.newcomer import BARE, Block, blocks, in_shell, missing
+from tests.newcomer import BARE, missing
+from tests.typed import Block, blocks, in_shell
 
 
 @pytest.mark.skipif(

@@ -10,9 +10,9 @@ import yaml
 
 from producer.gateway.server import GRACE_S
 from tests.dockerfiles import ROOT
-from tests.newcomer import RUN
 from tests.systemctl import Unit
 from tests.unit.deploy.conftest import SETTINGS
+from tests.whole_service import RUN
 from worker.settings import EX_CONFIG, WorkerSettings
 from worker.shutdown import END_TIMEOUT_S
 
