@@ -19,7 +19,7 @@ from tests.rabbit_server import RabbitServer, missing
 from tests.servers import Reply
 
 JOBS = 100
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 
 def restart(kind: str, folder: Path) -> None:
