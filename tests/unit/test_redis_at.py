@@ -46,7 +46,7 @@ def test_given_sentinels_that_do_not_answer_a_connection_keeps_password_and_tran
     app.conf.broker_transport = transport_for(url)
     with app.connection_for_write() as connection:
         with pytest.raises(OperationalError):
-            connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0)
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         assert connection.transport_cls == transport_for(url)
         assert (connection.userid, connection.password) == ("me", "word")
         assert (connection.virtual_host, len(connection.alt)) == ("3", 3)
