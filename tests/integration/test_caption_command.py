@@ -25,6 +25,7 @@ import pytest
 from producer import Client
 from producer.embedded import RedisServer
 from tests.fork_server import COMMANDS, ForkedProcess, captionq, fork_server
+from tests.full import FULL
 from tests.stand_in_worker import messages
 from worker.embedded_s3 import S3Server
 
@@ -375,7 +376,13 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("out.jsonl", marks=pytest.mark.skipif(not FULL, reason="make test FULL=1")),
+        "out.parquet",
+    ],
+)
 def test_given_100_000_references_then_memory_is_flat_and_under_200_megabytes(
     desk: Desk, name: str
 ) -> None:

@@ -6,6 +6,8 @@ import pytest
 import redis
 from amqp import RecoverableConnectionError
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from producer import CaptionJob, Client
 from producer.celery_app import celery_app
@@ -44,9 +46,10 @@ def test_given_sentinels_that_do_not_answer_a_connection_keeps_password_and_tran
     url = "sentinel://me:word@127.0.0.1:1/3;sentinel://127.0.0.1:2;sentinel://127.0.0.1:3"
     app = celery_app(url, "blue", {}, set_as_current=False)
     app.conf.broker_transport = transport_for(url)
+    app.conf.broker_transport_options["sentinel_kwargs"]["retry"] = Retry(NoBackoff(), 0)
     with app.connection_for_write() as connection:
         with pytest.raises(OperationalError):
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+            connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0)
         assert connection.transport_cls == transport_for(url)
         assert (connection.userid, connection.password) == ("me", "word")
         assert (connection.virtual_host, len(connection.alt)) == ("3", 3)
