@@ -1,4 +1,4 @@
-"""docs/operations.md, followed to the letter: python -m tests.newcomer [--installed] [--systemd]
+"""docs/operations.md, followed to the letter: python -m tests.newcomer [--installed] [--brief] [--systemd]
 
 Each block of `A bare machine` is run as root, in the order in which it stands, in a root of its
 own: this machine's, in which whatever is written lies in memory (overlayfs). What a block leaves in
@@ -9,7 +9,8 @@ end every service has to say that it is healthy, Flower to ask for its login, an
 again; and all services have to end in good order, each in its unit's time.
 
 Packages come from their registries (minutes). With --installed, those that are here count as
-installed, so that nothing is downloaded: `make test` does that. With --systemd, Debian's own
+installed, so that nothing is downloaded: `make test FULL=1` does that, and `make test` with --brief,
+which leaves `Everyday work` out. With --systemd, Debian's own
 systemd starts the services (tests/booted.py), with all that confines them. Linux, as root.
 """
 
@@ -131,7 +132,7 @@ def end(root: Path, there: Sequence[str], stand_in: bool) -> None:
         print(f"checked: {name} has ended", flush=True)
 
 
-def follow(base: Path, installed: bool, group: str | None) -> None:
+def follow(base: Path, installed: bool, brief: bool, group: str | None) -> None:
     """All of it, in a process of its own: with it end its mounts, its network, its services.
 
     group: the control group that systemd is started in; None is the stand-in.
@@ -169,9 +170,10 @@ def follow(base: Path, installed: bool, group: str | None) -> None:
                     settings.write(SMALL)
         check(image.root)
         until("Prometheus counts the first job", lambda: asked(SUCCEEDED) == ["1"])
-        for block in blocks(page, EVERYDAY):
-            run(there, block, environment)
-        check(image.root)
+        if not brief:
+            for block in blocks(page, EVERYDAY):
+                run(there, block, environment)
+            check(image.root)
         end(image.root, there, stand_in=group is None)
     except Exception as exc:
         for log in sorted((image.root / "var/log/units").glob("*.log")):
@@ -190,6 +192,7 @@ def main(given: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--installed", action="store_true", help="see above")
+    parser.add_argument("--brief", action="store_true", help="see above")
     parser.add_argument("--systemd", action="store_true", help="see above")
     chosen = parser.parse_args(given)
     if chosen.installed and (lacking := missing()):
@@ -197,7 +200,7 @@ def main(given: Sequence[str] | None = None) -> None:
     base = Path(tempfile.mkdtemp(prefix="captionq-newcomer-"))
     group = base.name if chosen.systemd else None
     process = multiprocessing.get_context("fork").Process(
-        target=follow, args=(base, chosen.installed, group)
+        target=follow, args=(base, chosen.installed, chosen.brief, group)
     )
     process.start()
     process.join()

@@ -379,7 +379,9 @@ def resident(pid: int) -> int:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("out.jsonl", marks=pytest.mark.skipif(not FULL, reason="make test FULL=1")),
+        pytest.param(
+            "out.jsonl", marks=pytest.mark.skipif(not FULL, reason="written by make test FULL=1")
+        ),
         "out.parquet",
     ],
 )

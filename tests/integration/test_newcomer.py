@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.dockerfiles import ROOT
+from tests.full import FULL
 from tests.newcomer import BARE, missing
 from tests.typed import Block, blocks, in_shell
 
@@ -22,7 +23,7 @@ from tests.typed import Block, blocks, in_shell
 @pytest.mark.timeout(420)
 def test_given_a_bare_machine_a_newcomer_has_everything_running() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.newcomer", "--installed"],
+        [sys.executable, "-m", "tests.newcomer", "--installed", *([] if FULL else ["--brief"])],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

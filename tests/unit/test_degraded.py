@@ -9,6 +9,7 @@ import torch
 from PIL import ImageChops, ImageStat
 from typer.testing import CliRunner
 
+from tests.full import FULL
 from worker import cli
 from worker.blip import Engine
 from worker.calibration import FILE_NAME, Calibration
@@ -65,6 +66,7 @@ def test_given_an_image_then_it_is_degraded_in_three_ways_and_keeps_its_size() -
     assert noise == {True, False}
 
 
+@pytest.mark.skipif(not FULL, reason="4,000 pairs are calibrated by make test FULL=1")
 def test_given_degraded_scenes_then_a_calibration_mends_what_probabilities_say() -> None:
     made = evaluate_calibration(BUNDLED)
     low, high = ROC_AUC
