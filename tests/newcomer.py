@@ -1,4 +1,4 @@
-"""docs/operations.md, followed to the letter: python -m tests.newcomer [--installed] [--brief] [--systemd]
+"""docs/operations.md, to the letter: python -m tests.newcomer [--installed [--brief]] [--systemd]
 
 Each block of `A bare machine` is run as root, in the order in which it stands, in a root of its
 own: this machine's, in which whatever is written lies in memory (overlayfs). What a block leaves in
@@ -9,9 +9,9 @@ end every service has to say that it is healthy, Flower to ask for its login, an
 again; and all services have to end in good order, each in its unit's time.
 
 Packages come from their registries (minutes). With --installed, those that are here count as
-installed, so that nothing is downloaded: `make test FULL=1` does that, and `make test` with --brief,
-which leaves `Everyday work` out. With --systemd, Debian's own
-systemd starts the services (tests/booted.py), with all that confines them. Linux, as root.
+installed, so that nothing is downloaded: `make test FULL=1` does that, and every day's `make test`
+with --brief, which leaves `Everyday work` out. With --systemd, Debian's own systemd starts the
+services (tests/booted.py), with all that confines them. Linux, as root.
 """
 
 import argparse
