@@ -13,9 +13,8 @@ from pathlib import Path
 
 from producer import CaptionJob
 from producer.errors import BrokerUnavailable
-from producer.redis_server import RedisServer
-from tests.house import PNG, open_house
-from tests.rabbit_server import RabbitServer, missing
+from tests.house import PNG
+from tests.rabbit_server import missing, rabbit_house
 from tests.servers import Reply
 
 JOBS = 100
@@ -24,17 +23,7 @@ TIMEOUT_S = 240
 
 def restart(kind: str, folder: Path) -> None:
     """Print what became of jobs that ran, waited, were tried again, and came meanwhile."""
-    redis = RedisServer(folder / "results")
-    with (
-        RabbitServer(folder / "rabbit") as rabbit,
-        open_house(
-            folder,
-            redis,
-            CAPTIONQ_BROKER_URL=rabbit.url,
-            CAPTIONQ_RESULTS_URL=redis.url,
-            CAPTIONQ_RABBITMQ_QUEUES=kind,
-        ) as house,
-    ):
+    with rabbit_house(folder, kind) as (rabbit, house):
         client, web = house.client, house.web
         web.routes["/slow.png"] = [Reply(200, PNG, delay_s=1)]
         web.routes |= {f"/again{n}.png": [Reply(503), Reply(200, PNG)] for n in range(JOBS)}

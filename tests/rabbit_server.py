@@ -6,8 +6,14 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+from producer.redis_server import RedisServer
+from tests.house import House, open_house
+from worker.bench.processes import free_port
 
 START_TIMEOUT_S = 90
 BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -21,16 +27,11 @@ def missing() -> str | None:
     return "no RabbitMQ: apt-get install rabbitmq-server"
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 class RabbitServer:
     """One node, its data and log in `folder`; ended with the block."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, _free_port()
+        self._folder, self._port = folder, free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}//"
         folder.mkdir(parents=True)
         (folder / "plugins").write_text("[].\n")
@@ -43,8 +44,8 @@ class RabbitServer:
             "RABBITMQ_NODENAME": f"captionq{self._port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self._port),
-            "RABBITMQ_DIST_PORT": str(_free_port()),
-            "ERL_EPMD_PORT": str(_free_port()),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
@@ -99,3 +100,21 @@ class RabbitServer:
             except OSError:
                 continue
         return found
+
+
+@contextmanager
+def rabbit_house(folder: Path, kind: str, **settings: str) -> Iterator[tuple[RabbitServer, House]]:
+    """A house whose broker is a RabbitMQ with queues of this kind, its results in a Redis."""
+    redis = RedisServer(folder / "results")
+    with (
+        RabbitServer(folder / "rabbit") as rabbit,
+        open_house(
+            folder,
+            redis,
+            CAPTIONQ_BROKER_URL=rabbit.url,
+            CAPTIONQ_RESULTS_URL=redis.url,
+            CAPTIONQ_RABBITMQ_QUEUES=kind,
+            **settings,
+        ) as house,
+    ):
+        yield rabbit, house

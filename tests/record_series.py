@@ -10,7 +10,6 @@ left out.
 
 import json
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -31,6 +30,7 @@ from tests.chaos.fates import Errand, Fate, Kind, Sender, Source
 from tests.chaos.faults import ACTS, CLOCK_JUMP, HOOKS_DOWN, POWER_CUT, S3_DOWN
 from tests.chaos.world import Worker, World, wait
 from tests.series import Series, recorded
+from worker.bench.processes import free_port
 
 FOLDER = Path(__file__).parent / "recorded"
 RULES = Path(__file__).parents[1] / "docker/prometheus/alerts.yml"
@@ -39,11 +39,6 @@ FAULT_AT_S = 2.5 * EVERY_S
 VISIBILITY_S = 4.0
 
 Act = Callable[[World, "Jobs"], object]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class Jobs:

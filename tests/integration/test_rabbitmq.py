@@ -15,14 +15,14 @@ from producer.errors import BrokerUnavailable
 from producer.ledger import Ledger
 from producer.rabbitmq import celery_settings
 from producer.redis_at import redis_at
-from producer.redis_server import RedisServer
 from producer.redis_store import RedisStore
 from producer.settings import ProducerSettings
-from tests.house import PNG, House, open_house
-from tests.rabbit_server import RabbitServer, missing
-from tests.record_series import free_port
+from tests.house import PNG, House
+from tests.rabbit_server import missing
+from tests.rabbit_server import rabbit_house as opened
 from tests.servers import Reply
 from tests.worker_process import WorkerProcess
+from worker.bench.processes import free_port
 from worker.rabbit import HELD_MS, RabbitQueues
 
 TIMEOUT_S = 60
@@ -37,20 +37,12 @@ def rabbit_house(
     if (reason := missing()) is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("rabbit")
-    redis = RedisServer(folder / "results")
-    with (
-        RabbitServer(folder / "rabbit") as rabbit,
-        open_house(
-            folder,
-            redis,
-            CAPTIONQ_BROKER_URL=rabbit.url,
-            CAPTIONQ_RESULTS_URL=redis.url,
-            CAPTIONQ_RABBITMQ_QUEUES=request.param,
-            CAPTIONQ_RECONCILE_EVERY_S="1",
-            CAPTIONQ_METRICS_PORT=str(METRICS_PORT),
-        ) as opened,
-    ):
-        yield opened
+    watched = {
+        "CAPTIONQ_RECONCILE_EVERY_S": "1",
+        "CAPTIONQ_METRICS_PORT": str(METRICS_PORT),
+    }
+    with opened(folder, request.param, **watched) as (_, house):
+        yield house
 
 
 async def test_given_rabbitmq_jobs_of_all_clients_run_and_retries_wait_their_time(

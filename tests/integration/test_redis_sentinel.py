@@ -14,8 +14,8 @@ from producer.settings import ProducerSettings
 from tests.flower_process import flower_at, get
 from tests.flower_process import until as seen
 from tests.house import House, open_house
-from tests.record_series import free_port
 from tests.redis_family import MASTER, Family, family, until
+from worker.bench.processes import free_port
 from worker.transport import transport_for
 
 TIMEOUT_S = 150

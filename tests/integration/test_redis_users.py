@@ -20,9 +20,9 @@ from producer.settings import ProducerSettings
 from tests.flower_process import flower_at, get, until
 from tests.gateway_process import GatewayProcess
 from tests.house import House, open_house
-from tests.record_series import free_port
 from tests.redis_users import USERS, ServerOfUsers, rendered
 from tests.servers import Reply
+from worker.bench.processes import free_port
 from worker.deadletter import DeadLetters
 
 TIMEOUT_S = 60

@@ -19,10 +19,10 @@ from producer.settings import ProducerSettings
 from producer.signing import Keys, Verifier, new_key
 from producer.submission import prepared
 from tests.house import PNG
-from tests.record_series import free_port
 from tests.servers import Reply, ScriptedHttp
 from tests.stand_in_worker import messages
 from tests.worker_process import WorkerProcess
+from worker.bench.processes import free_port
 from worker.deadletter import DeadLetters
 
 OLD, NEW, STRANGE = new_key("old"), new_key("new"), new_key("strange")

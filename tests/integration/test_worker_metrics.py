@@ -20,8 +20,8 @@ from producer.gateway.open_jobs import OpenJobs
 from producer.queues import INTERACTIVE
 from tests.house import House, open_house
 from tests.monitoring import ROOT, table
-from tests.record_series import free_port
 from tests.servers import Reply
+from worker.bench.processes import free_port
 
 DOCUMENTED = {
     row[0].strip("`"): (row[1], {one for one in row[2].split(", ") if one})
